@@ -1,0 +1,1 @@
+"""Honest rivals: recommenders without a language model."""

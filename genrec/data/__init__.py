@@ -1,0 +1,1 @@
+"""From tables on disk to a catalogue, interactions and splits."""

@@ -1,0 +1,87 @@
+"""The catalogue: one row per item, in an order that vectors, codes and tries of a run share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from genrec.data.interactions import read_run_table
+from genrec.errors import ConfigError, UnknownItemError
+from genrec.run import Run, text_checksum
+
+
+@dataclass(frozen=True, eq=False)
+class Catalog:
+    """I items. Row `item_index` of `table` is the item `item_ids[item_index]`."""
+
+    table: pl.DataFrame  # item_id, title, known text fields, attributes; categories, genres, tags are lists
+
+    @classmethod
+    def load(cls, run: Run) -> Catalog:
+        """Read `items.parquet`. Raises RunError where the run has no ingest or the file is damaged."""
+        return cls(read_run_table(run, "items.parquet"))
+
+    def __len__(self) -> int:
+        return self.table.height
+
+    @cached_property
+    def item_ids(self) -> list[str]:
+        """Ids by `item_index`, (I,)."""
+        return self.table["item_id"].to_list()
+
+    @cached_property
+    def titles(self) -> list[str]:
+        """Titles by `item_index`, (I,)."""
+        return self.table["title"].to_list()
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """`item_id` → `item_index`."""
+        return {item_id: row for row, item_id in enumerate(self.item_ids)}
+
+    @cached_property
+    def order_checksum(self) -> str:
+        """Of the ids in order: what ties vectors and codes to this catalogue."""
+        return text_checksum(self.item_ids)
+
+    def indices(self, item_ids: Sequence[str]) -> NDArray[np.int32]:
+        """Rows of items, in the order given. Raises UnknownItemError naming the first ones it does not have."""
+        index = self.index
+        unknown = [item_id for item_id in item_ids if item_id not in index]
+        if unknown:
+            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+            raise UnknownItemError(
+                f"Not in the catalogue of {len(self):,} items: {', '.join(unknown[:5])}{more}.",
+                "Look at the ids with `genrec inspect RUN`.",
+            )
+        return np.fromiter((index[item_id] for item_id in item_ids), dtype=np.int32, count=len(item_ids))
+
+    def texts(self, fields: Sequence[str]) -> list[str]:
+        """One text per item, (I,): the title as it is, then `Brand: OPI. Categories: Makeup, Nails.`
+
+        Fields that the catalogue lacks, and empty cells, add nothing. Raises ConfigError where it has none.
+        """
+        present = [field for field in fields if field in self.table.columns]
+        if not present:
+            raise ConfigError(
+                f"The catalogue has none of the text fields {', '.join(fields)}.",
+                f"Its columns are {', '.join(self.table.columns)}.",
+            )
+        columns = [self.table[field].to_list() for field in present]
+        return [_text(present, row) for row in zip(*columns, strict=True)]
+
+
+def _text(fields: Sequence[str], values: Sequence[object]) -> str:
+    parts = []
+    for field, value in zip(fields, values, strict=True):
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str("" if value is None else value)
+        if text:
+            parts.append(text if field == "title" else f"{field.replace('_', ' ').capitalize()}: {text}")
+    if len(parts) < 2:
+        return "".join(parts)
+    return " ".join(part if part.endswith((".", "!", "?")) else f"{part}." for part in parts)

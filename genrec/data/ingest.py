@@ -1,0 +1,181 @@
+"""The stage `ingest`: tables on disk → `items.parquet`, `interactions.parquet`, `splits.parquet`.
+
+Everything is read and checked before anything is written, and the three files take their places together:
+bad rows or a full disk leave the run as it was.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+
+from genrec.config import IngestConfig, dump_config
+from genrec.data.interactions import FilterStep, filter_interactions
+from genrec.data.sources import amazon, movielens, tables
+from genrec.data.sources.cells import InputLog
+from genrec.data.sources.records import RawData, items_frame
+from genrec.data.splits import make_splits, split_facts
+from genrec.errors import BadRowsError, ConfigError, DataError
+from genrec.progress import SILENT, Progress
+from genrec.run import Run, StageReport, atomic_file
+
+
+class Source(Protocol):
+    """Reads one kind of input; what is wrong with single rows goes into `log`."""
+
+    def __call__(
+        self, paths: Sequence[Path], config: IngestConfig, *, log: InputLog, progress: Progress
+    ) -> RawData: ...
+
+
+SOURCES: dict[str, Source] = {
+    "tables": tables.read,
+    "movielens": movielens.read,
+    "amazon": amazon.read,
+}
+
+
+def ingest(
+    run: Run,
+    source: str,
+    paths: Sequence[Path],
+    config: IngestConfig,
+    *,
+    progress: Progress = SILENT,
+) -> StageReport:
+    """Read a source into the run and report what was kept and why; replaces an earlier ingest.
+
+    Raises ConfigError for an unknown source or wrong number of paths, BadRowsError naming every bad row
+    (unless `config.on_bad_row` is `skip`: then they go to `rejected.jsonl`), DataError for anything else
+    that is wrong with the input, RunError where the run cannot be written.
+    """
+    if source not in SOURCES:
+        raise ConfigError(f"Unknown source {source!r}.", f"Known sources: {', '.join(SOURCES)}.")
+    started = time.monotonic()
+    log = InputLog()
+    raw = SOURCES[source]([Path(path) for path in paths], config, log=log, progress=progress)
+    _check(raw, log, config)
+    interactions, steps = filter_interactions(
+        raw.interactions, min_interactions=config.min_interactions, min_rating=config.min_rating
+    )
+    items = _surviving_items(raw, interactions, config)
+    splits = make_splits(interactions, config)
+    outputs = _write(run, items, interactions, splits, log)
+    facts = _facts(raw, log, steps, items, splits) | {"source": source}
+    report = StageReport("ingest", facts, _words(raw, facts, steps, config), f"genrec embed {run.path}")
+    run.record(
+        report,
+        config={"source": source, "paths": [str(path) for path in paths], **dump_config(config)},
+        seed=0,  # nothing here is random
+        inputs=raw.files,
+        outputs=outputs,
+        seconds=time.monotonic() - started,
+    )
+    return report
+
+
+def _check(raw: RawData, log: InputLog, config: IngestConfig) -> None:
+    if log.problems and config.on_bad_row == "stop":
+        raise BadRowsError(
+            [str(problem) for problem in log.problems],
+            "Mend these rows, or use --on-bad-row skip to leave them out (they go to rejected.jsonl).",
+        )
+    names = " and ".join(path.name for path in raw.files)
+    for num_rows, what in ((len(raw.items), "item"), (raw.interactions.height, "interaction")):
+        if not num_rows:
+            rejected = f" ({log.num_rejected_rows:,} bad rows were skipped)" if log.problems else ""
+            raise DataError(f"{names}: there is not one {what}{rejected}.", "Look whether these are the right files.")
+
+
+def _surviving_items(raw: RawData, interactions: pl.DataFrame, config: IngestConfig) -> pl.DataFrame:
+    """Rows in the order of the items table. A k-core above 1 keeps the items that survive, as the field does."""
+    items = items_frame([{**item, "title": item["title"] or item["item_id"]} for item in raw.items])
+    if config.min_interactions == 1:
+        return items
+    return items.filter(pl.col("item_id").is_in(interactions["item_id"].unique().to_list()))
+
+
+def _write(
+    run: Run, items: pl.DataFrame, interactions: pl.DataFrame, splits: pl.DataFrame, log: InputLog
+) -> list[Path]:
+    contents = {
+        run.path / "items.parquet": _parquet_bytes(items),
+        run.path / "interactions.parquet": _parquet_bytes(interactions),
+        run.path / "splits.parquet": _parquet_bytes(splits),
+    }
+    rejected = run.path / "rejected.jsonl"
+    if log.problems:
+        contents[rejected] = log.json_lines().encode()
+    with ExitStack() as together:
+        # All are written under temporary names before the first takes its place.
+        for path, content in contents.items():
+            together.enter_context(atomic_file(path)).write_bytes(content)
+    if not log.problems:
+        rejected.unlink(missing_ok=True)
+    return list(contents)
+
+
+def _parquet_bytes(table: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def _facts(
+    raw: RawData, log: InputLog, steps: Sequence[FilterStep], items: pl.DataFrame, splits: pl.DataFrame
+) -> dict[str, Any]:
+    seen = set(raw.interactions["item_id"].unique().to_list())
+    return {
+        "num_items": items.height,
+        "num_users": steps[-1].num_users,
+        "num_interactions": steps[-1].num_interactions,
+        "num_items_read": len(raw.items),
+        "num_items_never_used": sum(item["item_id"] not in seen for item in raw.items),
+        "steps": [step.facts for step in steps],
+        "num_items_without_title": sum(not item["title"] for item in raw.items),
+        "num_rejected_rows": log.num_rejected_rows,
+        "num_control_characters": log.num_control_characters,
+        **split_facts(splits),
+        **raw.facts,
+    }
+
+
+def _words(raw: RawData, facts: Mapping[str, Any], steps: Sequence[FilterStep], config: IngestConfig) -> list[str]:
+    words = [*raw.words, *(step.words for step in steps)]
+    unused, dropped = facts["num_items_never_used"], facts["num_items_read"] - facts["num_items"]
+    if config.min_interactions == 1:
+        words.append(f"Catalogue: all {facts['num_items']:,} items; {unused:,} were never used (cold).")
+    else:
+        words.append(
+            f"Catalogue: {facts['num_items']:,} of {facts['num_items_read']:,} items; {dropped:,} left out as "
+            f"the {config.min_interactions}-core does not hold them, {unused:,} of these never used "
+            "(--min-interactions 1 keeps every item)."
+        )
+    if facts["num_items_without_title"]:
+        words.append(f"{facts['num_items_without_title']:,} items have no title: their item_id stands for it.")
+    if facts["num_rejected_rows"]:
+        words.append(f"Bad rows: {facts['num_rejected_rows']:,} left out, listed in rejected.jsonl.")
+    if facts["num_control_characters"]:
+        words.append(f"Control characters taken out of texts: {facts['num_control_characters']:,}.")
+    return words + _split_words(facts, config)
+
+
+def _split_words(facts: Mapping[str, Any], config: IngestConfig) -> list[str]:
+    words = [
+        f"Split {config.split}: {facts['num_train']:,} train, {facts['num_validation']:,} validation, "
+        f"{facts['num_test']:,} test interactions."
+    ]
+    if facts["num_training_only_users"]:
+        words.append(f"{facts['num_training_only_users']:,} users have training interactions only.")
+    for split in ("validation", "test"):
+        without = facts[f"num_{split}_users_without_history"]
+        line = f"{split.capitalize()}: {facts[f'num_{split}_cases']:,} cases, "
+        line += f"{facts[f'num_{split}_cold_targets']:,} with a target that training never saw"
+        words.append(line + (f"; {without:,} users start in it and make no case." if without else "."))
+    return words

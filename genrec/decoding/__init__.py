@@ -1,0 +1,1 @@
+"""From a prompt to ranked real items, and to text."""

@@ -1,0 +1,201 @@
+"""Beam search over the trie, level by level, for many users at once; the model is behind a `Scorer`.
+
+The level of the search is the level of the semantic ID: every beam has the same length, so there is no end
+token and no length penalty, and a score is a plain float32 sum of log-probabilities. Only children that
+hold an allowed item become candidates: leaving the trie is impossible, not penalised.
+
+Shapes: B users, W beams (the widest user's), K codes of the level, C candidates of all users together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genrec.decoding.engine import RankedItem, ScoreMode
+from genrec.errors import ConfigError, ModelError, TrieError
+from genrec.trie import Children, ItemTrie
+from genrec.trie_filters import ItemFilter
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+
+class Scorer(Protocol):
+    """A model in the middle of one search. Called once with `prefill`, then L - 1 times with `step`.
+
+    Returned values are log-probabilities, except in mode `renormalised`, where the search normalises and
+    any constant per beam is allowed. −inf is a legal value, NaN is not.
+    """
+
+    def prefill(self) -> Floats:
+        """Values of level 0 after each prompt: (B, K)."""
+        ...
+
+    def step(self, parents: Integers, codes: Integers, counts: Integers) -> Floats:
+        """Extend beams by one code each and return the values of the next level: (B, W, K).
+
+        `parents` (B, W) index the beams of the call before (all 0 on the first call, where there is only the
+        prompt), `codes` (B, W) were chosen on the level before, and user b has `counts[b]` beams: what stands
+        behind them is padding, and so is what is returned there.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Beams:
+    """The live beams of all users, flat, ordered by user and then best first; each (N,)."""
+
+    user: Integers
+    slot: Integers  # number of the beam within its user
+    lo: Integers
+    hi: Integers
+    score: Floats
+
+
+def beam_search(
+    scorer: Scorer,
+    trie: ItemTrie,
+    *,
+    num_users: int,
+    beam_width: int,
+    k: int,
+    score_mode: ScoreMode,
+    allowed: Sequence[ItemFilter | None] | None = None,
+) -> list[list[RankedItem]]:
+    """The best `k` items of each user. Every user's filter must leave an item (see `answerable`)."""
+    filters = check_request(trie, num_users=num_users, beam_width=beam_width, k=k, allowed=allowed)
+    beams = _Beams(
+        user=np.arange(num_users),
+        slot=np.zeros(num_users, np.int64),
+        lo=np.zeros(num_users, np.int64),
+        hi=np.full(num_users, trie.num_items),
+        score=np.zeros(num_users, np.float32),
+    )
+    values = scorer.prefill()[:, None, :]
+    for level in range(trie.num_levels):
+        children, scores = _candidates(trie, level, beams, values, filters, score_mode)
+        owner = beams.user[children.node]
+        bounds = np.searchsorted(owner, np.arange(num_users + 1)).tolist()  # user u: [bounds[u], bounds[u + 1])
+        if level == trie.num_levels - 1:
+            break
+        kept = [start + best(scores[start:end], beam_width) for start, end in pairwise(bounds)]
+        counts = np.array([len(chosen) for chosen in kept])
+        chosen = np.concatenate(kept)
+        slot = np.concatenate([np.arange(count) for count in counts])
+        parents = np.zeros((num_users, int(counts.max())), np.int64)
+        codes = np.zeros_like(parents)
+        parents[owner[chosen], slot] = beams.slot[children.node[chosen]]
+        codes[owner[chosen], slot] = children.code[chosen]
+        beams = _Beams(owner[chosen], slot, children.lo[chosen], children.hi[chosen], scores[chosen])
+        values = scorer.step(parents, codes, counts)
+    return [
+        _leaves_to_items(trie, children.select(slice(start, end)), scores[start:end], filters[user], k, score_mode)
+        for user, (start, end) in enumerate(pairwise(bounds))
+    ]
+
+
+def check_request(
+    trie: ItemTrie, *, num_users: int, beam_width: int, k: int, allowed: Sequence[ItemFilter | None] | None
+) -> list[ItemFilter | None]:
+    """One filter (or None) per user. Raises ConfigError or TrieError where a request makes no sense."""
+    if not 1 <= k <= beam_width:
+        raise ConfigError(
+            f"k is {k} and beam_width is {beam_width}; expected 1 ≤ k ≤ beam_width.",
+            "Widen the beam or ask for fewer items.",
+        )
+    filters: list[ItemFilter | None] = [None] * num_users if allowed is None else list(allowed)
+    if len(filters) != num_users:
+        raise ConfigError(f"{len(filters)} filters were given for {num_users} prompts; expected one each.")
+    if any(item_filter is not None and item_filter.trie is not trie for item_filter in filters):
+        raise TrieError("a filter was compiled for another trie.", "Compile filters again after a trie is loaded.")
+    return filters
+
+
+def answerable(filters: Sequence[ItemFilter | None]) -> list[int]:
+    """The users whose filter leaves at least one item; the others' answer is the empty list."""
+    return [user for user, item_filter in enumerate(filters) if item_filter is None or item_filter.num_items]
+
+
+def best(scores: Floats, count: int) -> Integers:
+    """Indices of the `count` highest scores, best first; of equal scores the earlier index wins."""
+    if len(scores) > count:
+        threshold = np.partition(scores, len(scores) - count)[len(scores) - count]
+        above = np.flatnonzero(scores > threshold)
+        level = np.flatnonzero(scores == threshold)[: count - len(above)]
+        indices = np.concatenate([above, level])
+    else:
+        indices = np.arange(len(scores))
+    return np.asarray(indices[np.lexsort((indices, -scores[indices]))])
+
+
+def _candidates(
+    trie: ItemTrie,
+    level: int,
+    beams: _Beams,
+    values: Floats,
+    filters: Sequence[ItemFilter | None],
+    score_mode: ScoreMode,
+) -> tuple[Children, Floats]:
+    """All live children of all beams and their scores (C,), ordered by user, beam and code."""
+    children = trie.children(level, beams.lo, beams.hi)
+    if any(item_filter is not None for item_filter in filters):
+        children = _only_alive(children, beams.user[children.node], filters)
+    gained = values[beams.user[children.node], beams.slot[children.node], children.code]
+    if np.isnan(gained).any():
+        raise ModelError(
+            f"the model's scores on level {level} are not numbers (NaN).",
+            "The model is damaged or diverged in training: train it again, or with a lower learning rate.",
+        )
+    if score_mode == "renormalised":
+        gained = gained - _log_sum_exp(gained, children.node)
+    # Other evidence would join here: a term per candidate, from its user, lo and hi.
+    return children, beams.score[children.node] + gained
+
+
+def _only_alive(children: Children, owner: Integers, filters: Sequence[ItemFilter | None]) -> Children:
+    alive = np.ones(len(owner), dtype=np.bool_)
+    bounds = np.searchsorted(owner, np.arange(len(filters) + 1))
+    for item_filter, start, end in zip(filters, bounds[:-1], bounds[1:], strict=True):
+        if item_filter is not None:
+            alive[start:end] = item_filter.alive(children.lo[start:end], children.hi[start:end])
+    return children.select(alive)
+
+
+def _log_sum_exp(values: Floats, node: Integers) -> Floats:
+    """For each candidate the log of the summed exponentials of its node's candidates: (C,)."""
+    starts = np.flatnonzero(np.diff(node, prepend=-1))
+    sizes = np.diff(starts, append=len(node))
+    peak = np.maximum.reduceat(values, starts)
+    peak = np.where(np.isfinite(peak), peak, np.float32(0))  # a node of −inf only stays −inf, not NaN
+    total = np.add.reduceat(np.exp(values - np.repeat(peak, sizes)), starts)
+    total = np.where(total > 0, total, np.float32(1))
+    return np.asarray(np.repeat(peak + np.log(total), sizes), dtype=np.float32)
+
+
+def _leaves_to_items(
+    trie: ItemTrie,
+    leaves: Children,
+    scores: Floats,
+    item_filter: ItemFilter | None,
+    k: int,
+    score_mode: ScoreMode,
+) -> list[RankedItem]:
+    """The best `k` items under a user's leaves; a leaf can hold several. Ties by item index."""
+    if len(scores) > k:  # every leaf has an item, so the k best items are under leaves as good as the k-th
+        kept = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+        leaves, scores = leaves.select(kept), scores[kept]
+    sizes = leaves.hi - leaves.lo
+    position = np.arange(int(sizes.sum())) + np.repeat(leaves.lo - (np.cumsum(sizes) - sizes), sizes)
+    score = np.repeat(scores, sizes)
+    if item_filter is not None:
+        admitted = item_filter.admits(position)
+        position, score = position[admitted], score[admitted]
+    items = trie.items[position]
+    order = np.lexsort((items, -score))[:k]
+    return [RankedItem(int(items[index]), float(score[index]), score_mode) for index in order]

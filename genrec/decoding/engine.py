@@ -1,0 +1,83 @@
+"""The one seam for models: prompts in; ranked items or text out.
+
+An engine knows token ids and item indices. Titles, histories and templates are above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from genrec.trie import ItemTrie
+from genrec.trie_filters import ItemFilter
+
+ScoreMode = Literal["level", "raw", "renormalised"]
+"""What a level's log-probability is normalised over: the K codes of the level, the whole vocabulary, or the
+allowed children of the node. The three rank differently."""
+
+
+@dataclass(frozen=True)
+class RankedItem:
+    """One item of an answer. `score` is a sum of log-probabilities over the levels, comparable within a mode."""
+
+    item_index: int
+    score: float
+    score_mode: ScoreMode
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Text that a model wrote, without the prompt and without the stop string."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: Literal["stop", "length"]  # an end token or stop string; or max_new_tokens reached
+
+
+class Engine(Protocol):
+    """What every engine does. One contract suite (tests/contracts) runs against all of them."""
+
+    def rank(
+        self,
+        prompts: Sequence[Sequence[int]],
+        trie: ItemTrie,
+        *,
+        beam_width: int,
+        k: int,
+        allowed: Sequence[ItemFilter | None] | None = None,
+    ) -> list[list[RankedItem]]:
+        """The best items per prompt, at most `k`, best first, ties by item index.
+
+        Only items of the trie and of the prompt's filter; fewer than `k` where fewer are valid, never filler.
+        Raises ConfigError for k > beam_width and TrieError for a filter of another trie.
+        """
+        ...
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> list[Generation]:
+        """Text per prompt; temperature 0 is greedy. The same prompt and seed give the same text."""
+        ...
+
+    def stream(
+        self,
+        prompt: Sequence[int],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """The text of `generate` for one prompt, piece by piece."""
+        ...
+
+    def close(self) -> None:
+        """Free the model. The engine cannot be used afterwards."""
+        ...

@@ -1,0 +1,203 @@
+"""Scores of semantic-ID levels from a transformers model: each prompt is encoded once, its beams share it.
+
+The beams of a user are not copies of the prompt. Each level's codes of all W beams are fed as one sequence of
+W tokens that continues the user's prompt, and a 4D attention mask lets a token see the prompt and its own
+ancestors only (tree attention, as in SpecInfer, Miao et al. 2024, sec. 4.2; our tree is the beam). Keys and
+values are never copied or reordered: the cache grows by W columns per level, and a beam that was dropped is
+a column that nobody looks at. Only the level's K rows of the output matrix are multiplied.
+
+Shapes: B users, W beams, T tokens of the longest prompt, C columns of the cache, K codes, V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from genrec.decoding.beam import Floats, Integers
+from genrec.decoding.engine import ScoreMode
+from genrec.errors import ModelError
+from genrec.vocabulary import SidVocabulary
+
+_KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+_LOGITS_AT_ONCE = 1 << 24  # mode raw: at most this many float32 logits at a time (64 MiB)
+
+
+class SharedPrefixScorer:
+    """A `Scorer` over one batch of prompts. Holds the keys and values; drop it to free them.
+
+    Prompts are padded on the right: under a causal mask nothing sees the padding while prompts are read, and
+    afterwards the mask hides it.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        *,
+        vocabulary: SidVocabulary,
+        score_mode: ScoreMode,
+    ) -> None:
+        self._model, self._vocabulary, self._score_mode = model, vocabulary, score_mode
+        self._head = output_layer(model)
+        self._cache = DynamicCache()  # without the config: sliding layers keep all columns, the mask decides
+        self._level = 0
+        lengths = [len(prompt) for prompt in prompts]
+        tokens = np.zeros((len(prompts), max(lengths)), dtype=np.int64)
+        for row, prompt in enumerate(prompts):
+            tokens[row, : len(prompt)] = prompt
+        self._tokens = torch.from_numpy(tokens).to(model.device)  # (B, T)
+        self._lengths = torch.tensor(lengths, device=model.device)  # (B,)
+        columns = torch.arange(max(lengths), device=model.device)
+        self._visible = (columns < self._lengths[:, None])[:, None, :]  # (B, W, C): beam sees column
+
+    def prefill(self) -> Floats:
+        """See `Scorer.prefill`."""
+        hidden = self._model.base_model(
+            input_ids=self._tokens, past_key_values=self._cache, use_cache=True
+        ).last_hidden_state
+        users = torch.arange(len(hidden), device=hidden.device)
+        return self._values(hidden[users, self._lengths - 1])
+
+    def step(self, parents: Integers, codes: Integers, counts: Integers) -> Floats:
+        """See `Scorer.step`. Padding beams are computed and mean nothing."""
+        device = self._tokens.device
+        width = parents.shape[1]
+        tokens = torch.from_numpy(codes + self._vocabulary.first_token_ids[self._level]).to(device)
+        ancestors = torch.from_numpy(parents).to(device)[:, :, None].expand(-1, -1, self._visible.shape[2])
+        own = torch.eye(width, dtype=torch.bool, device=device).expand(len(parents), -1, -1)
+        self._visible = torch.cat([self._visible.gather(1, ancestors), own], dim=2)
+        positions = (self._lengths + self._level)[:, None].expand(-1, width)
+        hidden = self._model.base_model(
+            input_ids=tokens,
+            attention_mask=self._mask(),
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+        self._level += 1
+        return self._values(hidden)
+
+    def _mask(self) -> Tensor:
+        """(B, 1, W, C) as the attention implementation wants it: bool for sdpa, additive for eager."""
+        visible = self._visible[:, None]
+        if attention_implementation(self._model) == "sdpa":
+            return visible
+        zeros = torch.zeros(visible.shape, dtype=self._model.dtype, device=visible.device)
+        return zeros.masked_fill(~visible, -torch.inf)
+
+    def _values(self, hidden: Tensor) -> Floats:
+        """Log-probabilities of the current level's codes after hidden states (…, D): (…, K)."""
+        first = self._vocabulary.first_token_ids[self._level]
+        rows = slice(first, first + self._vocabulary.codebook_sizes[self._level])
+        bias = None if self._head.bias is None else self._head.bias[rows]
+        logits = F.linear(hidden, self._head.weight[rows], bias).float()
+        if self._score_mode == "raw":
+            logits = logits - _vocabulary_log_sum_exp(self._head, hidden)[..., None]
+        else:
+            logits = logits.log_softmax(dim=-1)
+        return np.asarray(logits.cpu().numpy(), dtype=np.float32)
+
+
+def _vocabulary_log_sum_exp(head: nn.Linear, hidden: Tensor) -> Tensor:
+    """Log of the summed exponentials of all V logits, float32, for hidden states (…, D): (…)."""
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    chunks = torch.split(flat, max(1, _LOGITS_AT_ONCE // head.out_features))
+    sums = [head(chunk).float().logsumexp(dim=-1) for chunk in chunks]
+    return torch.cat(sums).reshape(hidden.shape[:-1])
+
+
+def output_layer(model: PreTrainedModel) -> nn.Linear:
+    """The model's output matrix. Raises ModelError where it has none or not as one linear layer."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        raise ModelError(
+            f"{type(model).__name__} has no linear output layer (found {type(head).__name__}).",
+            "Use a causal language model; merge adapters into it first.",
+        )
+    return head
+
+
+def attention_implementation(model: PreTrainedModel) -> str:
+    """The name of the attention that the model runs, such as `sdpa`."""
+    return str(model.config.get_text_config(decoder=True)._attn_implementation)
+
+
+def check_model(model: PreTrainedModel, vocabulary: SidVocabulary) -> None:
+    """Raise ModelError, naming what is missing, for a model that this scorer would score wrongly.
+
+    What a configuration can tell is read there; the rest is measured: a tiny tree of codes must score as the
+    model scores its paths one by one.
+    """
+    name, config = type(model).__name__, model.config.get_text_config(decoder=True)
+    if "position_ids" not in inspect.signature(model.base_model.forward).parameters:
+        raise ModelError(f"{name} takes no position_ids, so beams cannot share a prompt.", _SUPPORTED)
+    unknown = set(getattr(config, "layer_types", None) or ()) - _KNOWN_LAYERS
+    if unknown:
+        raise ModelError(f"{name} has layers of type {', '.join(sorted(unknown))}.", _SUPPORTED)
+    if attention_implementation(model) not in ("sdpa", "eager"):
+        raise ModelError(
+            f"{name} runs {attention_implementation(model)} attention, which takes no tree mask.",
+            'Load the model with attn_implementation="sdpa".',
+        )
+    rows = output_layer(model).out_features
+    needed = max(
+        first + size for first, size in zip(vocabulary.first_token_ids, vocabulary.codebook_sizes, strict=True)
+    )
+    if needed > rows:
+        raise ModelError(
+            f"{name} has {rows} output rows, but the semantic IDs need {needed}.",
+            "The model was not trained with this vocabulary: train it with `genrec train RUN`.",
+        )
+    _check_tree_equals_paths(model, vocabulary)
+
+
+def check_length(model: PreTrainedModel, longest: int) -> None:
+    """Raise ModelError where `longest` tokens, prompt and semantic ID, exceed the model's context or window."""
+    config = model.config.get_text_config(decoder=True)
+    limits = {"context": getattr(config, "max_position_embeddings", None)}
+    layer_types = getattr(config, "layer_types", None)
+    if layer_types is None or "sliding_attention" in layer_types:
+        limits["sliding window"] = getattr(config, "sliding_window", None)
+    for what, limit in limits.items():
+        if limit is not None and longest > limit:
+            raise ModelError(
+                f"a prompt needs {longest} tokens with its semantic ID; the {what} of {type(model).__name__} "
+                f"is {limit} tokens.",
+                "Cut the oldest history to make the prompt shorter.",
+            )
+
+
+_SUPPORTED = "Use a decoder with rotary or learned positions and full attention, such as Qwen, Llama or GPT-NeoX."
+
+
+def _check_tree_equals_paths(model: PreTrainedModel, vocabulary: SidVocabulary) -> None:
+    """Two beams that swap places at every level must score as two separate sequences do."""
+    prompt = list(range(min(5, output_layer(model).out_features)))
+    scorer = SharedPrefixScorer(model, [prompt], vocabulary=vocabulary, score_mode="raw")
+    values, paths = scorer.prefill()[:, None], [prompt]
+    for level, size in enumerate(vocabulary.codebook_sizes):
+        first = vocabulary.first_token_ids[level]
+        expected = model(input_ids=torch.tensor(paths, device=model.device)).logits[:, -1].float()
+        expected = expected.log_softmax(dim=-1)[:, first : first + size].cpu().numpy()
+        error = float(np.abs(values[0] - expected).max())
+        allowed = (1e-4 if model.dtype == torch.float32 else 0.05) * (1 + float(np.abs(expected).max()))
+        if not error <= allowed and np.isfinite(expected).all():
+            raise ModelError(
+                f"{type(model).__name__} scores a beam differently from the same tokens alone (by {error:.2g} on "
+                f"level {level}): it ignores the attention mask or changes its logits after the output layer.",
+                _SUPPORTED,
+            )
+        if level + 1 == len(vocabulary.codebook_sizes):
+            return
+        parents, codes = np.array([[len(paths) - 1, 0]]), np.array([[0, size - 1]])
+        paths = [
+            [*paths[parent], first + code] for parent, code in zip(parents[0].tolist(), codes[0].tolist(), strict=True)
+        ]
+        values = scorer.step(parents, codes, np.array([2]))

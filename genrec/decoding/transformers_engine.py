@@ -1,0 +1,258 @@
+"""The engine for any transformers decoder: a live model object or a model folder in; items and text out.
+
+How beams share a prompt is in `shared_prefix`, how text is written in `text`; here are batches, modes of the
+model (evaluation, no gradients, precision) and the reading of folders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from genrec.decoding.beam import answerable, beam_search, check_request
+from genrec.decoding.engine import Generation, RankedItem, ScoreMode
+from genrec.decoding.shared_prefix import SharedPrefixScorer, check_length, check_model
+from genrec.decoding.text import Decoder, TextUnderWay, next_tokens
+from genrec.errors import ConfigError, ModelError, TrieError
+from genrec.trie import ItemTrie
+from genrec.trie_filters import ItemFilter
+from genrec.vocabulary import SidVocabulary, sid_token
+
+
+class TransformersEngine:
+    """Ranks and writes with a `PreTrainedModel`.
+
+    The model is used as it is and where it is; it may be in training: calls put it into evaluation mode and
+    give every module its mode back. `dtype` runs calls under autocast (None: in the weights' own precision).
+    `tokenizer` is only needed to write text. `batch_size` prompts of similar length are ranked together.
+    Raises ModelError for a model that beams cannot be scored with (see `check_model`).
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Decoder | None,
+        *,
+        vocabulary: SidVocabulary,
+        score_mode: ScoreMode = "level",
+        batch_size: int = 16,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self._model: PreTrainedModel | None = model
+        self._tokenizer, self._vocabulary = tokenizer, vocabulary
+        self._score_mode: ScoreMode = score_mode
+        self._batch_size, self._dtype = batch_size, dtype
+        with _evaluation(model, None):
+            check_model(model, vocabulary)
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        vocabulary: SidVocabulary,
+        score_mode: ScoreMode = "level",
+        batch_size: int = 16,
+        dtype: torch.dtype = torch.float32,
+        device: str | None = None,
+    ) -> TransformersEngine:
+        """Open a Hugging Face folder: safetensors only, no code from the folder is run.
+
+        `dtype` is what the weights are cast to. `device` None takes the GPU where there is one. Raises
+        ModelError for a folder that is missing, incomplete or damaged.
+        """
+        model, tokenizer = _read_folder(folder, dtype)
+        nn.Module.to(model, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+        _check_tokenizer(folder, tokenizer, vocabulary)
+        return cls(model, cast(Decoder, tokenizer), vocabulary=vocabulary, score_mode=score_mode, batch_size=batch_size)
+
+    def rank(
+        self,
+        prompts: Sequence[Sequence[int]],
+        trie: ItemTrie,
+        *,
+        beam_width: int,
+        k: int,
+        allowed: Sequence[ItemFilter | None] | None = None,
+    ) -> list[list[RankedItem]]:
+        """See `Engine.rank`. Raises ModelError for an empty prompt and one beyond the model's context."""
+        model = self._opened()
+        filters = check_request(trie, num_users=len(prompts), beam_width=beam_width, k=k, allowed=allowed)
+        if trie.codebook_sizes != self._vocabulary.codebook_sizes:
+            raise TrieError(
+                f"the trie has codebooks {trie.codebook_sizes}, the model {self._vocabulary.codebook_sizes}.",
+                "The items were tokenized again after training: run `genrec train RUN` again.",
+            )
+        _check_prompts(model, prompts, trie.num_levels)
+        answers: list[list[RankedItem]] = [[] for _ in prompts]
+        users = sorted(answerable(filters), key=lambda user: len(prompts[user]))  # little padding
+        with _evaluation(model, self._dtype):
+            for start in range(0, len(users), self._batch_size):
+                batch = users[start : start + self._batch_size]
+                found = beam_search(
+                    SharedPrefixScorer(
+                        model,
+                        [prompts[user] for user in batch],
+                        vocabulary=self._vocabulary,
+                        score_mode=self._score_mode,
+                    ),
+                    trie,
+                    num_users=len(batch),
+                    beam_width=beam_width,
+                    k=k,
+                    score_mode=self._score_mode,
+                    allowed=[filters[user] for user in batch],
+                )
+                for user, ranked in zip(batch, found, strict=True):
+                    answers[user] = ranked
+        return answers
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> list[Generation]:
+        """See `Engine.generate`. Raises ModelError without a tokenizer, ConfigError for a bad option."""
+        model = self._opened()
+        answers: dict[int, Generation] = {}
+        order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+        for start in range(0, len(order), self._batch_size):
+            batch = order[start : start + self._batch_size]
+            texts = [self._text(prompts[row], max_new_tokens, temperature, stop) for row in batch]
+            with _evaluation(model, self._dtype):
+                steps = next_tokens(model, [prompts[row] for row in batch], temperature=temperature, seed=seed)
+                while not all(text.done for text in texts):
+                    for text, token in zip(texts, next(steps), strict=True):
+                        text.add(token)
+            answers |= {row: text.finished() for row, text in zip(batch, texts, strict=True)}
+        return [answers[row] for row in range(len(prompts))]
+
+    def stream(
+        self,
+        prompt: Sequence[int],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """See `Engine.stream`. The pieces joined are the text of `generate`."""
+        model = self._opened()
+        text = self._text(prompt, max_new_tokens, temperature, stop)
+        steps = next_tokens(model, [prompt], temperature=temperature, seed=seed)
+        while not text.done:
+            with _evaluation(model, self._dtype):  # per token: the caller's code runs between the pieces
+                text.add(next(steps)[0])
+            piece = text.news()
+            if piece:
+                yield piece
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._model = None
+
+    def _opened(self) -> PreTrainedModel:
+        if self._model is None:
+            raise ModelError("the engine is closed.", "Load the recommender again.")
+        return self._model
+
+    def _text(
+        self, prompt: Sequence[int], max_new_tokens: int, temperature: float, stop: Sequence[str]
+    ) -> TextUnderWay:
+        model = self._opened()
+        if self._tokenizer is None:
+            raise ModelError("this engine has no tokenizer, so it cannot write text.", "Give it one.")
+        if max_new_tokens < 1 or not temperature >= 0:
+            raise ConfigError(
+                f"max_new_tokens is {max_new_tokens} and temperature is {temperature}; "
+                "expected at least 1 and at least 0."
+            )
+        _check_prompts(model, [prompt], max_new_tokens)
+        return TextUnderWay(
+            self._tokenizer,
+            end_ids=_end_ids(model, self._tokenizer),
+            stop=stop,
+            max_new_tokens=max_new_tokens,
+        )
+
+
+def _read_folder(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} is not a model folder: it has no config.json.", "Check the path.")
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder} cannot be loaded as a causal language model: {error}",
+            "It needs config.json, *.safetensors and tokenizer files; train or export it again.",
+        ) from error
+    model, loading = loaded
+    if loading["missing_keys"]:  # transformers fills these with random numbers and goes on
+        raise ModelError(
+            f"{folder} lacks the weights {', '.join(sorted(loading['missing_keys'])[:5])}.",
+            "Train or export it again.",
+        )
+    return cast(PreTrainedModel, model), cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def _check_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, vocabulary: SidVocabulary) -> None:
+    """Raise ModelError where the tokenizer does not know the semantic IDs: transformers makes an empty one
+    for a folder without tokenizer files."""
+    for level, (first, size) in enumerate(zip(vocabulary.first_token_ids, vocabulary.codebook_sizes, strict=True)):
+        for code in (0, size - 1):
+            found = tokenizer.convert_ids_to_tokens(first + code) if first + code < len(tokenizer) else None
+            if found != sid_token(level, code):
+                raise ModelError(
+                    f"the tokenizer of {folder} has {found!r} where {sid_token(level, code)} is expected.",
+                    "The folder was saved without the tokenizer that it was trained with.",
+                )
+
+
+def _check_prompts(model: PreTrainedModel, prompts: Sequence[Sequence[int]], num_new_tokens: int) -> None:
+    for row, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise ModelError(f"prompt {row} is empty.", "A prompt needs at least one token, such as a start token.")
+    check_length(model, max(map(len, prompts), default=0) + num_new_tokens)
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: Decoder) -> set[int]:
+    """Tokens that end a text. Of generation_config.json this, and only this, is read."""
+    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ends = configured if isinstance(configured, list) else [configured, tokenizer.eos_token_id]
+    return {int(end) for end in ends if end is not None}
+
+
+@contextmanager
+def _evaluation(model: PreTrainedModel, dtype: torch.dtype | None) -> Iterator[None]:
+    """No gradients, evaluation mode, autocast to `dtype`; afterwards every module has its mode back."""
+    # no_grad and not inference_mode: buffers that a model caches during the call must stay usable in training.
+    training = [module for module in model.modules() if module.training]
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        if dtype is not None:
+            stack.enter_context(torch.autocast(model.device.type, dtype=dtype))
+        model.train(False)
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True

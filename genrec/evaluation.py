@@ -1,0 +1,301 @@
+"""A run and a split to a report: the model's ranked items beside the baselines, over the full catalogue.
+
+Every method answers the same cases with ranked items; everything reported follows from these lists. The
+model comes in as a function, so this module knows no engine. Results that a reader could mistake are
+refused or said in words: a baseline that cannot run, targets that nobody can reach, a beam too narrow for
+the longest list.
+
+C cases, k list length, I items.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genrec import metrics
+from genrec.baselines.base import Baseline, item_counts, rank_all
+from genrec.baselines.hybrid import Hybrid
+from genrec.baselines.item_knn import ItemKNN
+from genrec.baselines.popularity import Popularity
+from genrec.baselines.sasrec import SASRec
+from genrec.baselines.transitions import Transitions
+from genrec.config import EvaluateConfig, dump_config
+from genrec.data.catalog import Catalog
+from genrec.data.sequences import EvaluationCases, Sequences
+from genrec.data.splits import evaluation_cases, training_sequences
+from genrec.encoders.base import Embeddings, embedding_files
+from genrec.errors import ConfigError, DataError, ModelError
+from genrec.progress import SILENT, Progress
+from genrec.report import (
+    MODEL,
+    Comparison,
+    Estimate,
+    EvaluationResult,
+    MethodResult,
+    html_report,
+    markdown_report,
+    terminal_lines,
+)
+from genrec.run import Run, StageReport, atomic_file, write_json
+
+# Histories and k in; for each history up to k item indices out, best first, without those of the history.
+Recommend = Callable[[list[NDArray[np.int32]], int], list[list[int]]]
+
+BASELINES = ("popularity", "item-knn", "transitions", "hybrid", "sasrec")
+_BOOTSTRAP_SAMPLES = 1000
+_USERS_AT_ONCE = 64
+_METRICS = {"recall": metrics.recall, "ndcg": metrics.ndcg, "mrr": metrics.mrr}
+
+
+def evaluate(
+    run: Run, config: EvaluateConfig, *, recommend: Recommend | None, progress: Progress = SILENT
+) -> StageReport:
+    """Evaluate a run's model (or, with `recommend=None`, the baselines alone) on a split.
+
+    Writes `evaluation/<split>.json` and a report in Markdown and HTML, and records the stage
+    `evaluate:<split>`. Raises ConfigError for an unknown baseline or a beam narrower than the longest list,
+    DataError where the split has no case, RunError where the run lacks a stage or is damaged.
+    """
+    started = time.perf_counter()
+    check_config(config, with_model=recommend is not None)
+    catalog = Catalog.load(run)
+    cases = evaluation_cases(run, config.split)
+    if len(cases) == 0:
+        raise DataError(
+            f"The {config.split} split of {run.path} has no user to evaluate.",
+            "Ingest again with another split or a smaller --min-interactions.",
+        )
+    if config.max_users is not None:
+        cases = cases.sample(config.max_users, seed=config.seed)
+    baselines, skipped = make_baselines(run, config, catalog)
+    for name, reason in skipped.items():
+        progress.say(f"{name} is left out: {reason}")
+    result = evaluate_methods(
+        training_sequences(run),
+        cases,
+        num_items=len(catalog),
+        config=config,
+        baselines=baselines,
+        recommend=recommend,
+        skipped=skipped,
+        progress=progress,
+    )
+    outputs = _write(run, result)
+    report = StageReport(
+        stage=f"evaluate:{config.split}",
+        facts=result.facts,
+        words=[*terminal_lines(result), f"Report: {outputs[-1]}"],
+        next_command=f"genrec recommend {run.path} --input users.jsonl --output recs.jsonl",
+    )
+    run.record(
+        report,
+        config=dump_config(config),
+        seed=config.seed,
+        inputs=_inputs(run, config),
+        outputs=outputs,
+        seconds=time.perf_counter() - started,
+    )
+    return report
+
+
+def evaluate_methods(
+    training: Sequences,
+    cases: EvaluationCases,
+    *,
+    num_items: int,
+    config: EvaluateConfig,
+    baselines: Sequence[Baseline],
+    recommend: Recommend | None = None,
+    skipped: dict[str, str] | None = None,
+    progress: Progress = SILENT,
+) -> EvaluationResult:
+    """Fit the baselines, let everyone rank the cases and measure: `evaluate` without files."""
+    k = max(config.cutoffs)
+    answers: dict[str, tuple[NDArray[np.int32], float]] = {}
+    if recommend is not None:
+        started = time.perf_counter()
+        ranked = _ask_model(recommend, cases, k, num_items=num_items, progress=progress)
+        answers[MODEL] = ranked, time.perf_counter() - started
+    histories = list(cases.histories)
+    for baseline in baselines:
+        started = time.perf_counter()
+        baseline.fit(training, num_items, seed=config.seed, progress=progress)
+        ranked = rank_all(baseline, histories, k, num_items=num_items, seed=config.seed, progress=progress)
+        answers[baseline.name] = ranked, time.perf_counter() - started
+    groups = metrics.popularity_groups(item_counts(training, num_items))
+    methods = [
+        _measure(name, ranked, cases.targets, groups, config=config, seconds=seconds)
+        for name, (ranked, seconds) in answers.items()
+    ]
+    pairs = zip(histories, cases.targets, strict=True)
+    return EvaluationResult(
+        split=config.split,
+        num_cases=len(cases),
+        num_items=num_items,
+        num_repeats=sum(bool((history == target).any()) for history, target in pairs),
+        headline=_headline(config),
+        cutoffs=tuple(sorted(config.cutoffs)),
+        seed=config.seed,
+        bootstrap_samples=_BOOTSTRAP_SAMPLES,
+        methods=methods,
+        comparisons=_compare({name: ranked for name, (ranked, _) in answers.items()}, cases, config),
+        skipped=skipped or {},
+    )
+
+
+def _measure(
+    name: str,
+    ranked: NDArray[np.int32],
+    targets: NDArray[np.int32],
+    groups: NDArray[np.int8],
+    *,
+    config: EvaluateConfig,
+    seconds: float,
+) -> MethodResult:
+    """One method's row, from its ranked items (C, k) and the popularity group of every item (I,)."""
+    ranks = metrics.target_ranks(ranked, targets)
+    k = _headline(config)
+    names = [(metric, cutoff) for cutoff in sorted(config.cutoffs) for metric in _METRICS]
+    values = np.stack([_METRICS[metric](ranks, cutoff) for metric, cutoff in names], axis=1)  # (C, M)
+    intervals = metrics.bootstrap_intervals(values, seed=config.seed, samples=_BOOTSTRAP_SAMPLES)
+    counts = metrics.recommendation_counts(ranked, len(groups), k)
+    recommended = bool(counts.any())
+    return MethodResult(
+        name=name,
+        metrics={
+            f"{metric}@{cutoff}": Estimate(float(mean), float(low), float(high))
+            for (metric, cutoff), mean, (low, high) in zip(names, values.mean(axis=0), intervals, strict=True)
+        },
+        coverage=metrics.coverage(counts),
+        gini=metrics.gini(counts) if recommended else None,
+        tail_share=metrics.tail_share(counts, groups) if recommended else None,
+        group_recall=metrics.stratified_mean(metrics.recall(ranks, k), groups[targets]),
+        recall_curve=[float((ranks <= cutoff).mean()) for cutoff in range(1, max(config.cutoffs) + 1)],
+        seconds=round(seconds, 3),
+    )
+
+
+def _compare(answers: dict[str, NDArray[np.int32]], cases: EvaluationCases, config: EvaluateConfig) -> list[Comparison]:
+    """NDCG of the model minus each baseline's, per case, with a paired bootstrap interval."""
+    names = [name for name in answers if name != MODEL]
+    if MODEL not in answers or not names:
+        return []
+    k = _headline(config)
+    ndcg = {name: metrics.ndcg(metrics.target_ranks(r, cases.targets), k) for name, r in answers.items()}
+    values = np.stack([ndcg[MODEL] - ndcg[name] for name in names], axis=1)  # (C, baselines)
+    intervals = metrics.bootstrap_intervals(values, seed=config.seed, samples=_BOOTSTRAP_SAMPLES)
+    means = values.mean(axis=0)
+    return [
+        Comparison(name, Estimate(float(mean), float(low), float(high)))
+        for name, mean, (low, high) in zip(names, means, intervals, strict=True)
+    ]
+
+
+def _ask_model(
+    recommend: Recommend, cases: EvaluationCases, k: int, *, num_items: int, progress: Progress
+) -> NDArray[np.int32]:
+    """The model's ranked items, (C, k). Raises ModelError for an answer that no method may give."""
+    ranked = np.empty((len(cases), k), dtype=np.int32)
+    with progress.track(f"Ranking with {MODEL}", len(cases), "users") as task:
+        for start in range(0, len(cases), _USERS_AT_ONCE):
+            stop = min(start + _USERS_AT_ONCE, len(cases))
+            histories = [cases.histories[case] for case in range(start, stop)]
+            answers = recommend(histories, k)
+            for history, answer in zip(histories, answers, strict=True):
+                _check_answer(history, answer, num_items)
+            ranked[start:stop] = metrics.pad_rankings(answers, k)
+            task.advance(stop - start)
+    return ranked
+
+
+def _check_answer(history: NDArray[np.int32], answer: Sequence[int], num_items: int) -> None:
+    outside = [item for item in answer if not 0 <= item < num_items]
+    repeated = len(set(answer)) < len(answer)
+    known = set(history.tolist()) & set(answer)
+    if outside or repeated or known:
+        wrong = (
+            f"items {outside} that are not in the catalogue"
+            if outside
+            else "the same item twice"
+            if repeated
+            else f"items {sorted(known)} of the user's own history"
+        )
+        raise ModelError(
+            f"The model's answer holds {wrong}.",
+            "Figures over such answers cannot be compared; exclude history items and check the trie.",
+        )
+
+
+def _headline(config: EvaluateConfig) -> int:
+    return 10 if 10 in config.cutoffs else max(config.cutoffs)
+
+
+def check_config(config: EvaluateConfig, *, with_model: bool) -> None:
+    """Refuse what could only fail later. Raises ConfigError; `evaluate` says when."""
+    unknown = [name for name in config.baselines if name not in BASELINES]
+    if unknown:
+        raise ConfigError(f"Unknown baseline {', '.join(unknown)}.", f"Known: {', '.join(BASELINES)}.")
+    if with_model and max(config.cutoffs) > config.beam_width:
+        raise ConfigError(
+            f"Cutoff {max(config.cutoffs)} asks for more items than a beam of {config.beam_width} returns.",
+            "Raise beam_width or leave out the longer cutoffs.",
+        )
+
+
+def make_baselines(run: Run, config: EvaluateConfig, catalog: Catalog) -> tuple[list[Baseline], dict[str, str]]:
+    """The baselines that can run, in the order asked for, and why the others cannot."""
+    made: list[Baseline] = []
+    skipped: dict[str, str] = {}
+    for name in dict.fromkeys(config.baselines):
+        if name == "popularity":
+            made.append(Popularity())
+        elif name == "item-knn":
+            made.append(ItemKNN())
+        elif name == "transitions":
+            made.append(Transitions())
+        elif name == "hybrid" and _has_text_vectors(run):
+            text = Embeddings.load(run, "text", catalog=catalog)
+            made.append(Hybrid(text.vectors, text.mask))
+        elif name == "hybrid":
+            skipped[name] = "the run has no text embeddings (make them with `genrec embed`)."
+        else:
+            validation = evaluation_cases(run, "validation")
+            if len(validation):
+                made.append(SASRec(validation))
+            else:
+                skipped[name] = "the run has no validation cases, which decide when its training stops."
+    return made, skipped
+
+
+def _has_text_vectors(run: Run) -> bool:
+    # One file of the two is a damaged run, about which `Embeddings.load` has something to say.
+    return any(file.exists() for file in embedding_files(run, "text"))
+
+
+def _inputs(run: Run, config: EvaluateConfig) -> list[Path]:
+    inputs = [run.path / "items.parquet", run.path / "splits.parquet"]
+    if "hybrid" in config.baselines and _has_text_vectors(run):
+        inputs += embedding_files(run, "text")
+    return inputs
+
+
+def _write(run: Run, result: EvaluationResult) -> list[Path]:
+    """Write the three files of a split; the page comes last. Each split has its own."""
+    folder = run.path / "evaluation"
+    stem = "report" if result.split == "test" else f"report-{result.split}"
+    title = f"Evaluation of {run.path.resolve().name}, {result.split} split"
+    data, page = folder / f"{result.split}.json", folder / f"{stem}.html"
+    words = folder / f"{stem}.md"
+    write_json(data, result.as_json)
+    for path, text in (
+        (words, markdown_report(result, title=title)),
+        (page, html_report(result, title=title)),
+    ):
+        with atomic_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return [data, words, page]

@@ -1,0 +1,181 @@
+"""The stages that join parts which know nothing of each other: tokenize (+ trie), train, evaluate.
+
+`genrec …`, the recipes in train/ and eval/ and the quickstart all call these functions and those of
+`data.ingest` and `encoders.embed`; there is no other way to make a run.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genrec import metrics
+from genrec.config import EvaluateConfig, TokenizeConfig, TrainConfig, dump_config
+from genrec.data.catalog import Catalog
+from genrec.data.sequences import EvaluationCases
+from genrec.data.splits import evaluation_cases, training_sequences
+from genrec.decoding.transformers_engine import TransformersEngine
+from genrec.errors import DataError
+from genrec.evaluation import evaluate as evaluate_split
+from genrec.examples import history_examples
+from genrec.progress import SILENT, Progress
+from genrec.prompting import compile_history_prompt, default_prompts, load_templates, save_templates
+from genrec.recommender import RankRequest, Recommender
+from genrec.run import Run, StageReport, atomic_folder, file_checksum
+from genrec.tokenizers.codes import SemanticIds
+from genrec.tokenizers.stage import tokenize as tokenize_items
+from genrec.training.loop import Trainer, TrainingTask
+from genrec.training.model import load_base
+from genrec.trie import ItemTrie
+from genrec.vocabulary import TextEncoder, add_embedding_rows, extend_tokenizer
+
+_TEXT_FIELDS = ("title", "brand", "categories", "genres")
+_VALIDATION_CUTOFF = 10
+
+
+def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -> StageReport:
+    """Give every item a semantic ID and build the trie over them."""
+    report = tokenize_items(run, config, progress=progress)
+    started = time.monotonic()
+    catalog = Catalog.load(run)
+    semantic_ids = SemanticIds.load(run, catalog=catalog)
+    trie = ItemTrie.build(semantic_ids.codes, semantic_ids.codebook_sizes, order_checksum=catalog.order_checksum)
+    outputs = trie.save(run.path / "trie")
+    facts = {"version": trie.version, "num_items": trie.num_items, "num_bytes": trie.num_bytes}
+    words = f"Trie {trie.version}: {trie.num_items:,} items in {trie.num_bytes / 1e6:.2f} MB."
+    run.record(
+        StageReport("trie", facts, [words]),
+        config={},
+        seed=config.seed,
+        inputs=[run.path / "semantic_ids" / "codes.npy"],
+        outputs=outputs,
+        seconds=time.monotonic() - started,
+    )
+    return replace(report, words=[*report.words, words], next_command=f"genrec train {run.path}")
+
+
+def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Progress = SILENT) -> StageReport:
+    """Fine-tune the language model on the training histories and write `model/`.
+
+    Raises RunError where an earlier stage is missing, ModelError for a base that cannot be used, ConfigError
+    where `resume` meets a training with other settings.
+    """
+    started = time.monotonic()
+    catalog = Catalog.load(run)
+    codes = SemanticIds.load(run, catalog=catalog)
+    run.require("trie")
+    texts = catalog.texts(_TEXT_FIELDS)
+    model, tokenizer = load_base(config, texts)
+    encoder = TextEncoder(tokenizer)  # before the semantic-ID tokens exist
+    vocabulary = extend_tokenizer(tokenizer, codes.codebook_sizes)
+    add_embedding_rows(model, vocabulary, codes=codes.codes, item_tokens=encoder.encode_batch(texts), seed=config.seed)
+    prompt = compile_history_prompt(load_templates(default_prompts(), "next_item").templates[0], tokenizer)
+    item_tokens = vocabulary.token_ids(codes.codes)
+    sequences = training_sequences(run)
+    recommender = Recommender.assemble(
+        run,
+        engine=TransformersEngine(model, None, vocabulary=vocabulary),
+        vocabulary=vocabulary,
+        prompt=prompt,
+        max_history_items=config.max_history_items,
+        beam_width=config.validation_beam_width,
+    )
+    cases = evaluation_cases(run, "validation").sample(config.validation_users, seed=config.seed)
+    if len(cases) == 0:
+        raise DataError("the run has no validation cases.", "Ingest data in which users have three items or more.")
+    inputs = [run.path / "items.parquet", run.path / "splits.parquet", run.path / "semantic_ids" / "codes.npy"]
+    task = TrainingTask(
+        make_examples=lambda rng: history_examples(
+            sequences,
+            prompt=prompt.before,
+            item_tokens=item_tokens,
+            max_items=config.max_history_items,
+            rng=rng,
+        ),
+        validate=lambda: validation_metrics(recommender, cases),
+        max_example_tokens=len(prompt.before) + item_tokens.shape[1] * config.max_history_items,
+        vocabulary=vocabulary,
+        identity=dump_config(config) | {path.name: file_checksum(path) for path in inputs},
+    )
+    trainer = Trainer(model, config, task, folder=run.path / "training", progress=progress)
+    state = trainer.run(resume=resume)
+    report = _training_report(run, trainer, len(item_tokens))
+    if not trainer.accelerator.is_main_process:
+        return report
+    outputs = _save_model(run, model, tokenizer, vocabulary)
+    outputs += save_templates(run, default_prompts())
+    run.record(
+        report,
+        config=dump_config(config),
+        seed=config.seed,
+        inputs=inputs,
+        outputs=outputs,
+        seconds=state.seconds + time.monotonic() - started,
+    )
+    shutil.rmtree(run.path / "training" / "checkpoint", ignore_errors=True)
+    return report
+
+
+def evaluate(
+    run: Run, config: EvaluateConfig, *, engine: str = "transformers", progress: Progress = SILENT
+) -> StageReport:
+    """Rank every user of a split with the run's model and with the baselines; write the report."""
+    recommender = Recommender.load(run.path, engine, beam_width=config.beam_width, score_mode=config.score)
+
+    def recommend(histories: list[NDArray[np.int32]], k: int) -> list[list[int]]:
+        answers = recommender.rank([RankRequest(history) for history in histories], k)
+        return [[item.item_index for item in ranked] for ranked in answers]
+
+    return evaluate_split(run, config, recommend=recommend, progress=progress)
+
+
+def validation_metrics(recommender: Recommender, cases: EvaluationCases) -> Mapping[str, float]:
+    """Recall@10 and NDCG@10 of a recommender on evaluation cases."""
+    requests = [RankRequest(history) for history in cases.histories]
+    answers = recommender.rank(requests, _VALIDATION_CUTOFF)
+    ranked = metrics.pad_rankings([[item.item_index for item in answer] for answer in answers], _VALIDATION_CUTOFF)
+    ranks = metrics.target_ranks(ranked, cases.targets)
+    return {
+        "recall@10": float(metrics.recall(ranks, _VALIDATION_CUTOFF).mean()),
+        "ndcg@10": float(metrics.ndcg(ranks, _VALIDATION_CUTOFF).mean()),
+    }
+
+
+def _training_report(run: Run, trainer: Trainer, num_items: int) -> StageReport:
+    state = trainer.state
+    num_parameters = sum(weight.numel() for weight in trainer.model.parameters())
+    facts: dict[str, Any] = {
+        "num_parameters": num_parameters,
+        "num_items": num_items,
+        "epochs": state.epoch,
+        "steps": state.step,
+        "best_epoch": state.best_epoch,
+        "best_recall@10": state.best_metric,
+        "final_loss": state.history[-1]["loss"],
+        "history": state.history,
+        "training_seconds": round(state.seconds, 1),
+    }
+    words = [
+        f"{num_parameters / 1e6:.1f} M parameters, {state.epoch} epochs, {state.step} steps "
+        f"in {state.seconds:.0f} s of training.",
+        f"Final loss {facts['final_loss']:.6f}; best validation Recall@10 {state.best_metric:.4f} "
+        f"after epoch {state.best_epoch}.",
+        f"Model: {run.path / 'model'}",
+    ]
+    return StageReport("train", facts, words, f"genrec evaluate {run.path}")
+
+
+def _save_model(run: Run, model: Any, tokenizer: Any, vocabulary: Any) -> list[Path]:
+    """Write the Hugging Face folder with the tokenizer and where the semantic IDs are in it."""
+    with atomic_folder(run.path / "model") as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        vocabulary.save(temporary)
+    return sorted(path for path in (run.path / "model").rglob("*") if path.is_file())

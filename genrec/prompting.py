@@ -1,0 +1,96 @@
+"""Prompt templates as data: `prompts/*.yaml` in, token ids out.
+
+A template is Jinja2 text in which `{{ history }}` stands for semantic IDs. It is rendered once with a
+placeholder and split there: the words around it are ours and are encoded with the full tokenizer; the items
+are put in as token ids and never become text. So nothing that a catalogue says can turn into a control token.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import SandboxedEnvironment
+from pydantic import Field
+
+from genrec.config import Config, build_config
+from genrec.errors import ConfigError
+from genrec.run import Run, atomic_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_HISTORY = "\ue000"  # a private-use character: no template of ours contains it
+
+
+class TaskTemplates(Config):
+    """One task of `prompts/`: its name and its paraphrases."""
+
+    task: str
+    templates: tuple[str, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class HistoryPrompt:
+    """A template cut at its history: `before` are token ids, the history's items follow."""
+
+    before: tuple[int, ...]
+
+    def token_ids(self, history_tokens: Sequence[int]) -> list[int]:
+        """The prompt for a history given as semantic-ID token ids, oldest first."""
+        return [*self.before, *history_tokens]
+
+
+def default_prompts() -> Path:
+    """The templates that came with this installation: `prompts/` of a checkout, or the installed copy."""
+    checkout = Path(__file__).parent.parent / "prompts"
+    return checkout if checkout.is_dir() else Path(__file__).parent / "_prompts"
+
+
+def load_templates(folder: Path, task: str) -> TaskTemplates:
+    """Read a task's templates. Raises ConfigError naming the file and what is wrong with it."""
+    path = folder / f"{task}.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Restore prompts/.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}.") from error
+    return build_config(TaskTemplates, values or {}, source=str(path))
+
+
+def compile_history_prompt(template: str, tokenizer: PreTrainedTokenizerBase) -> HistoryPrompt:
+    """Turn a template that ends in `{{ history }}` into token ids.
+
+    The tokenizer's own beginning-of-sequence token, if it has one, comes first. Raises ConfigError where the
+    template does not render, does not end in the history, or has no words before it.
+    """
+    environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+    try:
+        text = environment.from_string(template).render(history=_HISTORY)
+    except TemplateError as error:
+        raise ConfigError(f"prompt template {template!r}: {error}.", "Use {{ history }} only.") from error
+    before, found, after = text.partition(_HISTORY)
+    if not found or after.strip() or not before.strip():
+        raise ConfigError(
+            f"prompt template {template!r} must hold words and then end in {{{{ history }}}}.",
+            "What follows the history is what the model is asked for.",
+        )
+    # Trailing spaces are cut: the space would belong to the first semantic-ID token's text.
+    ids = tokenizer.encode(before.rstrip(), add_special_tokens=False)
+    if tokenizer.bos_token_id is not None:
+        ids = [tokenizer.bos_token_id, *ids]
+    return HistoryPrompt(tuple(ids))
+
+
+def save_templates(run: Run, source: Path) -> list[Path]:
+    """Copy the templates into the run, so that a model is always asked the way it was trained."""
+    with atomic_folder(run.path / "prompts") as temporary:
+        for path in sorted(source.glob("*.yaml")):
+            shutil.copyfile(path, temporary / path.name)
+    return sorted((run.path / "prompts").glob("*.yaml"))

@@ -1,0 +1,272 @@
+"""The run directory: the one thing that stages share.
+
+    RUN/manifest.json   format version; per stage: config, seed, checksums, versions, seconds, report
+
+A stage writes its files under temporary names, renames them into place and then writes its record into the
+manifest, each step atomic. So a run is readable at every moment: a killed stage leaves the files and the
+record of before. Records carry checksums of inputs and outputs; `require` compares the outputs with the
+disk and tells the user which stage to run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genrec.errors import RunError
+
+FORMAT_VERSION = 1
+_PACKAGES = ("genrec-toolkit", "torch", "transformers", "sentence-transformers", "accelerate", "numpy")
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What a stage has to say: `facts` for programs, `words` for people, and the command that comes next."""
+
+    stage: str
+    facts: dict[str, Any]
+    words: list[str]
+    next_command: str = ""
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """A stage as the manifest keeps it. `inputs` and `outputs` map run-relative paths to SHA-256 sums."""
+
+    config: dict[str, Any]
+    seed: int
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    packages: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory on disk. Holds no state of its own: every question reads the manifest."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path | str) -> Run:
+        """Make `path` a run (or open it if it is one). Raises RunError if it holds anything else."""
+        folder = Path(path)
+        if (folder / "manifest.json").exists():
+            return cls.open(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(f"{folder} exists and is not a run.", "Name an empty or new folder with --out.")
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_manifest(folder, {"format_version": FORMAT_VERSION, "stages": {}})
+        return cls(folder)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Run:
+        """Open an existing run. Raises RunError if there is none or its format is another."""
+        folder = Path(path)
+        manifest = folder / "manifest.json"
+        if not manifest.is_file():
+            raise RunError(
+                f"{folder} is not a run: it has no manifest.json.",
+                "Make one with `genrec ingest … --out RUN` or `genrec quickstart`.",
+            )
+        version = _read_manifest(manifest).get("format_version")
+        if version != FORMAT_VERSION:
+            raise RunError(
+                f"{manifest} has format version {version!r}; this genrec reads version {FORMAT_VERSION}.",
+                "Use the genrec version that made the run, or make the run again.",
+            )
+        return cls(folder)
+
+    @property
+    def stages(self) -> dict[str, StageRecord]:
+        """The finished stages by name, in the order in which they were recorded."""
+        stages = _read_manifest(self.path / "manifest.json")["stages"]
+        return {name: StageRecord(**record) for name, record in stages.items()}
+
+    def require(self, stage: str, *, verify: bool = True) -> StageRecord:
+        """The record of a finished stage. Raises RunError where it is missing or its files have changed."""
+        record = self.stages.get(stage)
+        verb = stage.split(":")[0]
+        if record is None:
+            raise RunError(f"{self.path} has no stage {stage!r} yet.", f"Run `genrec {verb} …` first.")
+        for relative, expected in record.outputs.items() if verify else ():
+            file = self.path / relative
+            if not file.is_file():
+                raise RunError(f"{file} is missing.", f"Run `genrec {verb} …` again.")
+            if file_checksum(file) != expected:
+                raise RunError(
+                    f"{file} is not what stage {stage!r} wrote (its checksum differs).",
+                    f"Run `genrec {verb} …` again.",
+                )
+        return record
+
+    def record(
+        self,
+        report: StageReport,
+        *,
+        config: Mapping[str, Any],
+        seed: int,
+        inputs: Sequence[Path],
+        outputs: Sequence[Path],
+        seconds: float,
+    ) -> None:
+        """Enter a finished stage into the manifest; the stages that read its outputs become stale.
+
+        A later stage is dropped from the manifest when it read a file of this stage that has now changed.
+        Its files stay until it is run again.
+        """
+        manifest = _read_manifest(self.path / "manifest.json")
+        written = {self._relative(path): file_checksum(path) for path in outputs}
+        read = {self._relative(path) if self.contains(path) else str(path): file_checksum(path) for path in inputs}
+        entry = StageRecord(
+            config=dict(config),
+            seed=seed,
+            inputs=read,
+            outputs=written,
+            packages=_package_versions(),
+            seconds=round(seconds, 3),
+            report=report.facts,
+        )
+        stages = manifest["stages"]
+        stages.pop(report.stage, None)
+        stages[report.stage] = asdict(entry)
+        _drop_stale(stages)
+        _write_manifest(self.path, manifest)
+
+    def contains(self, path: Path) -> bool:
+        """Whether `path` lies inside this run."""
+        return path.resolve().is_relative_to(self.path.resolve())
+
+    def _relative(self, path: Path) -> str:
+        return path.resolve().relative_to(self.path.resolve()).as_posix()
+
+
+def _drop_stale(stages: dict[str, Any]) -> None:
+    """Remove records whose inputs are outputs of a recorded stage with another checksum."""
+    while True:
+        current = {file: sum_ for record in stages.values() for file, sum_ in record["outputs"].items()}
+        stale = [
+            name
+            for name, record in stages.items()
+            if any(file in current and current[file] != sum_ for file, sum_ in record["inputs"].items())
+        ]
+        if not stale:
+            return
+        for name in stale:
+            del stages[name]
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def text_checksum(lines: Sequence[str]) -> str:
+    """SHA-256 of strings in order; what ties vectors and codes to one order of items."""
+    digest = hashlib.sha256()
+    for line in lines:
+        encoded = line.encode()
+        digest.update(len(encoded).to_bytes(8, "little"))
+        digest.update(encoded)
+    return digest.hexdigest()
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes `path`'s place, on failure it vanishes.
+
+    A full disk raises RunError and leaves the old file whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success it takes `path`'s place, on failure it vanishes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        old = temporary.with_name(temporary.name + ".old")
+        if path.exists():
+            path.replace(old)
+        temporary.replace(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, with a fixed layout so that equal values give equal bytes."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of the run. Raises RunError where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing.", "Run the stage that writes it again.") from error
+    except ValueError as error:
+        raise RunError(f"{path} is not valid JSON: {error}.", "Run the stage that writes it again.") from error
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest = read_json(path)
+    if not isinstance(manifest, dict):
+        raise RunError(f"{path} is not a manifest.", "Make the run again.")
+    return manifest
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    write_json(folder / "manifest.json", manifest)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _write_error(path: Path, error: OSError) -> RunError:
+    reason = error.strerror or str(error)
+    return RunError(
+        f"{path} could not be written: {reason}.",
+        "What was there before is untouched. Free some disk space or choose another folder, then try again.",
+    )
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,1 @@
+"""From item vectors to semantic IDs: L codes per item."""

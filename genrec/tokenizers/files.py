@@ -1,0 +1,48 @@
+"""A tokenizer on disk: `tokenizer.json` says what it is, `tokenizer.safetensors` holds its numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from genrec.errors import RunError
+from genrec.run import read_json, write_json
+from genrec.tokenizers.quantizer import ResidualQuantizer
+
+_AGAIN = "Run `genrec tokenize RUN` again."
+_PARTS = ("codebooks", "potentials", "view", "keys")
+
+
+def write_tokenizer(folder: Path, *, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write both files into an existing folder."""
+    write_json(folder / "tokenizer.json", facts)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "tokenizer.safetensors")
+
+
+def read_tokenizer(folder: Path, *, method: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read both files. Raises RunError where they are missing, damaged or of another method."""
+    facts = read_json(folder / "tokenizer.json")
+    if facts.get("method") != method:
+        raise RunError(f"{folder} holds a {facts.get('method')} tokenizer, expected {method}.", _AGAIN)
+    file = folder / "tokenizer.safetensors"
+    try:
+        return facts, load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{file} cannot be read: {error}.", _AGAIN) from error
+
+
+def quantizer_tensors(quantizer: ResidualQuantizer) -> dict[str, Tensor]:
+    """A quantizer as named tensors."""
+    return {f"quantizer.{name}": getattr(quantizer, name) for name in _PARTS}
+
+
+def quantizer_from(tensors: dict[str, Tensor]) -> ResidualQuantizer:
+    """A quantizer of named tensors. Raises RunError where one is missing."""
+    missing = [name for name in _PARTS if f"quantizer.{name}" not in tensors]
+    if missing:
+        raise RunError(f"The tokenizer's file lacks {', '.join(missing)}.", _AGAIN)
+    return ResidualQuantizer(*(tensors[f"quantizer.{name}"] for name in _PARTS))

@@ -1,0 +1,1 @@
+"""Training: base models, packed batches, the loop."""

@@ -1,0 +1,213 @@
+"""The training loop: packed rows in, a fine-tuned model out; killed and resumed to the same last digit.
+
+Data order, window cuts and dropout are functions of (seed, epoch, step, process), so a resumed training
+repeats exactly what an undisturbed one does. Validation is a function that the caller passes in: the loop
+knows nothing of decoding.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from genrec.config import TrainConfig
+from genrec.errors import ModelError
+from genrec.examples import Example
+from genrec.progress import SILENT, Progress, Task
+from genrec.training.batching import PackedRows, batches, num_batches, pack
+from genrec.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint, trainable_state
+from genrec.training.model import PackedLoss
+from genrec.vocabulary import SidVocabulary
+
+MakeExamples = Callable[[np.random.Generator], list[Example]]
+Validate = Callable[[], Mapping[str, float]]
+MONITOR = "recall@10"
+_MIN_ROW_TOKENS = 128  # short rows: attention costs their square
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What is trained on what: examples are made anew each epoch, `validate` measures the live model."""
+
+    make_examples: MakeExamples
+    validate: Validate
+    max_example_tokens: int
+    vocabulary: SidVocabulary
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Trainer:
+    """One training of one model. `run` does it all; the other methods are its steps."""
+
+    def __init__(
+        self,
+        model: Any,
+        config: TrainConfig,
+        task: TrainingTask,
+        *,
+        folder: Path,
+        progress: Progress = SILENT,
+    ) -> None:
+        """`folder` holds the checkpoint and the TensorBoard log while the training lasts."""
+        self.model, self.config, self.task = model, config, task
+        self.folder, self.progress = folder, progress
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if config.precision == "bfloat16" else "no",
+            gradient_accumulation_steps=1,  # accumulated below, where an epoch's last step may be short
+            log_with="tensorboard",
+            project_dir=str(folder),
+        )
+        self.loss = PackedLoss(model, task.vocabulary, dropout=config.dropout, label_smoothing=config.label_smoothing)
+        self.optimizer = _optimizer(self.loss, config)
+        self.row_tokens = max(_MIN_ROW_TOKENS, task.max_example_tokens)
+        self.state = TrainingState()
+        self.best: dict[str, Tensor] = {}
+        self._saved_at = time.monotonic()
+
+    def run(self, *, resume: bool) -> TrainingState:
+        """Train until the last epoch or until validation stops improving; leave the best weights in the model.
+
+        Raises ModelError where the loss is no longer finite, ConfigError where `resume` meets a checkpoint of
+        other settings.
+        """
+        if resume and (self.folder / "checkpoint").exists():
+            self.state, self.best = load_checkpoint(
+                self.folder / "checkpoint",
+                model=self.model,
+                optimizer=self.optimizer,
+                identity=self.task.identity,
+            )
+            self.progress.say(f"resumed at epoch {self.state.epoch + 1}, step {self.state.step}")
+        wrapped, optimizer = self.accelerator.prepare(self.loss, self.optimizer)
+        self.accelerator.init_trackers("tensorboard")
+        epochs_left = self.config.epochs - self.state.epoch
+        with self.progress.track("training", epochs_left * 100, "% of an epoch") as task:
+            while not self.state.finished and self.state.epoch < self.config.epochs:
+                self._epoch(wrapped, optimizer, task)
+        self.accelerator.end_training()
+        if self.best:
+            self._restore_best()
+        return self.state
+
+    def _epoch(self, wrapped: Any, optimizer: Any, task: Task) -> None:
+        """Read every example once (from where a checkpoint left off), then validate."""
+        config, state = self.config, self.state
+        rng = np.random.default_rng([config.seed, state.epoch])
+        rows = pack(self.task.make_examples(rng), self.row_tokens, rng)
+        rows_per_batch = max(1, config.batch_tokens // self.row_tokens)
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        micro_batches = batches(rows, rows_per_batch, rank=rank, world_size=world, rng=rng)
+        total = num_batches(len(rows), rows_per_batch, world)
+        wrapped.train()
+        reported = 100 * state.step_in_epoch // total
+        for index, batch in enumerate(micro_batches):
+            if index < state.step_in_epoch:
+                continue
+            started = time.monotonic()
+            last_of_step = (index + 1) % config.gradient_accumulation == 0 or index + 1 == total
+            loss = self._micro_batch(wrapped, optimizer, batch, (index / total, last_of_step))
+            state.epoch_loss_sum += loss
+            state.step_in_epoch, state.step = index + 1, state.step + 1
+            state.seconds += time.monotonic() - started
+            done = 100 * (index + 1) // total
+            task.advance(done - reported, f"epoch {state.epoch + 1} loss {state.epoch_loss_sum / (index + 1):.4f}")
+            reported = done
+            # Only between optimizer steps: gradients are not part of a checkpoint.
+            if last_of_step and time.monotonic() - self._saved_at >= config.checkpoint_seconds:
+                self._save()
+        self._end_of_epoch(wrapped, total)
+
+    def _micro_batch(self, wrapped: Any, optimizer: Any, batch: PackedRows, place: tuple[float, bool]) -> float:
+        """Forward, backward and, at the end of a step, the update. `place` is (share of epoch, end of step)."""
+        config, state = self.config, self.state
+        share, last_of_step = place
+        rate = learning_rate(config, (state.epoch + share) / config.epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        # Dropout is drawn from the place in the training, so a resumed run draws the same.
+        torch.manual_seed(
+            ((config.seed * 1_000_003 + state.epoch) * 1_000_003 + state.step_in_epoch) * 997
+            + self.accelerator.process_index
+        )
+        device = self.accelerator.device
+        arrays = (batch.tokens, batch.positions, batch.segments, batch.targets)
+        tensors = [torch.from_numpy(array).to(device) for array in arrays]
+        loss = wrapped(*tensors)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ModelError(
+                f"the loss is {value} at epoch {state.epoch + 1}, step {state.step}.",
+                "Lower learning_rate, or train with precision: float32.",
+            )
+        self.accelerator.backward(loss / config.gradient_accumulation)
+        if last_of_step:
+            self.accelerator.clip_grad_norm_(wrapped.parameters(), config.max_gradient_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            self.accelerator.log({"loss": value, "learning_rate": rate}, step=state.step)
+        return value
+
+    def _end_of_epoch(self, wrapped: Any, num_steps: int) -> None:
+        """Validate, remember the best weights, decide whether to go on, write a checkpoint."""
+        config, state = self.config, self.state
+        entry = {"epoch": state.epoch + 1, "loss": state.epoch_loss_sum / num_steps}
+        state.epoch, state.step_in_epoch, state.epoch_loss_sum = state.epoch + 1, 0, 0.0
+        if state.epoch % config.validate_every == 0 or state.epoch == config.epochs:
+            wrapped.eval()
+            entry |= self.task.validate()
+            if entry[MONITOR] > state.best_metric:
+                state.best_metric, state.best_epoch, state.bad_validations = entry[MONITOR], state.epoch, 0
+                self.best = {name: w.detach().clone().cpu() for name, w in trainable_state(self.model).items()}
+            else:
+                state.bad_validations += 1
+                state.finished = state.bad_validations >= config.patience
+        state.history.append(entry)
+        self.accelerator.log({k: v for k, v in entry.items() if k != "epoch"}, step=state.step)
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in entry.items() if name != "epoch")
+        self.progress.say(f"epoch {state.epoch}/{config.epochs}  {figures}")
+        self._save()
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            save_checkpoint(
+                self.folder / "checkpoint",
+                state=self.state,
+                model=self.model,
+                optimizer=self.optimizer,
+                best=self.best,
+                identity=self.task.identity,
+            )
+        self.accelerator.wait_for_everyone()
+        self._saved_at = time.monotonic()
+
+    def _restore_best(self) -> None:
+        with torch.no_grad():
+            for name, weight in trainable_state(self.model).items():
+                weight.copy_(self.best[name])
+
+
+def learning_rate(config: TrainConfig, progress: float) -> float:
+    """Linear warm-up, then a cosine down to a twentieth; `progress` is the share of the training done."""
+    if progress < config.warmup:
+        return config.learning_rate * (progress + 1e-3) / (config.warmup + 1e-3)
+    phase = (progress - config.warmup) / (1 - config.warmup)
+    return config.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * phase)))
+
+
+def _optimizer(module: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW; matrices decay, gains and biases do not."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)

@@ -1,0 +1,180 @@
+"""Base models: a small one from scratch, or any causal language model of a folder or hub; then the loss.
+
+`scratch` is a small Qwen3 with a byte-level BPE tokenizer trained on the catalogue's text. It goes through the
+same code as a downloaded model: same classes, same folder layout, same tokens added.
+
+Shapes: B rows, T tokens, V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
+
+from genrec.config import ScratchConfig, TrainConfig
+from genrec.errors import ModelError
+from genrec.vocabulary import SidVocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def load_base(config: TrainConfig, texts: Sequence[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """The model and tokenizer to start from, in float32, before semantic-ID tokens are added.
+
+    `texts` are the catalogue's; only `scratch` reads them. Raises ModelError for a base that cannot be loaded.
+    """
+    if config.base == "scratch":
+        tokenizer = train_text_tokenizer(texts, config.scratch.text_vocabulary)
+        torch.manual_seed(config.seed)
+        return scratch_model(config.scratch, tokenizer), tokenizer
+    try:
+        loaded: Any = AutoTokenizer.from_pretrained(config.base)
+        model = AutoModelForCausalLM.from_pretrained(config.base, dtype=torch.float32, use_safetensors=True)
+    except (OSError, ValueError, KeyError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"base model {config.base!r} cannot be loaded: {first_line}",
+            "Give `scratch`, a folder with config.json, tokenizer and safetensors, or a hub name.",
+        ) from error
+    if not isinstance(loaded, PreTrainedTokenizerFast):
+        raise ModelError(f"base model {config.base!r} has no fast tokenizer.", "Choose a base with a tokenizer.json.")
+    return model, loaded
+
+
+def train_text_tokenizer(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of `size` tokens for these texts, with ChatML control tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator([*texts, "Items:"], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer.chat_template = _CHAT_TEMPLATE
+    return tokenizer
+
+
+def scratch_model(shape: ScratchConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """A small Qwen3 with random weights (seed torch before) and tied embeddings."""
+    if shape.hidden_size % shape.heads:
+        raise ModelError(
+            f"scratch: hidden_size {shape.hidden_size} is not a multiple of heads {shape.heads}.",
+            "Change one of them.",
+        )
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        head_dim=shape.hidden_size // shape.heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return model
+
+
+class PackedLoss(nn.Module):
+    """Cross-entropy of the targets of packed rows, through any causal language model.
+
+    A semantic-ID token is scored against the K codes of its level, the same normalisation as the default
+    score mode of decoding (`"level"`); with K = 256 that is a small part of the cost of the whole vocabulary.
+    Any other token is scored against the whole vocabulary. A module of its own, so that accelerate can wrap
+    the whole computation for several processes.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, vocabulary: SidVocabulary, *, dropout: float, label_smoothing: float
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._vocabulary = vocabulary
+        self._label_smoothing = label_smoothing
+        if dropout > 0:
+            _add_dropout(model, dropout)
+
+    def forward(self, tokens: Tensor, positions: Tensor, segments: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss in nats over the targets; all arguments are (B, T)."""
+        backbone: Any = self.model.base_model
+        hidden = backbone(
+            input_ids=tokens, attention_mask=packed_mask(segments), position_ids=positions, use_cache=False
+        ).last_hidden_state
+        # A target's logits come from the token before it; only those rows meet the output matrix.
+        wanted = targets[:, 1:]
+        hidden, labels = hidden[:, :-1][wanted], tokens[:, 1:][wanted]
+        output: Any = self.model.get_output_embeddings()
+        total = hidden.new_zeros((), dtype=torch.float32)
+        is_text = torch.ones_like(labels, dtype=torch.bool)
+        firsts, sizes = self._vocabulary.first_token_ids, self._vocabulary.codebook_sizes
+        for first, size in zip(firsts, sizes, strict=True):
+            on_level = (labels >= first) & (labels < first + size)
+            is_text &= ~on_level
+            bias = None if output.bias is None else output.bias[first : first + size]
+            logits = F.linear(hidden[on_level], output.weight[first : first + size], bias)
+            total = total + self._sum(logits, labels[on_level] - first)
+        if bool(is_text.any()):
+            total = total + self._sum(output(hidden[is_text]), labels[is_text])
+        return total / max(1, len(labels))
+
+    def _sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), labels, label_smoothing=self._label_smoothing, reduction="sum")
+
+
+def packed_mask(segments: Tensor) -> Tensor:
+    """Which token may see which: earlier ones of its own example. (B, T) → bool (B, 1, T, T).
+
+    Empty space (segment 0) sees itself, so that no row of the attention is without any key.
+    """
+    length = segments.shape[1]
+    same = segments[:, :, None] == segments[:, None, :]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    return (same & causal)[:, None]
+
+
+def _add_dropout(model: PreTrainedModel, dropout: float) -> None:
+    """Dropout on the embeddings and on what each attention and MLP block adds, in training only.
+
+    Today's language models define none of their own; small ones trained on one catalogue need it.
+    """
+
+    def drop(module: nn.Module, _inputs: Any, output: Any) -> Any:
+        if not module.training:
+            return output
+        if isinstance(output, tuple):
+            return (F.dropout(output[0], dropout), *output[1:])
+        return F.dropout(output, dropout)
+
+    blocks = [
+        module
+        for name, module in model.named_modules()
+        if name.rsplit(".", 1)[-1] in {"self_attn", "attn", "attention", "mlp"}
+    ]
+    if not blocks:
+        raise ModelError(
+            f"dropout: {type(model).__name__} has no blocks named self_attn, attention or mlp.",
+            "Set dropout: 0 for this base model.",
+        )
+    for module in [model.get_input_embeddings(), *blocks]:
+        module.register_forward_hook(drop)

@@ -1,0 +1,176 @@
+"""Semantic IDs as words of a language model: token text, token ids, embedding rows.
+
+Code 17 on level 0 is the token `<s0_17>`: atomic, added as a *non-special* token, so that it survives
+decoding to text. The tokens of a level are contiguous, so a level's part of the output matrix is one slice.
+Text of users and catalogues is encoded by `TextEncoder`, which knows none of these tokens: a title that
+holds `<s0_17>` becomes the letters `<`, `s`, `0`, … and can never name an item.
+
+Shapes: I items, L levels, K codes of a level, V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genrec.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+VOCABULARY_FILE = "semantic_id_vocabulary.json"
+
+
+def sid_token(level: int, code: int) -> str:
+    """The token text of a code on a level, such as `<s0_17>`."""
+    return f"<s{level}_{code}>"
+
+
+@dataclass(frozen=True)
+class SidVocabulary:
+    """Where the semantic-ID tokens are: code `c` of level `l` has the id `first_token_ids[l] + c`."""
+
+    codebook_sizes: tuple[int, ...]  # (L,)
+    first_token_ids: tuple[int, ...]  # (L,)
+
+    def token_ids(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Token ids of codes (…, L), the same shape."""
+        return codes.astype(np.int64) + np.asarray(self.first_token_ids, dtype=np.int64)
+
+    def save(self, folder: Path) -> None:
+        """Write the vocabulary beside the model that uses it."""
+        content = {"codebook_sizes": self.codebook_sizes, "first_token_ids": self.first_token_ids}
+        (folder / VOCABULARY_FILE).write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> SidVocabulary:
+        """Read the vocabulary of a model folder. Raises ModelError where there is none."""
+        try:
+            content = json.loads((folder / VOCABULARY_FILE).read_text(encoding="utf-8"))
+            return cls(tuple(content["codebook_sizes"]), tuple(content["first_token_ids"]))
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(
+                f"{folder} has no readable {VOCABULARY_FILE}: this model does not know semantic IDs.",
+                "Train one with `genrec train RUN`.",
+            ) from error
+
+
+def extend_tokenizer(tokenizer: PreTrainedTokenizerFast, codebook_sizes: Sequence[int]) -> SidVocabulary:
+    """Add the semantic-ID tokens to a tokenizer and say where they are.
+
+    Raises ModelError where the tokenizer already knows some of them (it belongs to another catalogue).
+    """
+    from tokenizers import AddedToken
+
+    tokens = [sid_token(level, code) for level, size in enumerate(codebook_sizes) for code in range(size)]
+    taken = set(tokenizer.get_vocab())
+    present = [token for token in tokens if token in taken]
+    if present:
+        raise ModelError(
+            f"the base tokenizer already has semantic-ID tokens ({present[0]} and {len(present) - 1} others).",
+            "Start from a base model that was not trained for another catalogue.",
+        )
+    # Not special: skip_special_tokens must keep them. Not normalised, and no stripping of neighbours:
+    # " <s0_17>" and "<s0_17>" are different texts, and only the second is in the trie.
+    added = [AddedToken(token, normalized=False, special=False) for token in tokens]
+    tokenizer.add_tokens(cast(Any, added))
+    ids = cast(list[int], tokenizer.convert_tokens_to_ids(tokens))
+    first = ids[0]
+    if ids != list(range(first, first + len(tokens))):
+        raise ModelError("the tokenizer did not give contiguous ids to the semantic-ID tokens.")
+    offsets = np.concatenate([[0], np.cumsum(codebook_sizes)[:-1]])
+    return SidVocabulary(tuple(codebook_sizes), tuple(int(first + offset) for offset in offsets))
+
+
+class TextEncoder:
+    """Encodes untrusted text with a tokenizer stripped of every added token, so text stays text."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        from tokenizers import Tokenizer
+
+        description = json.loads(tokenizer.backend_tokenizer.to_str())
+        self._control_ids = {entry["id"] for entry in description["added_tokens"]}
+        description["added_tokens"] = []
+        description["post_processor"] = None
+        description["truncation"] = None
+        description["padding"] = None
+        self._tokenizer = Tokenizer.from_str(json.dumps(description))
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text`, none of them a control or semantic-ID token."""
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        # Some models keep control tokens in the base vocabulary as well; drop them rather than obey them.
+        return [token for token in ids if token not in self._control_ids]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of several texts."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [[token for token in enc.ids if token not in self._control_ids] for enc in encodings]
+
+
+def add_embedding_rows(
+    model: PreTrainedModel,
+    vocabulary: SidVocabulary,
+    *,
+    codes: NDArray[np.uint16],
+    item_tokens: Sequence[Sequence[int]],
+    seed: int,
+) -> None:
+    """Grow a model's embedding (and output) matrix by the semantic-ID rows, and start them sanely.
+
+    A code's row starts at the mean of the words of the items under it, scaled to the length of an ordinary
+    row, with a little noise so that no two codes start equal. `codes` is (I, L); `item_tokens` holds the
+    token ids of each item's text.
+    """
+    import torch
+
+    first, last = (
+        vocabulary.first_token_ids[0],
+        vocabulary.first_token_ids[-1] + vocabulary.codebook_sizes[-1],
+    )
+    rows_before = cast(Any, model.get_input_embeddings()).weight.shape[0]
+    if rows_before < last:
+        model.resize_token_embeddings(last, mean_resizing=False)
+    matrices: list[torch.Tensor] = [cast(Any, model.get_input_embeddings()).weight]
+    output: Any = model.get_output_embeddings()
+    if output is not None and output.weight is not matrices[0]:
+        matrices.append(output.weight)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for matrix in matrices:
+            words = matrix[:first].float()
+            for level, size in enumerate(vocabulary.codebook_sizes):
+                start = vocabulary.first_token_ids[level]
+                rows = _code_means(words, codes[:, level], item_tokens, size)
+                noise = torch.randn(rows.shape, generator=generator)
+                matrix[start : start + size] = _scaled_like(words, rows, noise).to(matrix)
+
+
+def _code_means(
+    words: torch.Tensor, codes: NDArray[np.uint16], item_tokens: Sequence[Sequence[int]], size: int
+) -> torch.Tensor:
+    """Mean word vector of the items under each code, (K, D); zero where a code has no items or no words."""
+    import torch
+
+    owners = np.repeat(codes.astype(np.int64), [len(tokens) for tokens in item_tokens])
+    tokens = np.fromiter((token for item in item_tokens for token in item), dtype=np.int64, count=len(owners))
+    owner, token = torch.from_numpy(owners), torch.from_numpy(tokens)
+    sums = torch.zeros(size, words.shape[1]).index_add_(0, owner, words[token])
+    counts = torch.bincount(owner, minlength=size).clamp(min=1)
+    return sums / counts[:, None]
+
+
+def _scaled_like(words: torch.Tensor, rows: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Half the energy from the content and half from noise, at the mean length of a word's row."""
+    length = words.norm(dim=1).mean()
+    content = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    noise = noise / noise.norm(dim=1, keepdim=True)
+    mixed = content + noise
+    return mixed / mixed.norm(dim=1, keepdim=True) * length

@@ -1,0 +1,124 @@
+"""SASRec: the fused loss against torch, causality, batching, and a cycle that it has to learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from genrec.baselines.sasrec import FullCrossEntropy, SASRec, SASRecModel, SASRecSettings, _batches, _windows
+from genrec.data.sequences import EvaluationCases, Sequences
+
+SMALL = SASRecSettings(width=32, max_length=8, dropout=0.1, batch_positions=64, learning_rate=1e-2)
+NUM_ITEMS = 12
+
+
+def cycles(num_users: int, seed: int) -> Sequences:
+    """Users who walk 0 → 1 → … → 11 → 0 from a random start."""
+    rng = np.random.default_rng(seed)
+    starts, lengths = rng.integers(NUM_ITEMS, size=num_users), rng.integers(4, 12, size=num_users)
+    walks = [[(s + step) % NUM_ITEMS for step in range(n)] for s, n in zip(starts, lengths, strict=True)]
+    return Sequences.from_lists([f"u{user}" for user in range(num_users)], walks)
+
+
+def next_items(sequences: Sequences) -> EvaluationCases:
+    return EvaluationCases(sequences, np.array([(items[-1] + 1) % NUM_ITEMS for items in sequences], dtype=np.int32))
+
+
+@pytest.fixture(scope="module")
+def trained() -> SASRec:
+    model = SASRec(next_items(cycles(20, seed=1)), SMALL)
+    model.fit(cycles(150, seed=0), NUM_ITEMS, seed=0)
+    return model
+
+
+def test_it_learns_a_deterministic_cycle(trained: SASRec) -> None:
+    cases = next_items(cycles(60, seed=2))
+    best = trained.scores(list(cases.histories)).argmax(axis=1)
+    assert (best == cases.targets).mean() > 0.95
+
+
+def test_batch_equals_single(trained: SASRec) -> None:
+    histories = [np.arange(n, dtype=np.int32) for n in (1, 5, 11)]
+    together = trained.scores(histories)
+    for row, history in enumerate(histories):
+        np.testing.assert_allclose(together[row], trained.scores([history])[0], atol=0.05)
+
+
+def test_an_empty_history_gets_equal_scores(trained: SASRec) -> None:
+    assert not trained.scores([np.empty(0, np.int32)]).any()
+
+
+def test_the_same_seed_trains_the_same_model_and_leaves_the_global_generator_alone() -> None:
+    def train(seed: int) -> np.ndarray:
+        model = SASRec(next_items(cycles(5, seed=1)), SASRecSettings(width=16, max_length=8, max_epochs=1))
+        model.fit(cycles(30, seed=0), NUM_ITEMS, seed=seed)
+        return model.scores([np.array([3], np.int32)])
+
+    torch.manual_seed(123)
+    expected = torch.rand(1)
+    torch.manual_seed(123)
+    first, again, other = train(0), train(0), train(1)
+    assert torch.rand(1) == expected
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_the_fused_loss_and_its_gradients_equal_torchs_cross_entropy() -> None:
+    generator = torch.Generator().manual_seed(0)
+    # Values that bfloat16 holds exactly, so that only the products round.
+    hidden = torch.randn(300, 16, generator=generator).bfloat16().float().requires_grad_()
+    weight = torch.randn(40, 16, generator=generator).bfloat16().float().requires_grad_()
+    targets = torch.randint(40, (300,), generator=generator)
+    expected = F.cross_entropy(hidden @ weight.T, targets, reduction="sum")
+    wanted = torch.autograd.grad(expected, (hidden, weight))
+    loss = FullCrossEntropy.apply(hidden, weight, targets)
+    found = torch.autograd.grad(loss, (hidden, weight))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-3)
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert (mine - theirs).norm() < 0.01 * theirs.norm()
+
+
+def test_a_later_item_does_not_change_an_earlier_state() -> None:
+    torch.manual_seed(0)
+    model = SASRecModel(NUM_ITEMS, SMALL).eval()
+    states = model(torch.tensor([[1, 2, 3, 4], [1, 2, 9, -1]]))
+    torch.testing.assert_close(states[0, :2], states[1, :2])
+
+
+def test_windows_make_every_item_but_the_first_a_target_exactly_once() -> None:
+    history = list(range(23))
+    windows = _windows(Sequences.from_lists(["a", "b"], [history, [5]]), 8)
+    targets = sorted(int(item) for window in windows for item in window[1:])
+    assert targets == history[1:]
+    assert max(len(window) for window in windows) == 9
+    assert windows[0].tolist() == list(range(14, 23))
+
+
+def test_batches_hold_every_window_once() -> None:
+    windows = _windows(cycles(50, seed=3), 8)
+    batches = _batches(windows, SMALL, np.random.default_rng(0))
+    assert sorted(id(w) for batch in batches for w in batch) == sorted(id(w) for w in windows)
+
+
+def test_training_stops_when_validation_no_longer_rises() -> None:
+    class Counting:
+        notes: list[str] = []  # noqa: RUF012
+
+        def say(self, line: str) -> None: ...
+        def track(self, label: str, total: int, unit: str) -> Counting:
+            return self
+
+        def __enter__(self) -> Counting:
+            return self
+
+        def __exit__(self, *exc: object) -> None: ...
+        def advance(self, amount: int = 1, note: str = "") -> None:
+            self.notes.append(note)
+
+    progress = Counting()
+    SASRec(next_items(cycles(20, seed=1)), SMALL).fit(cycles(150, seed=0), NUM_ITEMS, seed=0, progress=progress)
+    qualities = [float(note.rsplit(" ", 1)[1]) for note in progress.notes]
+    assert len(qualities) < SMALL.max_epochs
+    assert len(qualities) - 1 - int(np.argmax(qualities)) == SMALL.patience
