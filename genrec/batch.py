@@ -48,14 +48,16 @@ def recommend_file(
     """Serve every line of `source` (see `UserLine`) and write `target`. Raises DataError for an unreadable file."""
     summary = BatchSummary()
     try:
-        num_lines = sum(1 for _ in source.open("rb"))
-        stream = source.open(encoding="utf-8", errors="surrogateescape")
+        with source.open("rb") as counted:
+            num_lines = sum(1 for _ in counted)
+        # newline: one line out per line in, also where JSON has a carriage return between its values.
+        stream = source.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n")
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error.strerror}.", "Check the path of --input.") from error
     with (
         stream,
         atomic_file(target) as temporary,
-        temporary.open("w", encoding="utf-8") as out,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace") as out,  # half a surrogate pair is legal JSON
         progress.track("recommending", num_lines, "users") as task,
     ):
         while lines := list(islice(stream, _LINES_AT_ONCE)):
@@ -98,7 +100,8 @@ def _parse(recommender: Recommender, line: str, place: str) -> tuple[Any, RankRe
         values = json.loads(line)
         if not isinstance(values, dict):
             raise ValueError('expected an object such as {"history": ["item id"]}')
-        user_id = values.get("user_id")
+        if isinstance(values.get("user_id"), str | int):  # anything else is refused and need not be echoed
+            user_id = values["user_id"]
         user = build_config(UserLine, values, source=place)
         catalog = recommender.catalog
         excluded = catalog.indices(user.exclude) if user.exclude else None
@@ -107,5 +110,7 @@ def _parse(recommender: Recommender, line: str, place: str) -> tuple[Any, RankRe
     except GenrecError as error:
         message = error.message if error.message.startswith(place) else f"{place}: {error.message}"
         return user_id, DataError(message, error.hint)
-    except ValueError as error:
+    except UnicodeEncodeError:
+        return user_id, DataError(f"{place}: holds bytes that are not UTF-8.", "Save the file as UTF-8.")
+    except (ValueError, RecursionError) as error:
         return user_id, DataError(f"{place}: not valid JSON: {error}.", "Write one JSON object per line.")

@@ -1,11 +1,14 @@
 """`genrec …`: every verb reads its options, calls one function of the library and prints its report.
 
 Exit status: 0 done, 1 something in the data, the run or a line of a batch is wrong, 2 wrong usage.
-Nothing heavy is imported before it is needed, so that `--help` answers at once.
+Nothing heavy is imported before the options and the run are known to be right, so that `--help` and a
+misspelt key answer at once.
 """
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -139,11 +142,12 @@ def tokenize(
     json_: AsJson = False,
 ) -> None:
     """Turn vectors into semantic IDs and build the trie of valid ones; prints a health report."""
-    from genrec import pipeline
-
     options = {"levels": levels, "codebook_size": codebook_size, "seed": seed}
     resolved = _resolve(TokenizeConfig, config, method=method, modality=modality, collisions=collisions, **options)
-    print_report(pipeline.tokenize(Run.open(run), resolved, progress=ConsoleProgress()), as_json=json_)
+    opened = Run.open(run)
+    from genrec import pipeline
+
+    print_report(pipeline.tokenize(opened, resolved, progress=ConsoleProgress()), as_json=json_)
 
 
 @app.command()
@@ -161,10 +165,11 @@ def train(
     `genrec train runs/mine --config train/configs/beauty.yaml`; over several GPUs:
     `accelerate launch train/finetune.py --run runs/mine --config …`
     """
+    resolved = _resolve(TrainConfig, config, base=base, epochs=epochs, seed=seed)
+    opened = Run.open(run)
     from genrec import pipeline
 
-    resolved = _resolve(TrainConfig, config, base=base, epochs=epochs, seed=seed)
-    report = pipeline.train(Run.open(run), resolved, resume=resume, progress=ConsoleProgress())
+    report = pipeline.train(opened, resolved, resume=resume, progress=ConsoleProgress())
     print_report(report, as_json=json_)
 
 
@@ -181,8 +186,6 @@ def evaluate(
     json_: AsJson = False,
 ) -> None:
     """Measure the model over the full catalogue, beside baselines; writes a report with plots."""
-    from genrec import pipeline
-
     resolved = _resolve(
         EvaluateConfig,
         config,
@@ -192,7 +195,10 @@ def evaluate(
         score=score,
         max_users=max_users,
     )
-    report = pipeline.evaluate(Run.open(run), resolved, engine=engine, progress=ConsoleProgress())
+    opened = Run.open(run)
+    from genrec import pipeline
+
+    report = pipeline.evaluate(opened, resolved, engine=engine, progress=ConsoleProgress())
     print_report(report, as_json=json_)
 
 
@@ -239,6 +245,10 @@ def inspect(
 
 def main() -> None:
     """Run the command line; errors of ours become one clear message and their exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal or locale cannot show must not end a command
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if not sys.stderr.isatty():  # transformers draws its bars into files as well
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
     except GenrecError as error:

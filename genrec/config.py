@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from genrec.errors import ConfigError
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator of NumPy and PyTorch takes
+
 
 class Config(BaseModel):
     """Base of all configurations: frozen, unknown keys are errors."""
@@ -52,7 +54,7 @@ class TokenizeConfig(Config):
     levels: int = Field(4, ge=1, le=8)
     codebook_size: int = Field(256, ge=2, le=4096)
     collisions: Literal["reassign", "extra-level", "shared"] = "reassign"
-    seed: int = 0
+    seed: Seed = 0
 
 
 class ScratchConfig(Config):
@@ -86,7 +88,7 @@ class TrainConfig(Config):
     validate_every: int = Field(1, ge=1, description="epochs between two validations")
     patience: int = Field(5, ge=1, description="validations without a better Recall@10 before stopping")
     checkpoint_seconds: float = Field(60.0, ge=0, description="time between two checkpoints")
-    seed: int = 0
+    seed: Seed = 0
 
 
 class EvaluateConfig(Config):
@@ -98,7 +100,7 @@ class EvaluateConfig(Config):
     beam_width: int = Field(50, ge=1)
     score: Literal["level", "raw", "renormalised"] = "level"
     max_users: int | None = Field(None, ge=1, description="evaluate a seeded sample of this many users")
-    seed: int = 0
+    seed: Seed = 0
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -107,7 +109,7 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 def load_config(kind: type[ConfigT], path: Path) -> ConfigT:
     """Read a YAML file into a configuration. Raises ConfigError naming the file, the key and what is wrong."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Check the path of --config.") from error
     except yaml.YAMLError as error:

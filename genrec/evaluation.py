@@ -53,10 +53,16 @@ _METRICS = {"recall": metrics.recall, "ndcg": metrics.ndcg, "mrr": metrics.mrr}
 
 
 def evaluate(
-    run: Run, config: EvaluateConfig, *, recommend: Recommend | None, progress: Progress = SILENT
+    run: Run,
+    config: EvaluateConfig,
+    *,
+    recommend: Recommend | None,
+    model_files: Sequence[Path] = (),
+    progress: Progress = SILENT,
 ) -> StageReport:
     """Evaluate a run's model (or, with `recommend=None`, the baselines alone) on a split.
 
+    `model_files` are the files behind `recommend`: when they change, the manifest drops this evaluation.
     Writes `evaluation/<split>.json` and a report in Markdown and HTML, and records the stage
     `evaluate:<split>`. Raises ConfigError for an unknown baseline or a beam narrower than the longest list,
     DataError where the split has no case, RunError where the run lacks a stage or is damaged.
@@ -96,7 +102,7 @@ def evaluate(
         report,
         config=dump_config(config),
         seed=config.seed,
-        inputs=_inputs(run, config),
+        inputs=[*_inputs(run, config), *model_files],
         outputs=outputs,
         seconds=time.perf_counter() - started,
     )

@@ -42,6 +42,7 @@ _VALIDATION_CUTOFF = 10
 
 def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -> StageReport:
     """Give every item a semantic ID and build the trie over them."""
+    run.require("embed")
     report = tokenize_items(run, config, progress=progress)
     started = time.monotonic()
     catalog = Catalog.load(run)
@@ -70,7 +71,8 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
     started = time.monotonic()
     catalog = Catalog.load(run)
     codes = SemanticIds.load(run, catalog=catalog)
-    run.require("trie")
+    for stage in ("tokenize", "trie"):  # a stage killed half-way has changed files that it did not record
+        run.require(stage)
     texts = catalog.texts(_TEXT_FIELDS)
     model, tokenizer = load_base(config, texts)
     encoder = TextEncoder(tokenizer)  # before the semantic-ID tokens exist
@@ -133,7 +135,8 @@ def evaluate(
         answers = recommender.rank([RankRequest(history) for history in histories], k)
         return [[item.item_index for item in ranked] for ranked in answers]
 
-    return evaluate_split(run, config, recommend=recommend, progress=progress)
+    model_files = [run.path / file for file in run.require("train", verify=False).outputs]
+    return evaluate_split(run, config, recommend=recommend, model_files=model_files, progress=progress)
 
 
 def validation_metrics(recommender: Recommender, cases: EvaluationCases) -> Mapping[str, float]:

@@ -56,7 +56,7 @@ def load_templates(folder: Path, task: str) -> TaskTemplates:
     """Read a task's templates. Raises ConfigError naming the file and what is wrong with it."""
     path = folder / f"{task}.yaml"
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Restore prompts/.") from error
     except yaml.YAMLError as error:
@@ -73,7 +73,7 @@ def compile_history_prompt(template: str, tokenizer: PreTrainedTokenizerBase) ->
     environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
     try:
         text = environment.from_string(template).render(history=_HISTORY)
-    except TemplateError as error:
+    except (TemplateError, ArithmeticError, TypeError) as error:
         raise ConfigError(f"prompt template {template!r}: {error}.", "Use {{ history }} only.") from error
     before, found, after = text.partition(_HISTORY)
     if not found or after.strip() or not before.strip():

@@ -20,10 +20,13 @@ from genrec.run import Run, StageReport
 # Small enough for two CPU cores and a few minutes; `genrec train` alone has larger defaults.
 TRAINING = TrainConfig(
     scratch=ScratchConfig(hidden_size=128, layers=3, heads=4, intermediate_size=384),
-    epochs=12,
+    epochs=10,
+    batch_tokens=4096,
+    learning_rate=2e-3,
+    dropout=0.2,
     validation_users=300,
     validate_every=2,
-    patience=3,
+    patience=2,
 )
 
 

@@ -6,7 +6,7 @@ prompt that the model was trained with. Items of the history are never recommend
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, overload
@@ -90,6 +90,8 @@ class Recommender:
         from genrec.decoding.transformers_engine import TransformersEngine
 
         run = Run.open(path)
+        for stage in ("tokenize", "trie"):  # a stage killed half-way has changed files that it did not record
+            run.require(stage)
         training = run.require("train").config
         folder = run.path / "model"
         vocabulary = SidVocabulary.load(folder)
@@ -125,6 +127,8 @@ class Recommender:
                 f"the model knows codebooks {vocabulary.codebook_sizes}, the trie has {trie.codebook_sizes}.",
                 "The items were tokenized again after training: run `genrec train RUN` again.",
             )
+        if trie.order_checksum != catalog.order_checksum:
+            raise TrieError("the trie belongs to another catalogue.", "Run `genrec tokenize RUN` again.")
         return cls(
             catalog,
             trie,
@@ -168,13 +172,14 @@ class Recommender:
         `exclude` names items that must not come up; `allow` demands attributes, such as
         `{"genres": "Comedy"}` or `{"year": [1994, 1995]}` (one of several). Fewer than `k` come back where
         fewer are allowed. An empty history is a new user. Raises UnknownItemError for an id that the catalogue
-        does not have, ConfigError for an attribute that it does not have.
+        does not have, ConfigError for an attribute that it does not have and for anything but lists of ids.
         """
-        one = all(isinstance(item, str) for item in history) and not isinstance(history, str)
-        if isinstance(history, str):
-            raise ConfigError("a history is a list of item ids, not one string.", 'Write ["id"] for one item.')
+        one = not isinstance(history, str) and all(isinstance(item, str) for item in history)
         histories = [cast(Sequence[str], history)] if one else history
-        excluded = self.catalog.indices(exclude) if exclude else None
+        for items in [history] if isinstance(history, str) else histories:
+            _check_ids(items, "a history")
+        _check_ids(exclude, "`exclude`")
+        excluded = self.catalog.indices(exclude) if len(exclude) else None
         allowed = self.filter(allow) if allow else None
         requests = [RankRequest(self.catalog.indices(items), excluded, allowed) for items in histories]
         answers = [self.describe(ranked) for ranked in self.rank(requests, k)]
@@ -224,15 +229,32 @@ class Recommender:
 def attribute_mask(catalog: Catalog, name: str, value: Any) -> NDArray[np.bool_]:
     """Items whose attribute equals `value`, or one of them where `value` is a list; (I,).
 
-    An attribute that is itself a list (genres, categories) matches where it contains a wanted value. Raises
-    ConfigError for an attribute that the catalogue does not have.
+    An attribute that is itself a list (genres, categories) matches where it contains a wanted value. Numbers
+    are equal to their text: `1994` finds 1994, 1994.0 and "1994". Raises ConfigError for an attribute that the
+    catalogue does not have and for a value that no attribute can equal.
     """
     if name not in catalog.table.columns:
         raise ConfigError(f"the catalogue has no attribute {name!r}.", f"It has: {', '.join(catalog.table.columns)}.")
-    wanted = {str(one) for one in (value if isinstance(value, list | tuple) else [value])}
+    values = value if isinstance(value, list | tuple) else [value]
+    if wrong := [one for one in values if not isinstance(one, str | int | float)]:
+        raise ConfigError(
+            f"attribute {name!r} cannot be compared with {wrong[0]!r}.",
+            "Give a text, a number or a boolean, or a list of them: an item matches if it has one of them.",
+        )
+    wanted = {_as_text(one) for one in values}
     column = catalog.table[name]
     if isinstance(column.dtype, pl.List):
-        found = [bool(wanted & {str(part) for part in cell or ()}) for cell in column.to_list()]
+        found = [bool(wanted & {_as_text(part) for part in cell or ()}) for cell in column.to_list()]
     else:
-        found = [cell is not None and str(cell) in wanted for cell in column.to_list()]
+        found = [cell is not None and _as_text(cell) in wanted for cell in column.to_list()]
     return np.asarray(found, dtype=np.bool_)
+
+
+def _as_text(value: Any) -> str:
+    """Whole floats read like integers: a column of years with gaps may come as 1994.0."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _check_ids(items: Any, what: str) -> None:
+    if isinstance(items, str) or not isinstance(items, Iterable) or not all(isinstance(item, str) for item in items):
+        raise ConfigError(f"{what} is a list of item ids, not {items!r}.", 'Write ["id"] for one item.')

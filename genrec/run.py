@@ -14,17 +14,24 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from genrec.errors import RunError
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 FORMAT_VERSION = 1
+# polars, safetensors and tokenizers are written in Rust: a full disk is an exception of their own, whose text
+# ends in "No space left on device (os error 28)".
+_RUST_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _PACKAGES = ("genrec-toolkit", "torch", "transformers", "sentence-transformers", "accelerate", "numpy")
 
 
@@ -65,7 +72,6 @@ class Run:
             return cls.open(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunError(f"{folder} exists and is not a run.", "Name an empty or new folder with --out.")
-        folder.mkdir(parents=True, exist_ok=True)
         _write_manifest(folder, {"format_version": FORMAT_VERSION, "stages": {}})
         return cls(folder)
 
@@ -96,7 +102,7 @@ class Run:
     def require(self, stage: str, *, verify: bool = True) -> StageRecord:
         """The record of a finished stage. Raises RunError where it is missing or its files have changed."""
         record = self.stages.get(stage)
-        verb = stage.split(":")[0]
+        verb = "tokenize" if stage == "trie" else stage.split(":")[0]  # one verb does both
         if record is None:
             raise RunError(f"{self.path} has no stage {stage!r} yet.", f"Run `genrec {verb} …` first.")
         for relative, expected in record.outputs.items() if verify else ():
@@ -152,18 +158,16 @@ class Run:
 
 
 def _drop_stale(stages: dict[str, Any]) -> None:
-    """Remove records whose inputs are outputs of a recorded stage with another checksum."""
-    while True:
-        current = {file: sum_ for record in stages.values() for file, sum_ in record["outputs"].items()}
-        stale = [
-            name
-            for name, record in stages.items()
-            if any(file in current and current[file] != sum_ for file, sum_ in record["inputs"].items())
-        ]
-        if not stale:
-            return
+    """Remove records that read a changed file of a recorded stage, and those that read files of the removed."""
+    current = {file: sum_ for record in stages.values() for file, sum_ in record["outputs"].items()}
+    while stale := [
+        name
+        for name, record in stages.items()
+        if any(file in current and current[file] != sum_ for file, sum_ in record["inputs"].items())
+    ]:
         for name in stale:
-            del stages[name]
+            # Nobody vouches for these files any longer: no checksum equals "".
+            current |= dict.fromkeys(stages.pop(name)["outputs"], "")
 
 
 def file_checksum(path: Path) -> str:
@@ -188,16 +192,19 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     A full disk raises RunError and leaves the old file whole.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+    except OSError as error:
+        raise _write_error(path, error) from error
     temporary = Path(name)
     try:
         yield temporary
         _sync(temporary)
         temporary.chmod(0o644)
         temporary.replace(path)
-    except OSError as error:
+    except Exception as error:
         raise _write_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -206,8 +213,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it takes `path`'s place, on failure it vanishes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise _write_error(path, error) from error
     try:
         yield temporary
         temporary.chmod(0o755)
@@ -216,10 +226,29 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             path.replace(old)
         temporary.replace(path)
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
+    except Exception as error:
         raise _write_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+class _OnlyWrite:
+    """A stream of which NumPy sees `write` alone."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.write = stream.write
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write a `.npy` file. Raises OSError on a full disk.
+
+    Given a real file, np.save writes through a C stream and ignores what closing it answers: on a full disk up
+    to 4 KiB are lost without an error.
+    """
+    import numpy as np  # not above: reading a manifest does not need it
+
+    with path.open("wb") as stream:
+        np.save(cast(Any, _OnlyWrite(stream)), array, allow_pickle=False)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -254,8 +283,14 @@ def _sync(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def _write_error(path: Path, error: OSError) -> RunError:
-    reason = error.strerror or str(error)
+def _write_error(path: Path, error: Exception) -> Exception:
+    """What to raise where a write ended with `error`: itself unless the operating system is behind it."""
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+    elif found := _RUST_OS_ERROR.search(str(error)):
+        reason = os.strerror(int(found[1]))
+    else:
+        return error
     return RunError(
         f"{path} could not be written: {reason}.",
         "What was there before is untouched. Free some disk space or choose another folder, then try again.",

@@ -55,7 +55,7 @@ class SidVocabulary:
         try:
             content = json.loads((folder / VOCABULARY_FILE).read_text(encoding="utf-8"))
             return cls(tuple(content["codebook_sizes"]), tuple(content["first_token_ids"]))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(
                 f"{folder} has no readable {VOCABULARY_FILE}: this model does not know semantic IDs.",
                 "Train one with `genrec train RUN`.",
@@ -173,4 +173,5 @@ def _scaled_like(words: torch.Tensor, rows: torch.Tensor, noise: torch.Tensor) -
     content = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
     noise = noise / noise.norm(dim=1, keepdim=True)
     mixed = content + noise
-    return mixed / mixed.norm(dim=1, keepdim=True) * length
+    started: torch.Tensor = mixed / mixed.norm(dim=1, keepdim=True) * length
+    return started

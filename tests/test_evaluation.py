@@ -19,7 +19,7 @@ from genrec.data.splits import evaluation_cases
 from genrec.encoders.base import Embeddings
 from genrec.errors import ConfigError, DataError, ModelError
 from genrec.evaluation import Recommend, evaluate, evaluate_methods
-from genrec.run import Run, read_json
+from genrec.run import Run, StageReport, read_json
 
 NUM_ITEMS = 15
 CUTOFFS = EvaluateConfig(cutoffs=(2, 5, 10))
@@ -120,6 +120,34 @@ def test_the_two_splits_do_not_overwrite_each_other(run: Run) -> None:
     assert run.require("evaluate:test").report["split"] == "test"
     assert run.require("evaluate:validation").report["split"] == "validation"
     assert read_json(run.path / "evaluation" / "validation.json")["split"] == "validation"
+
+
+def test_an_evaluation_is_dropped_from_the_manifest_when_its_model_changes(run: Run) -> None:
+    weights = run.path / "weights.bin"
+
+    def train(content: bytes) -> None:
+        weights.write_bytes(content)
+        run.record(StageReport("train", {}, []), config={}, seed=0, inputs=[], outputs=[weights], seconds=0.0)
+
+    train(b"old")
+    config = EvaluateConfig(baselines=("popularity",))
+    evaluate(run, config, recommend=on_the_circle_of(run), model_files=[weights])
+    assert "evaluate:test" in run.stages
+    train(b"new")
+    assert "evaluate:test" not in run.stages
+
+
+def test_sasrec_needs_validation_cases_and_says_so(tmp_path: Path) -> None:
+    rows = [f"u{user},i{user + step},{step if step < 8 else 99}" for user in range(3) for step in range(10)]
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    items = [f"i{item},Film {item}" for item in range(12)]
+    (tmp_path / "items.csv").write_text("item_id,title\n" + "\n".join(items) + "\n", encoding="utf-8")
+    run = Run.create(tmp_path / "run")
+    config = IngestConfig(min_interactions=1, split="time", validation_fraction=0.05, test_fraction=0.1)
+    ingest(run, "tables", [tmp_path / "items.csv", tmp_path / "log.csv"], config)
+    assert len(evaluation_cases(run, "validation")) == 0
+    report = evaluate(run, EvaluateConfig(baselines=("sasrec", "popularity")), recommend=None)
+    assert "no validation cases" in report.facts["skipped"]["sasrec"]
 
 
 def test_the_test_history_holds_the_validation_item_and_training_does_not(run: Run) -> None:

@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from genrec.data.catalog import Catalog
 from genrec.errors import ConfigError, RunError
-from genrec.run import Run, atomic_file, read_json, write_json
+from genrec.run import Run, atomic_file, read_json, write_array, write_json
 
 InputT = TypeVar("InputT")
-InputT_contra = TypeVar("InputT_contra", contravariant=True)
 
 
-class ItemEncoder(Protocol[InputT_contra]):
+class ItemEncoder(Protocol[InputT]):
     """A frozen model that turns inputs of one modality (texts, pictures, …) into vectors."""
 
     @property
@@ -49,11 +48,11 @@ class ItemEncoder(Protocol[InputT_contra]):
         """D, the width of its vectors."""
         ...
 
-    def content(self, value: InputT_contra) -> bytes:
+    def content(self, value: InputT) -> bytes:
         """The bytes of an input: equal bytes mean equal vectors. What the cache is keyed by."""
         ...
 
-    def encode(self, values: list[InputT_contra]) -> NDArray[np.float32]:
+    def encode(self, values: list[InputT]) -> NDArray[np.float32]:
         """Vectors (N, D) of N present inputs, in order."""
         ...
 
@@ -73,8 +72,8 @@ class Embeddings:
         """Write `embeddings/<modality>.npy` and `.json`; the paths written."""
         check_modality(self.modality)
         vectors, description = _files(run, self.modality)
-        with atomic_file(vectors) as temporary, temporary.open("wb") as stream:
-            np.save(stream, np.ascontiguousarray(self.vectors, dtype=np.float32), allow_pickle=False)
+        with atomic_file(vectors) as temporary:
+            write_array(temporary, np.ascontiguousarray(self.vectors, dtype=np.float32))
         write_json(
             description,
             {

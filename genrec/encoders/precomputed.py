@@ -7,6 +7,7 @@ out, or whose cell is empty, are missing. I items, D width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from genrec.data.catalog import Catalog
 from genrec.errors import BadRowsError, DataError
 from genrec.run import file_checksum
 
-_READERS = {
+_READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
     ".parquet": pl.read_parquet,
     ".jsonl": lambda file: pl.read_ndjson(file, infer_schema_length=None),
     ".csv": lambda file: pl.read_csv(file, infer_schema_length=None, schema_overrides={"item_id": pl.String}),
@@ -122,7 +123,8 @@ def _rows(file: Path) -> tuple[list[str | None], list[NDArray[np.float32] | None
     lists = [name for name in numbers.columns if isinstance(numbers.schema[name], pl.List | pl.Array)]
     flat = [name for name in numbers.columns if numbers.schema[name].is_numeric()]
     others = [name for name in numbers.columns if name not in lists and name not in flat]
-    if others or not (len(lists) == 1 and not flat or flat and not lists):
+    # One list column or any number of plain ones, never both.
+    if others or bool(flat) == bool(lists) or len(lists) > 1:
         raise DataError(
             f"{file}: beside item_id it has {', '.join(numbers.columns) or 'no column'}.",
             "Expected one column of lists of numbers, or one column per number, and nothing else.",

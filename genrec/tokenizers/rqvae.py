@@ -12,7 +12,7 @@ N items, D width, Z latent width, L levels, K codes per level.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genrec.progress import Progress
-from genrec.tokenizers.kmeans import Clusters, squared_distances
+from genrec.tokenizers.kmeans import squared_distances
 from genrec.tokenizers.networks import SkipMLP
 from genrec.tokenizers.quantizer import ResidualQuantizer, fit_last_level
 from genrec.tokenizers.sinkhorn import update_potentials
 
-# Fewer items than this are too few to hold some out; early stop then watches the training items.
-_LEAST_HELD_OUT = 50
+# An epoch that lowers the error by less than this share of it does not count as better.
+_PLATEAU = 1e-3
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,14 @@ class RQVAEOptions:
 
     latent_width: int = 256
     hidden_width: int = 512
-    epochs: int = 40
+    epochs: int = 15
     batch_size: int = 1024
     learning_rate: float = 1e-3
     encoder_learning_rate: float = 1e-5
     weight_decay: float = 1e-2
     commitment: float = 0.25  # β of VQ-VAE
     prefix_dropout: float = 0.1  # share of a batch that is decoded from a prefix
-    held_out: float = 0.05  # share of the items that early stop watches
-    patience: int = 5  # epochs without a better reconstruction
+    patience: int = 3  # epochs without a better reconstruction before training stops
 
 
 @dataclass
@@ -65,30 +64,25 @@ def train(
 ) -> dict[str, float]:
     """Train `parts` in place on standardised points (N, D); keeps the epoch that reconstructs best.
 
-    Returns the relative squared error of the held-out items before (`start`) and after (`best`), and how many
-    `epochs` were run and codes `restarted`.
+    Early stop watches the catalogue itself: its items are what the codes are for. Returns the relative squared
+    error before (`start`) and after (`best`), how many `epochs` were run and how many codes `restarted`.
     """
-    order = torch.randperm(len(points), generator=generator)
-    num_held_out = int(options.held_out * len(points))
-    enough = num_held_out >= _LEAST_HELD_OUT
-    watched = points[order[:num_held_out]] if enough else points
-    training = points[order[num_held_out:]] if enough else points
-    parts.quantizer.codebooks = parts.quantizer.codebooks.requires_grad_(True)
+    parts.quantizer.codebooks.requires_grad_(True)
     optimizer = _optimizer(parts, options)
-    report = {"start": _error(parts, watched), "best": 0.0, "epochs": 0, "restarted": 0}
+    report = {"start": _error(parts, points), "best": 0.0, "epochs": 0, "restarted": 0}
     report["best"] = report["start"]
-    best, waited = _snapshot(parts), 0
+    best, waited = copy.deepcopy(parts), 0
     with progress.track("RQ-VAE", total=options.epochs, unit="epochs") as task:
         for epoch in range(options.epochs):
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * (1.0 - epoch / options.epochs)
-            report["restarted"] += _epoch(parts, training, options, optimizer, generator=generator)
+            report["restarted"] += _epoch(parts, points, options, optimizer, generator=generator)
             report["epochs"] = epoch + 1
-            error = _error(parts, watched)
+            error = _error(parts, points)
             task.advance(note=f"error {error:.4f}")
-            waited = 0 if error < report["best"] else waited + 1
+            waited = 0 if error < report["best"] * (1.0 - _PLATEAU) else waited + 1
             if error < report["best"]:
-                report["best"], best = error, _snapshot(parts)
+                report["best"], best = error, copy.deepcopy(parts)
             if waited >= options.patience:
                 break
     _restore(parts, best)
@@ -107,7 +101,7 @@ def _epoch(
     for batch in torch.randperm(len(points), generator=generator).split(options.batch_size):
         loss = _loss(parts, points[batch], options, generator)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     return _refresh(parts, points, generator)
 
@@ -145,17 +139,27 @@ def _refresh(parts: RQVAEParts, points: Tensor, generator: torch.Generator) -> i
     for level in range(quantizer.num_levels - 1):
         distances = squared_distances(residuals, quantizer.codebooks[level])
         quantizer.potentials[level] = update_potentials(distances, quantizer.potentials[level])
-        code = Clusters(quantizer.codebooks[level], quantizer.potentials[level]).assign(residuals)
-        dead = torch.bincount(code, minlength=distances.shape[1]) == 0
-        if bool(dead.any()):
-            restarted += int(dead.sum())
-            chosen = torch.randint(len(points), (int(dead.sum()),), generator=generator)
+        dead = _unused(quantizer, residuals, level)
+        if len(dead):
+            restarted += len(dead)
+            chosen = torch.randperm(len(points), generator=generator)[: len(dead)]
             quantizer.codebooks[level][dead] = residuals[chosen]
-            quantizer.potentials[level][dead] = 0.0
-            code = quantizer.assign(residuals, level)
+            # At distance zero and the best price, a restarted code has at least the item it was set on.
+            quantizer.potentials[level][dead] = quantizer.potentials[level].max()
+        code = quantizer.assign(residuals, level)
         codes.append(code)
         residuals = residuals - quantizer.codebooks[level][code]
-    return restarted
+    dead = _unused(quantizer, residuals, quantizer.num_levels - 1)
+    if len(dead):
+        prefixes = torch.stack(codes, dim=1) if codes else torch.zeros(len(points), 0, dtype=torch.int64)
+        fit_last_level(quantizer, residuals, prefixes, generator=generator)
+    return restarted + len(dead)
+
+
+def _unused(quantizer: ResidualQuantizer, residuals: Tensor, level: int) -> Tensor:
+    """Codes of a level that no residual takes, (≤ K,)."""
+    code = quantizer.assign(residuals, level)
+    return (torch.bincount(code, minlength=quantizer.codebooks.shape[1]) == 0).nonzero().flatten()
 
 
 @torch.no_grad()
@@ -178,10 +182,6 @@ def _optimizer(parts: RQVAEParts, options: RQVAEOptions) -> torch.optim.Optimize
         },
     ]
     return torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
-
-
-def _snapshot(parts: RQVAEParts) -> RQVAEParts:
-    return copy.deepcopy(parts)
 
 
 def _restore(parts: RQVAEParts, best: RQVAEParts) -> None:

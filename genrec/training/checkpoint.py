@@ -73,10 +73,11 @@ def load_checkpoint(
     """
     try:
         content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        found, state = content["identity"], TrainingState(**content["state"])
         tensors = load_file(folder / "state.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise RunError(f"{folder} is damaged: {error}.", "Train again without --resume.") from error
-    _check_identity(content["identity"], identity)
+    _check_identity(found, identity)
     with torch.no_grad():
         for name, tensor in trainable_state(model).items():
             tensor.copy_(tensors[f"model.{name}"])
@@ -87,7 +88,7 @@ def load_checkpoint(
             moments.setdefault(int(index), {})[moment] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     best = {name.removeprefix("best."): tensor for name, tensor in tensors.items() if name.startswith("best.")}
-    return TrainingState(**content["state"]), best
+    return state, best
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:

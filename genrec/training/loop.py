@@ -61,7 +61,7 @@ class Trainer:
         self.model, self.config, self.task = model, config, task
         self.folder, self.progress = folder, progress
         self.accelerator = Accelerator(
-            mixed_precision="bf16" if config.precision == "bfloat16" else "no",
+            mixed_precision="no",  # ours, in _micro_batch: accelerate allows one precision for a whole process
             gradient_accumulation_steps=1,  # accumulated below, where an epoch's last step may be short
             log_with="tensorboard",
             project_dir=str(folder),
@@ -135,13 +135,17 @@ class Trainer:
             group["lr"] = rate
         # Dropout is drawn from the place in the training, so a resumed run draws the same.
         torch.manual_seed(
-            ((config.seed * 1_000_003 + state.epoch) * 1_000_003 + state.step_in_epoch) * 997
-            + self.accelerator.process_index
+            (
+                ((config.seed * 1_000_003 + state.epoch) * 1_000_003 + state.step_in_epoch) * 997
+                + self.accelerator.process_index
+            )
+            % 2**63
         )
         device = self.accelerator.device
         arrays = (batch.tokens, batch.positions, batch.segments, batch.targets)
         tensors = [torch.from_numpy(array).to(device) for array in arrays]
-        loss = wrapped(*tensors)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            loss = wrapped(*tensors)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ModelError(
@@ -186,7 +190,7 @@ class Trainer:
                 best=self.best,
                 identity=self.task.identity,
             )
-        self.accelerator.wait_for_everyone()
+        # No barrier: each process has its own clock, so they would meet at different steps and hang.
         self._saved_at = time.monotonic()
 
     def _restore_best(self) -> None:

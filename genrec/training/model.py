@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
 
@@ -40,8 +41,15 @@ def load_base(config: TrainConfig, texts: Sequence[str]) -> tuple[PreTrainedMode
         return scratch_model(config.scratch, tokenizer), tokenizer
     try:
         loaded: Any = AutoTokenizer.from_pretrained(config.base)
-        model = AutoModelForCausalLM.from_pretrained(config.base, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError, KeyError) as error:
+        # sdpa takes the mask of packed rows as it is; a model without it says so here.
+        with_report: Any = AutoModelForCausalLM.from_pretrained(
+            config.base,
+            dtype=torch.float32,
+            use_safetensors=True,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ModelError(
             f"base model {config.base!r} cannot be loaded: {first_line}",
@@ -49,6 +57,13 @@ def load_base(config: TrainConfig, texts: Sequence[str]) -> tuple[PreTrainedMode
         ) from error
     if not isinstance(loaded, PreTrainedTokenizerFast):
         raise ModelError(f"base model {config.base!r} has no fast tokenizer.", "Choose a base with a tokenizer.json.")
+    model, report = with_report
+    if missing := sorted(report["missing_keys"]):
+        # transformers would start them at random and say so in a log line only.
+        raise ModelError(
+            f"base model {config.base!r} has no weights for {missing[0]} and {len(missing) - 1} others.",
+            "Give a causal language model with all of its layers.",
+        )
     return model, loaded
 
 
@@ -121,8 +136,9 @@ class PackedLoss(nn.Module):
         hidden = backbone(
             input_ids=tokens, attention_mask=packed_mask(segments), position_ids=positions, use_cache=False
         ).last_hidden_state
-        # A target's logits come from the token before it; only those rows meet the output matrix.
-        wanted = targets[:, 1:]
+        # A target's logits come from the token before it; only those rows meet the output matrix. The first
+        # token of an example has none: the one before it in the row belongs to another example.
+        wanted = targets[:, 1:] & (positions[:, 1:] > 0)
         hidden, labels = hidden[:, :-1][wanted], tokens[:, 1:][wanted]
         output: Any = self.model.get_output_embeddings()
         total = hidden.new_zeros((), dtype=torch.float32)
@@ -136,7 +152,8 @@ class PackedLoss(nn.Module):
             total = total + self._sum(logits, labels[on_level] - first)
         if bool(is_text.any()):
             total = total + self._sum(output(hidden[is_text]), labels[is_text])
-        return total / max(1, len(labels))
+        mean: Tensor = total / max(1, len(labels))
+        return mean
 
     def _sum(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), labels, label_smoothing=self._label_smoothing, reduction="sum")

@@ -1,0 +1,152 @@
+"""How good codes are: collisions, use of every level, reconstruction, prefix lift; in numbers and in words.
+
+I items, L levels, K codes of a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genrec.data.sequences import Sequences
+from genrec.tokenizers.codes import colliding_items
+
+# Below this share of the codebook a level's perplexity counts as collapsed.
+_COLLAPSED = 0.1
+
+
+@dataclass(frozen=True)
+class LevelHealth:
+    """One level of the final codes."""
+
+    size: int  # K
+    used: int  # codes that at least one item has
+    perplexity: float  # exp of the entropy in nats: K when all codes are equally common, 1 when one is
+    counts: list[int]  # items per code, (K,)
+
+
+@dataclass(frozen=True)
+class Health:
+    """The report of one tokenizer on one catalogue. Shares are of the items; None = not measured."""
+
+    num_items: int
+    levels: list[LevelHealth]
+    colliding_before: float  # items that share all codes with another, before the collision policy
+    colliding_after: float
+    moved_items: int  # items whose last code the policy changed
+    missing_items: int  # items without a vector, which were given the mean vector
+    reconstruction: list[float]  # error of the first 1 … L codes as a share of the variance, before the policy
+    reconstruction_after: float | None  # of the codes that the policy left, without an extra level
+    prefix_lift: list[float] | None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    def warnings(self) -> list[str]:
+        """What is wrong, in words; empty where nothing is."""
+        found = [
+            f"Level {number} has collapsed: its perplexity is {level.perplexity:.1f} of {level.size} codes. "
+            "Use a smaller codebook, more items, or other vectors."
+            for number, level in enumerate(self.levels, start=1)
+            if level.size > 1 and level.perplexity < _COLLAPSED * level.size and not self._is_extra(number)
+        ]
+        if self.levels[0].size * 2 > self.num_items:
+            found.append(
+                f"{self.num_items:,} items on {self.levels[0].size} codes: items hardly share first codes, so "
+                "there is little to learn from them. Use a smaller codebook."
+            )
+        if self.prefix_lift and self.prefix_lift[0] < 1.1:
+            found.append(
+                f"Consecutive items share their first code only {self.prefix_lift[0]:.1f} times as often as "
+                "chance: the codes say little about what people use together."
+            )
+        return found
+
+    def words(self) -> list[str]:
+        """The report as lines for people, warnings last."""
+        lines = [
+            f"Collisions: {self.colliding_before:.1%} of {self.num_items:,} items shared all codes with another, "
+            f"{self.colliding_after:.1%} do now ({self.moved_items:,} moved)."
+        ]
+        for number, level in enumerate(self.levels, start=1):
+            extra = " (extra level)" if self._is_extra(number) else ""
+            lines.append(
+                f"Level {number}{extra}: {level.used} of {level.size} codes used, perplexity {level.perplexity:.1f}."
+            )
+        errors = " → ".join(f"{error:.3f}" for error in self.reconstruction)
+        lines.append(f"Reconstruction error, as a share of the variance, with 1, 2, … codes: {errors}.")
+        if self.reconstruction_after is not None:
+            lines.append(f"With the codes after the collision policy it is {self.reconstruction_after:.3f}.")
+        if self.prefix_lift:
+            lifts = ", ".join(f"{lift:.1f}×" for lift in self.prefix_lift)
+            lines.append(f"Consecutive items share a prefix of 1, 2, … codes this often against chance: {lifts}.")
+        if self.missing_items:
+            lines.append(f"{self.missing_items:,} items have no vector; they were given the mean of the others.")
+        return lines + [f"Warning: {warning}" for warning in self.warnings()]
+
+    def _is_extra(self, number: int) -> bool:
+        return number > len(self.reconstruction)
+
+
+def level_health(codes: NDArray[np.uint16], sizes: Sequence[int]) -> list[LevelHealth]:
+    """Use of every level of codes (I, L) with codebooks of `sizes` (L,)."""
+    return [_one_level(codes[:, level], size) for level, size in enumerate(sizes)]
+
+
+def _one_level(column: NDArray[np.uint16], size: int) -> LevelHealth:
+    counts = np.bincount(column, minlength=size)
+    shares = counts[counts > 0] / counts.sum()
+    perplexity = float(np.exp(-(shares * np.log(shares)).sum()))
+    return LevelHealth(size, int(np.count_nonzero(counts)), perplexity, counts.tolist())
+
+
+def collision_share(codes: NDArray[np.uint16]) -> float:
+    """Share of the items that share all their codes (I, L) with another."""
+    return float(colliding_items(codes).mean())
+
+
+def relative_error(vectors: NDArray[np.float32], reconstructed: NDArray[np.float32]) -> float:
+    """Squared error as a share of the variance of vectors (I, D); zero variance counts as no error."""
+    variance = float(np.square(vectors - vectors.mean(axis=0), dtype=np.float64).sum())
+    error = float(np.square(vectors - reconstructed, dtype=np.float64).sum())
+    return error / variance if variance > 0.0 else 0.0
+
+
+def prefix_lift(codes: NDArray[np.uint16], sequences: Sequences) -> list[float] | None:
+    """How much likelier than chance two consecutive items of a user share their first 1, 2, … codes, (≤ L,).
+
+    Chance: both items drawn independently, each as often as it stands first or second in such a pair. An item
+    that follows itself is left out of the pairs, and of the chance; so are prefixes that only one item of the
+    pairs has, so unique codes give L - 1 figures or fewer. None where there are no pairs.
+    """
+    first, second = _consecutive(sequences)
+    if not len(first):
+        return None
+    first_share = np.bincount(first, minlength=len(codes)) / len(first)
+    second_share = np.bincount(second, minlength=len(codes)) / len(second)
+    same_item = float(first_share @ second_share)
+    lifts = []
+    for length in range(1, codes.shape[1] + 1):
+        _, groups = np.unique(codes[:, :length], axis=0, return_inverse=True)
+        groups = groups.reshape(-1)
+        observed = float((groups[first] == groups[second]).mean())
+        together = np.bincount(groups, first_share) @ np.bincount(groups, second_share)
+        chance = (float(together) - same_item) / (1.0 - same_item) if same_item < 1.0 else 0.0
+        if chance < 1e-12:
+            break
+        lifts.append(observed / chance)
+    return lifts
+
+
+def _consecutive(sequences: Sequences) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Pairs of different consecutive items of one user."""
+    users = np.repeat(np.arange(len(sequences)), np.diff(sequences.offsets))
+    first, second = sequences.items[:-1], sequences.items[1:]
+    kept = (users[:-1] == users[1:]) & (first != second)
+    return first[kept], second[kept]

@@ -1,0 +1,168 @@
+"""Vectors of a modality on disk, and the cache that keeps what was encoded."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+
+from genrec.data.catalog import Catalog
+from genrec.encoders.base import Embeddings
+from genrec.encoders.cache import VectorCache, encode_items
+from genrec.errors import ConfigError, ModelError, RunError
+from genrec.run import Run
+
+
+class HashEncoder:
+    """A real encoder of the protocol: vectors from a hash of the text. Remembers what it was asked."""
+
+    modality = "text"
+    model = "hash"
+    revision = "1"
+    width = 4
+
+    def __init__(self, fingerprint: str = "aa", fail_after: int | None = None) -> None:
+        self.fingerprint = fingerprint
+        self.asked: list[list[str]] = []
+        self._fail_after = fail_after
+
+    def content(self, value: str) -> bytes:
+        return value.encode()
+
+    def encode(self, values: list[str]) -> NDArray[np.float32]:
+        if self._fail_after is not None and len(self.asked) >= self._fail_after:
+            raise KeyboardInterrupt
+        self.asked.append(values)
+        return np.stack([vector_of(value) for value in values])
+
+
+def vector_of(text: str) -> NDArray[np.float32]:
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+    return np.random.default_rng(seed).normal(size=4).astype(np.float32)
+
+
+def catalog_of(*item_ids: str) -> Catalog:
+    return Catalog(pl.DataFrame({"item_id": list(item_ids), "title": list(item_ids)}))
+
+
+def embeddings_of(catalog: Catalog, modality: str = "text") -> Embeddings:
+    vectors = np.arange(3 * len(catalog), dtype=np.float32).reshape(-1, 3)
+    mask = np.ones(len(catalog), dtype=bool)
+    mask[-1], vectors[-1] = False, 0.0
+    return Embeddings(modality, vectors, mask, "m", "r", catalog.order_checksum)
+
+
+def test_saved_embeddings_load_as_they_were(tmp_path: Path) -> None:
+    run, catalog = Run.create(tmp_path / "run"), catalog_of("a", "b", "c")
+    made = embeddings_of(catalog)
+    made.save(run)
+    loaded = Embeddings.load(run, "text", catalog=catalog)
+    assert (loaded.vectors == made.vectors).all()
+    assert loaded.mask.tolist() == [True, True, False]
+    assert (loaded.model, loaded.revision) == ("m", "r")
+
+
+@pytest.mark.parametrize("other", [("b", "a", "c"), ("a", "b")])
+def test_embeddings_of_another_catalogue_are_refused(tmp_path: Path, other: tuple[str, ...]) -> None:
+    run = Run.create(tmp_path / "run")
+    embeddings_of(catalog_of("a", "b", "c")).save(run)
+    with pytest.raises(RunError, match="belong to another catalogue"):
+        Embeddings.load(run, "text", catalog=catalog_of(*other))
+
+
+def test_missing_and_damaged_embeddings_say_what_to_run(tmp_path: Path) -> None:
+    run, catalog = Run.create(tmp_path / "run"), catalog_of("a", "b", "c")
+    with pytest.raises(RunError, match=r"no vectors of modality 'text'.*genrec embed"):
+        Embeddings.load(run, "text", catalog=catalog)
+    file, _ = embeddings_of(catalog).save(run)
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(RunError, match="cannot be read"):
+        Embeddings.load(run, "text", catalog=catalog)
+    np.save(file, np.zeros((3, 2), np.float32))
+    with pytest.raises(RunError, match=r"expected float32 \(3, 3\)"):
+        Embeddings.load(run, "text", catalog=catalog)
+
+
+def test_a_modality_that_is_no_file_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot name a modality"):
+        embeddings_of(catalog_of("a"), "../evil").save(Run.create(tmp_path / "run"))
+
+
+def test_missing_inputs_are_masked_and_equal_inputs_encoded_once(tmp_path: Path) -> None:
+    encoder = HashEncoder()
+    inputs = ["x", None, "longer", "x"]
+    vectors, mask, encoded = encode_items(encoder, inputs, run=Run.create(tmp_path / "run"), group_size=8)
+    assert mask.tolist() == [True, False, True, True]
+    assert encoder.asked == [["longer", "x"]]
+    assert encoded == 2
+    expected = [np.zeros(4) if text is None else vector_of(text) for text in inputs]
+    np.testing.assert_array_equal(vectors, np.stack(expected))
+
+
+def test_what_was_encoded_is_never_encoded_again_in_any_order(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+    encode_items(HashEncoder(), ["a", "b", "c"], run=run, group_size=2)
+    encoder = HashEncoder()
+    vectors, _, encoded = encode_items(encoder, ["c", "new", "a"], run=run, group_size=2)
+    assert encoder.asked == [["new"]]
+    assert encoded == 1
+    np.testing.assert_array_equal(vectors, np.stack([vector_of(text) for text in ("c", "new", "a")]))
+
+
+def test_a_killed_run_loses_only_the_group_it_was_encoding(tmp_path: Path) -> None:
+    run, texts = Run.create(tmp_path / "run"), [f"text {number}" for number in range(7)]
+    with pytest.raises(KeyboardInterrupt):
+        encode_items(HashEncoder(fail_after=2), texts, run=run, group_size=2)
+    encoder = HashEncoder()
+    vectors, _, encoded = encode_items(encoder, texts, run=run, group_size=2)
+    assert encoded == 3
+    np.testing.assert_array_equal(vectors, np.stack([vector_of(text) for text in texts]))
+
+
+def test_vectors_without_keys_do_not_count(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+    encode_items(HashEncoder(), ["a"], run=run, group_size=1)
+    (keys,) = (run.path / "embeddings" / "cache" / "text-aa").glob("*.json")
+    keys.unlink()
+    encoder = HashEncoder()
+    encode_items(encoder, ["a"], run=run, group_size=1)
+    assert encoder.asked == [["a"]]
+    assert len(VectorCache(run, modality="text", fingerprint="aa", width=4)) == 1
+
+
+def test_another_model_has_its_own_cache(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+    encode_items(HashEncoder("aa"), ["a"], run=run, group_size=1)
+    encoder = HashEncoder("bb")
+    encode_items(encoder, ["a"], run=run, group_size=1)
+    assert encoder.asked == [["a"]]
+
+
+def test_a_damaged_shard_is_named_with_what_to_delete(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+    encode_items(HashEncoder(), ["a", "b"], run=run, group_size=2)
+    folder = run.path / "embeddings" / "cache" / "text-aa"
+    keys = (folder / "000000.json").read_text()
+    for damage in ("[", '["one"]'):
+        (folder / "000000.json").write_text(damage)
+        with pytest.raises(RunError, match=r"000000\.json is damaged.*Delete"):
+            encode_items(HashEncoder(), ["a"], run=run, group_size=1)
+    (folder / "000000.json").write_text(keys)
+    (folder / "000000.npy").write_bytes(b"no")
+    with pytest.raises(RunError, match=r"000000.npy is damaged"):
+        encode_items(HashEncoder(), ["a"], run=run, group_size=1)
+
+
+def test_a_model_that_gives_nan_is_refused_and_nothing_is_kept(tmp_path: Path) -> None:
+    class Broken(HashEncoder):
+        def encode(self, values: list[str]) -> NDArray[np.float32]:
+            return np.full((len(values), 4), np.nan, np.float32)
+
+    run = Run.create(tmp_path / "run")
+    with pytest.raises(ModelError, match="not finite"):
+        encode_items(Broken(), ["a"], run=run, group_size=1)
+    assert not list((run.path / "embeddings").rglob("*.npy"))

