@@ -48,7 +48,7 @@ class _PlainTask:
         self._printed = now
         left = (now - self._started) / self._done * max(0, self._total - self._done)
         line = f"{self._label}: {self._done:,}/{self._total:,} {self._unit}, about {left:.0f} s left  {note}"
-        self._console.print(Text(line.rstrip()))
+        self._console.print(Text(line.rstrip()), soft_wrap=True)
 
 
 class ConsoleProgress:
@@ -58,8 +58,8 @@ class ConsoleProgress:
         self.console = console or Console(stderr=True, highlight=False)
 
     def say(self, line: str) -> None:
-        """Print one line of plain text."""
-        self.console.print(Text(line))
+        """Print one line of plain text, unwrapped."""
+        self.console.print(Text(line), soft_wrap=True)
 
     @contextmanager
     def track(self, label: str, total: int, unit: str) -> Iterator[Task]:

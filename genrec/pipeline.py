@@ -22,7 +22,7 @@ from genrec.data.catalog import Catalog
 from genrec.data.sequences import EvaluationCases
 from genrec.data.splits import evaluation_cases, training_sequences
 from genrec.decoding.transformers_engine import TransformersEngine
-from genrec.errors import DataError
+from genrec.errors import ConfigError, DataError
 from genrec.evaluation import evaluate as evaluate_split
 from genrec.examples import history_examples
 from genrec.progress import SILENT, Progress
@@ -34,7 +34,7 @@ from genrec.tokenizers.stage import tokenize as tokenize_items
 from genrec.training.loop import Trainer, TrainingTask
 from genrec.training.model import load_base
 from genrec.trie import ItemTrie
-from genrec.vocabulary import TextEncoder, add_embedding_rows, extend_tokenizer
+from genrec.vocabulary import SidVocabulary, TextEncoder, add_embedding_rows, extend_tokenizer
 
 _TEXT_FIELDS = ("title", "brand", "categories", "genres")
 _VALIDATION_CUTOFF = 10
@@ -69,18 +69,12 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
     where `resume` meets a training with other settings.
     """
     started = time.monotonic()
-    catalog = Catalog.load(run)
-    codes = SemanticIds.load(run, catalog=catalog)
     for stage in ("tokenize", "trie"):  # a stage killed half-way has changed files that it did not record
         run.require(stage)
-    texts = catalog.texts(_TEXT_FIELDS)
-    model, tokenizer = load_base(config, texts)
-    encoder = TextEncoder(tokenizer)  # before the semantic-ID tokens exist
-    vocabulary = extend_tokenizer(tokenizer, codes.codebook_sizes)
-    add_embedding_rows(model, vocabulary, codes=codes.codes, item_tokens=encoder.encode_batch(texts), seed=config.seed)
+    catalog = Catalog.load(run)
+    codes = SemanticIds.load(run, catalog=catalog)
+    model, tokenizer, vocabulary = _prepare_model(config, catalog, codes=codes)
     prompt = compile_history_prompt(load_templates(default_prompts(), "next_item").templates[0], tokenizer)
-    item_tokens = vocabulary.token_ids(codes.codes)
-    sequences = training_sequences(run)
     recommender = Recommender.assemble(
         run,
         engine=TransformersEngine(model, None, vocabulary=vocabulary),
@@ -89,39 +83,25 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
         max_history_items=config.max_history_items,
         beam_width=config.validation_beam_width,
     )
-    cases = evaluation_cases(run, "validation").sample(config.validation_users, seed=config.seed)
-    if len(cases) == 0:
-        raise DataError("the run has no validation cases.", "Ingest data in which users have three items or more.")
     inputs = [run.path / "items.parquet", run.path / "splits.parquet", run.path / "semantic_ids" / "codes.npy"]
-    task = TrainingTask(
-        make_examples=lambda rng: history_examples(
-            sequences,
-            prompt=prompt.before,
-            item_tokens=item_tokens,
-            max_items=config.max_history_items,
-            rng=rng,
-        ),
-        validate=lambda: validation_metrics(recommender, cases),
-        max_example_tokens=len(prompt.before) + item_tokens.shape[1] * config.max_history_items,
-        vocabulary=vocabulary,
-        identity=dump_config(config) | {path.name: file_checksum(path) for path in inputs},
+    identity = dump_config(config) | {path.name: file_checksum(path) for path in inputs}
+    task = _next_item_task(
+        run, config, recommender=recommender, prompt=prompt.before, vocabulary=vocabulary, identity=identity
     )
+    _check_context(model, config, num_tokens=task.max_example_tokens)
     trainer = Trainer(model, config, task, folder=run.path / "training", progress=progress)
-    state = trainer.run(resume=resume)
-    report = _training_report(run, trainer, len(item_tokens))
-    if not trainer.accelerator.is_main_process:
-        return report
-    outputs = _save_model(run, model, tokenizer, vocabulary)
-    outputs += save_templates(run, default_prompts())
-    run.record(
-        report,
-        config=dump_config(config),
-        seed=config.seed,
-        inputs=inputs,
-        outputs=outputs,
-        seconds=state.seconds + time.monotonic() - started,
-    )
-    shutil.rmtree(run.path / "training" / "checkpoint", ignore_errors=True)
+    trainer.run(resume=resume)
+    report = _training_report(run, trainer, num_items=len(catalog))
+    if trainer.accelerator.is_main_process:
+        run.record(
+            report,
+            config=dump_config(config),
+            seed=config.seed,
+            inputs=inputs,
+            outputs=_save_model(run, model, tokenizer, vocabulary) + save_templates(run, default_prompts()),
+            seconds=time.monotonic() - started,
+        )
+        shutil.rmtree(run.path / "training" / "checkpoint", ignore_errors=True)
     return report
 
 
@@ -151,7 +131,52 @@ def validation_metrics(recommender: Recommender, cases: EvaluationCases) -> Mapp
     }
 
 
-def _training_report(run: Run, trainer: Trainer, num_items: int) -> StageReport:
+def _prepare_model(config: TrainConfig, catalog: Catalog, *, codes: SemanticIds) -> tuple[Any, Any, SidVocabulary]:
+    """The base model and its tokenizer, both with the semantic-ID tokens."""
+    texts = catalog.texts(_TEXT_FIELDS)
+    model, tokenizer = load_base(config, texts)
+    item_tokens = TextEncoder(tokenizer).encode_batch(texts)  # before the semantic-ID tokens exist
+    vocabulary = extend_tokenizer(tokenizer, codes.codebook_sizes)
+    add_embedding_rows(model, vocabulary, codes=codes.codes, item_tokens=item_tokens, seed=config.seed)
+    return model, tokenizer, vocabulary
+
+
+def _next_item_task(
+    run: Run,
+    config: TrainConfig,
+    *,
+    recommender: Recommender,
+    prompt: tuple[int, ...],
+    vocabulary: SidVocabulary,
+    identity: Mapping[str, Any],
+) -> TrainingTask:
+    """Training histories as examples; validation by the live recommender on a sample of the validation split."""
+    cases = evaluation_cases(run, "validation").sample(config.validation_users, seed=config.seed)
+    if len(cases) == 0:
+        raise DataError("the run has no validation cases.", "Ingest data in which users have three items or more.")
+    sequences = training_sequences(run)
+    item_tokens = recommender.item_tokens
+    return TrainingTask(
+        make_examples=lambda rng: history_examples(
+            sequences, prompt=prompt, item_tokens=item_tokens, max_items=config.max_history_items, rng=rng
+        ),
+        validate=lambda: validation_metrics(recommender, cases),
+        max_example_tokens=len(prompt) + item_tokens.shape[1] * config.max_history_items,
+        vocabulary=vocabulary,
+        identity=identity,
+    )
+
+
+def _check_context(model: Any, config: TrainConfig, *, num_tokens: int) -> None:
+    context = getattr(model.config, "max_position_embeddings", None)
+    if context is not None and num_tokens > context:
+        raise ConfigError(
+            f"max_history_items {config.max_history_items} needs {num_tokens} tokens; {config.base!r} reads {context}.",
+            "Lower max_history_items or choose a base with a longer context.",
+        )
+
+
+def _training_report(run: Run, trainer: Trainer, *, num_items: int) -> StageReport:
     state = trainer.state
     num_parameters = sum(weight.numel() for weight in trainer.model.parameters())
     facts: dict[str, Any] = {

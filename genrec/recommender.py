@@ -64,7 +64,7 @@ class Recommender:
     ) -> None:
         """`item_tokens` holds the semantic-ID token ids of every item, (I, L)."""
         self.catalog, self.trie, self.engine = catalog, trie, engine
-        self._prompt, self._item_tokens = prompt, item_tokens
+        self._prompt, self.item_tokens = prompt, item_tokens
         self._max_history_items, self.beam_width = max_history_items, beam_width
         self._filters: dict[tuple[tuple[str, Any], ...], ItemFilter] = {}
 
@@ -199,7 +199,7 @@ class Recommender:
     def prompt_tokens(self, history: NDArray[np.int32]) -> list[int]:
         """The prompt of a history in item indices; the oldest items are cut first."""
         newest = history[-self._max_history_items :]
-        return self._prompt.token_ids(self._item_tokens[newest].ravel().tolist())
+        return self._prompt.token_ids(self.item_tokens[newest].ravel().tolist())
 
     def describe(self, ranked: Sequence[RankedItem]) -> list[Recommendation]:
         """Ranked items with their ids and titles."""

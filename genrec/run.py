@@ -21,12 +21,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 from genrec.errors import RunError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 FORMAT_VERSION = 1
 # polars, safetensors and tokenizers are written in Rust: a full disk is an exception of their own, whose text
@@ -233,22 +230,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 class _OnlyWrite:
-    """A stream of which NumPy sees `write` alone."""
+    """A stream of which np.save sees `write` alone."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.write = stream.write
 
 
-def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write a `.npy` file. Raises OSError on a full disk.
+@contextmanager
+def array_stream(path: Path) -> Iterator[IO[bytes]]:
+    """Open `path` for np.save. Raises OSError on a full disk.
 
     Given a real file, np.save writes through a C stream and ignores what closing it answers: on a full disk up
     to 4 KiB are lost without an error.
     """
-    import numpy as np  # not above: reading a manifest does not need it
-
     with path.open("wb") as stream:
-        np.save(cast(Any, _OnlyWrite(stream)), array, allow_pickle=False)
+        yield cast(IO[bytes], _OnlyWrite(stream))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from genrec.errors import RunError, TrieError
-from genrec.run import atomic_file, atomic_folder, file_checksum, read_json, write_array, write_json
+from genrec.run import array_stream, atomic_file, atomic_folder, file_checksum, read_json, write_json
 
 FORMAT_VERSION = 1
 _TABLE_BITS = 16  # boundaries of all prefixes of up to 16 bits are kept: at most 65,537 int32 (256 KiB)
@@ -129,8 +129,9 @@ class ItemTrie:
         """
         target = folder / self.version
         with atomic_folder(target) as temporary:
-            write_array(temporary / "keys.npy", self.keys)
-            write_array(temporary / "items.npy", self.items)
+            for name, array in (("keys.npy", self.keys), ("items.npy", self.items)):
+                with array_stream(temporary / name) as stream:
+                    np.save(stream, array, allow_pickle=False)
             meta = {
                 "format_version": FORMAT_VERSION,
                 "codebook_sizes": list(self.codebook_sizes),

@@ -51,10 +51,11 @@ def test_work_that_ends_at_once_leaves_no_line_in_a_file() -> None:
 
 
 def test_progress_goes_to_standard_error_and_results_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    console.ConsoleProgress().say("working [bold]hard[/bold]")
+    words = "working [bold]hard[/bold] " * 20
+    console.ConsoleProgress().say(words)
     console.print_lines(["a result"])
     captured = capsys.readouterr()
-    assert captured.err == "working [bold]hard[/bold]\n"
+    assert captured.err == words + "\n"  # not wrapped: a log is searched line by line
     assert captured.out == "a result\n"
 
 

@@ -200,9 +200,20 @@ def test_the_scripted_double_serves_a_real_run_with_other_codebooks_refused(tiny
         Recommender.assemble(Run(tiny_run), vocabulary=other, max_history_items=4, **common)
 
 
+def test_a_trie_of_another_catalogue_is_refused_also_under_a_live_model(tiny_copy: Path) -> None:
+    vocabulary = SidVocabulary.load(tiny_copy / "model")
+    codes = np.load(tiny_copy / "semantic_ids" / "codes.npy")
+    ItemTrie.build(codes, vocabulary.codebook_sizes, order_checksum="other").save(tiny_copy / "trie")
+    engine = ScriptedEngine(lambda prompt, codes: np.zeros(8))
+    with pytest.raises(TrieError, match="another catalogue"):
+        Recommender.assemble(
+            Run(tiny_copy), engine=engine, vocabulary=vocabulary, prompt=HistoryPrompt((1,)), max_history_items=4
+        )
+
+
 def test_a_trie_of_another_catalogue_is_refused(tiny_copy: Path) -> None:
     vocabulary = SidVocabulary.load(tiny_copy / "model")
     codes = np.load(tiny_copy / "semantic_ids" / "codes.npy")
     ItemTrie.build(codes, vocabulary.codebook_sizes, order_checksum="other").save(tiny_copy / "trie")
-    with pytest.raises((TrieError, RunError), match="genrec tokenize"):
+    with pytest.raises((TrieError, RunError), match=r"CURRENT is not what .*genrec tokenize"):
         Recommender.load(tiny_copy)

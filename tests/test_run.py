@@ -280,3 +280,23 @@ def test_a_run_whose_stage_was_killed_is_the_run_of_before(tmp_path: Path):
     assert Run.open(tmp_path).stages == stages
     assert run.require("tokenize")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_disk_that_is_full_for_the_last_bytes_of_a_small_array_is_noticed(tmp_path):
+    program = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from genrec.run import array_stream
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+try:
+    with array_stream(Path(sys.argv[1])) as stream:
+        np.save(stream, np.zeros(240, np.float32), allow_pickle=False)
+except OSError as error:
+    print("noticed", error.strerror)
+"""
+    finished = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "x.npy")], capture_output=True, text=True, check=True
+    )
+    assert finished.stdout.startswith("noticed ")

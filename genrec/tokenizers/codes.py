@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 
 from genrec.data.catalog import Catalog
 from genrec.errors import DataError, RunError
-from genrec.run import Run, atomic_file, read_json, write_array, write_json
+from genrec.run import Run, array_stream, atomic_file, read_json, write_json
 
 Policy = Literal["reassign", "extra-level", "shared"]
 # Costs (n, K) of every last code for some items, given as item indices (n,).
@@ -42,8 +42,8 @@ class SemanticIds:
     def save(self, run: Run) -> list[Path]:
         """Write `semantic_ids/codes.npy` and `semantic_ids/semantic_ids.json`; the paths written."""
         file, description = _files(run)
-        with atomic_file(file) as temporary:
-            write_array(temporary, np.ascontiguousarray(self.codes))
+        with atomic_file(file) as temporary, array_stream(temporary) as stream:
+            np.save(stream, np.ascontiguousarray(self.codes), allow_pickle=False)
         facts = {
             "num_items": len(self.codes),
             "codebook_sizes": list(self.codebook_sizes),

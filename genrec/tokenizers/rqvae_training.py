@@ -137,8 +137,6 @@ def _refresh(parts: RQVAEParts, points: Tensor, generator: torch.Generator) -> i
     restarted = 0
     codes = []
     for level in range(quantizer.num_levels - 1):
-        distances = squared_distances(residuals, quantizer.codebooks[level])
-        quantizer.potentials[level] = update_potentials(distances, quantizer.potentials[level])
         dead = _unused(quantizer, residuals, level)
         if len(dead):
             restarted += len(dead)
@@ -146,6 +144,9 @@ def _refresh(parts: RQVAEParts, points: Tensor, generator: torch.Generator) -> i
             quantizer.codebooks[level][dead] = residuals[chosen]
             # At distance zero and the best price, a restarted code has at least the item it was set on.
             quantizer.potentials[level][dead] = quantizer.potentials[level].max()
+        # After the restarts: a code far from all items would be offered at any price.
+        distances = squared_distances(residuals, quantizer.codebooks[level])
+        quantizer.potentials[level] = update_potentials(distances, quantizer.potentials[level])
         code = quantizer.assign(residuals, level)
         codes.append(code)
         residuals = residuals - quantizer.codebooks[level][code]

@@ -89,8 +89,10 @@ class Trainer:
             self.progress.say(f"resumed at epoch {self.state.epoch + 1}, step {self.state.step}")
         wrapped, optimizer = self.accelerator.prepare(self.loss, self.optimizer)
         self.accelerator.init_trackers("tensorboard")
-        epochs_left = self.config.epochs - self.state.epoch
-        with self.progress.track("training", epochs_left * 100, "% of an epoch") as task:
+        # The number of steps differs a little between epochs; the first one's is a good estimate of all.
+        rng = np.random.default_rng([self.config.seed, 0])
+        steps = self._num_steps(pack(self.task.make_examples(rng), self.row_tokens, rng)) * self.config.epochs
+        with self.progress.track("training", max(0, steps - self.state.step), "steps") as task:
             while not self.state.finished and self.state.epoch < self.config.epochs:
                 self._epoch(wrapped, optimizer, task)
         self.accelerator.end_training()
@@ -98,17 +100,22 @@ class Trainer:
             self._restore_best()
         return self.state
 
+    @property
+    def _rows_per_batch(self) -> int:
+        return max(1, self.config.batch_tokens // self.row_tokens)
+
+    def _num_steps(self, rows: PackedRows) -> int:
+        return num_batches(len(rows), self._rows_per_batch, self.accelerator.num_processes)
+
     def _epoch(self, wrapped: Any, optimizer: Any, task: Task) -> None:
         """Read every example once (from where a checkpoint left off), then validate."""
         config, state = self.config, self.state
         rng = np.random.default_rng([config.seed, state.epoch])
         rows = pack(self.task.make_examples(rng), self.row_tokens, rng)
-        rows_per_batch = max(1, config.batch_tokens // self.row_tokens)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        micro_batches = batches(rows, rows_per_batch, rank=rank, world_size=world, rng=rng)
-        total = num_batches(len(rows), rows_per_batch, world)
+        micro_batches = batches(rows, self._rows_per_batch, rank=rank, world_size=world, rng=rng)
+        total = self._num_steps(rows)
         wrapped.train()
-        reported = 100 * state.step_in_epoch // total
         for index, batch in enumerate(micro_batches):
             if index < state.step_in_epoch:
                 continue
@@ -118,9 +125,7 @@ class Trainer:
             state.epoch_loss_sum += loss
             state.step_in_epoch, state.step = index + 1, state.step + 1
             state.seconds += time.monotonic() - started
-            done = 100 * (index + 1) // total
-            task.advance(done - reported, f"epoch {state.epoch + 1} loss {state.epoch_loss_sum / (index + 1):.4f}")
-            reported = done
+            task.advance(1, f"epoch {state.epoch + 1} loss {state.epoch_loss_sum / (index + 1):.4f}")
             # Only between optimizer steps: gradients are not part of a checkpoint.
             if last_of_step and time.monotonic() - self._saved_at >= config.checkpoint_seconds:
                 self._save()

@@ -142,7 +142,7 @@ WHOLE_FILE = [
     (ITEMS, "user_id,item\nu,a\n", "log.csv lacks the column item_id. Columns found: user_id, item"),
     (ITEMS, "user,item_id\nu,a\n", "log.csv lacks the column user_id. Columns found: user, item_id"),
     (ITEMS, "user_id,item_id\n", "there is not one interaction"),
-    ("item_id,title\n", LOG, "a"),
+    ("item_id,title\n", LOG, "items.csv: there is not one item"),
     ("", LOG, "items.csv is empty"),
     ("item_id,title,title\na,b,c\n", LOG, "has the column 'title' twice"),
     ("item_id,title,\na,b,c\n", LOG, "column 3 has no name"),

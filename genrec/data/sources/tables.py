@@ -16,7 +16,7 @@ from genrec.data.sources.records import (
     require_columns,
 )
 from genrec.data.sources.rows import InputFile, columns_of
-from genrec.errors import ConfigError
+from genrec.errors import ConfigError, DataError
 from genrec.progress import Progress
 
 
@@ -43,6 +43,8 @@ def read(paths: Sequence[Path], config: IngestConfig, *, log: InputLog, progress
     present = columns[items_path]
     item_names = {column: column for column in KNOWN_COLUMNS if column in present}
     items = read_items(items_file, item_names, log=log, title_required=config.empty_title == "stop", progress=progress)
+    if not items and not log.problems:  # or every interaction would be a bad row
+        raise DataError(f"{items_file.name}: there is not one item.", "Look whether this is the right file.")
     interactions = read_interactions(
         interactions_file,
         {column: column for column in INTERACTION_SCHEMA},
