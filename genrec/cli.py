@@ -107,7 +107,9 @@ def ingest(
 @app.command()
 def embed(
     run: RunPath,
-    text: Annotated[str | None, typer.Option(help="sentence-transformers model name or folder.")] = None,
+    text: Annotated[
+        str | None, typer.Option(help="sentence-transformers model name or folder; `none` for no text.")
+    ] = None,
     precomputed: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE", help="Vectors of your own.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Texts per batch.")] = None,
     config: ConfigFile = None,
@@ -126,6 +128,8 @@ def embed(
         batch_size=batch_size,
         precomputed=dict(_name_and_file(pair) for pair in precomputed) if precomputed else None,
     )
+    if text == "none":
+        resolved = resolved.model_copy(update={"text_model": None})
     print_report(run_embed(Run.open(run), resolved, progress=ConsoleProgress()), as_json=json_)
 
 

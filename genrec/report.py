@@ -60,12 +60,12 @@ class Comparison:
     def words(self) -> str:
         """The verdict as a sentence."""
         size, low, high = self.difference.value, self.difference.low, self.difference.high
-        interval = f"{figure(size, sign=True)} [{figure(low, sign=True)}, {figure(high, sign=True)}]"
+        interval = f"95 % interval of the difference {figure(low, sign=True)} to {figure(high, sign=True)}"
         if low > 0:
-            return f"The model is above {self.baseline} by {figure(size)} ({interval})."
+            return f"NDCG: the model is above {self.baseline} by {figure(size)} ({interval})."
         if high < 0:
-            return f"The model is below {self.baseline} by {figure(-size)} ({interval})."
-        return f"The model and {self.baseline} cannot be told apart on these users ({interval})."
+            return f"NDCG: the model is below {self.baseline} by {figure(-size)} ({interval})."
+        return f"NDCG: the model and {self.baseline} cannot be told apart on these users ({interval})."
 
 
 @dataclass(frozen=True)

@@ -167,12 +167,10 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(
 
 
 def test_precomputed_vectors_and_baselines_can_be_named_on_the_command_line(
-    genrec: Genrec, tiny_copy: Path, tiny_files: Path, tmp_path: Path
+    genrec: Genrec, tiny_copy: Path, tiny_files: Path
 ) -> None:
-    (tmp_path / "embed.yaml").write_text("text_model: null\n")
-    status, out, err = genrec(
-        "embed", tiny_copy, "--config", tmp_path / "embed.yaml", "--precomputed", f"own={tiny_files / 'vectors.npy'}"
-    )
+    own = f"own={tiny_files / 'vectors.npy'}"
+    status, out, err = genrec("embed", tiny_copy, "--text", "none", "--precomputed", own)
     assert status == 0, err
     assert "own: 30 items" in out
     status, _, err = genrec("evaluate", tiny_copy, "--baselines", "popularity, transitions", "--split", "validation")

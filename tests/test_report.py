@@ -57,9 +57,10 @@ def result(**changes: object) -> EvaluationResult:
 
 def test_the_verdicts_say_who_is_ahead_worst_comparison_first() -> None:
     assert verdicts(result()) == [
-        "The model is below hybrid by 0.0123 (-0.0123 [-0.0200, -0.0100]).",
-        "The model and sasrec cannot be told apart on these users (+0.0010 [-0.0100, +0.0120]).",
-        "The model is above popularity by 0.0300 (+0.0300 [+0.0200, +0.0400]).",
+        "NDCG: the model is below hybrid by 0.0123 (95 % interval of the difference -0.0200 to -0.0100).",
+        "NDCG: the model and sasrec cannot be told apart on these users "
+        "(95 % interval of the difference -0.0100 to +0.0120).",
+        "NDCG: the model is above popularity by 0.0300 (95 % interval of the difference +0.0200 to +0.0400).",
     ]
 
 

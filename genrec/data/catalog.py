@@ -57,7 +57,7 @@ class Catalog:
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             raise UnknownItemError(
                 f"Not in the catalogue of {len(self):,} items: {', '.join(unknown[:5])}{more}.",
-                "Look at the ids with `genrec inspect RUN`.",
+                "Ids are those of the item_id column of the items table that was ingested.",
             )
         return np.fromiter((index[item_id] for item_id in item_ids), dtype=np.int32, count=len(item_ids))
 
