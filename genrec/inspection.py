@@ -24,7 +24,7 @@ def inspect_run(run: Run) -> StageReport:
     words = [f"{run.path}: {len(stages)} finished stage(s)"]
     for name, record in stages.items():
         plain = {key: value for key, value in record.report.items() if isinstance(value, str | int | float)}
-        figures = ", ".join(f"{key} {value}" for key, value in list(plain.items())[:6])
+        figures = ", ".join(f"{key} {_figure(value)}" for key, value in list(plain.items())[:6])
         words.append(f"  {name:16} {record.seconds:8.1f} s  {figures}")
     return StageReport("inspect", facts, words)
 
@@ -61,6 +61,10 @@ def inspect_item(run: Run, item_id: str) -> StageReport:
         words.append(f"  {' '.join(tokens[:length])}: {shown}{more}")
     facts = {"item_id": item_id, "record": record, "codes": own.tolist(), "prefixes": prefixes}
     return StageReport("inspect", facts, words)
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _plain(value: Any) -> str:
