@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from genrec import Recommender, pipeline
 from genrec import quickstart as quickstart_module
-from genrec.cli import _print_quickstart
+from genrec.cli.whole import print_quickstart
 from genrec.config import EvaluateConfig, IngestConfig, TokenizeConfig, TrainConfig, load_config
 from genrec.data.catalog import Catalog
 from genrec.data.ingest import ingest
@@ -131,7 +131,7 @@ def test_the_three_people_of_the_quickstart_are_users_of_the_test_split(
         assert len(person.recommendations) == 5
         assert not {item.title for item in person.recommendations} & set(person.history)
     report = pipeline.StageReport("evaluate:test", {}, ["the table"])
-    _print_quickstart(quickstart_module.QuickstartResult(run, people, report, 12.3))
+    print_quickstart(quickstart_module.QuickstartResult(run, people, report, 12.3))
     out = capsys.readouterr().out
     assert all(f"User {person.user_id} watched last: {'; '.join(person.history)}" in out for person in people)
     assert out.index("the table") < out.index("Done in 12 s") < out.index(f"genrec inspect {tiny_run}")

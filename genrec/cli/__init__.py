@@ -1,0 +1,31 @@
+"""`genrec …`: every verb reads its options, calls one function of the library and prints its report.
+
+Exit status: 0 done, 1 something in the data, the run or a line of a batch is wrong, 2 wrong usage.
+Nothing heavy is imported before the options and the run are known to be right, so that `--help` and a
+misspelt key answer at once.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+# A verb enters itself into `app` when its module is imported; --help lists them in this order.
+from genrec.cli import catalogue, model, whole  # noqa: F401
+from genrec.cli.options import app
+from genrec.console import print_error
+from genrec.errors import GenrecError
+
+
+def main() -> None:
+    """Run the command line; errors of ours become one clear message and their exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal or locale cannot show must not end a command
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if not sys.stderr.isatty():  # transformers draws its bars into files as well
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app()
+    except GenrecError as error:
+        print_error(error)
+        sys.exit(error.exit_status)

@@ -1,0 +1,102 @@
+"""`genrec ingest | embed | tokenize`: from tables to semantic IDs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genrec.cli.options import AsJson, ConfigFile, RunPath, app, resolve
+from genrec.config import EmbedConfig, IngestConfig, TokenizeConfig
+from genrec.console import ConsoleProgress, print_report
+from genrec.errors import ConfigError
+from genrec.run import Run
+
+
+@app.command()
+def ingest(
+    source: Annotated[str, typer.Argument(help="`tables`, `movielens` or `amazon`.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Files (or the MovieLens folder).")],
+    out: Annotated[Path, typer.Option(help="The run directory to make or to fill anew.")],
+    min_interactions: Annotated[int | None, typer.Option(help="k of the k-core filter.  [default: 5]")] = None,
+    split: Annotated[str | None, typer.Option(help="`leave-one-out` or `time`.  [default: leave-one-out]")] = None,
+    min_rating: Annotated[float | None, typer.Option(help="Leave out interactions rated below.")] = None,
+    on_bad_row: Annotated[str | None, typer.Option(help="`stop` or `skip`.  [default: stop]")] = None,
+    empty_title: Annotated[str | None, typer.Option(help="`item-id` or `stop`.  [default: item-id]")] = None,
+    config: ConfigFile = None,
+    json_: AsJson = False,
+) -> None:
+    """Read a catalogue and a log of what people used into a run: filtered, de-duplicated, split.
+
+    `genrec ingest tables items.jsonl interactions.csv --out runs/mine`
+    """
+    from genrec.data.ingest import ingest as run_ingest
+
+    resolved = resolve(
+        IngestConfig,
+        config,
+        min_interactions=min_interactions,
+        split=split,
+        min_rating=min_rating,
+        on_bad_row=on_bad_row,
+        empty_title=empty_title,
+    )
+    print_report(run_ingest(Run.create(out), source, paths, resolved, progress=ConsoleProgress()), as_json=json_)
+
+
+@app.command()
+def embed(
+    run: RunPath,
+    text: Annotated[
+        str | None, typer.Option(help="sentence-transformers model name or folder; `none` for no text.")
+    ] = None,
+    precomputed: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE", help="Vectors of your own.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Texts per batch.")] = None,
+    config: ConfigFile = None,
+    json_: AsJson = False,
+) -> None:
+    """Turn items into vectors. An item that has not changed is never encoded twice.
+
+    `genrec embed runs/mine --precomputed behaviour=vectors.parquet`
+    """
+    from genrec.encoders.embed import embed as run_embed
+
+    resolved = resolve(
+        EmbedConfig,
+        config,
+        text_model=text,
+        batch_size=batch_size,
+        precomputed=dict(_name_and_file(pair) for pair in precomputed) if precomputed else None,
+    )
+    if text == "none":
+        resolved = resolved.model_copy(update={"text_model": None})
+    print_report(run_embed(Run.open(run), resolved, progress=ConsoleProgress()), as_json=json_)
+
+
+@app.command()
+def tokenize(
+    run: RunPath,
+    method: Annotated[str | None, typer.Option(help="`rqvae` or `residual-kmeans`.  [default: rqvae]")] = None,
+    modality: Annotated[str | None, typer.Option(help="Which vectors.  [default: text]")] = None,
+    levels: Annotated[int | None, typer.Option(help="Codes per item.  [default: 4]")] = None,
+    codebook_size: Annotated[int | None, typer.Option(help="Codes per level.  [default: 256]")] = None,
+    collisions: Annotated[str | None, typer.Option(help="`reassign`, `extra-level` or `shared`.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the tokenizer.")] = None,
+    config: ConfigFile = None,
+    json_: AsJson = False,
+) -> None:
+    """Turn vectors into semantic IDs and build the trie of valid ones; prints a health report."""
+    options = {"levels": levels, "codebook_size": codebook_size, "seed": seed}
+    resolved = resolve(TokenizeConfig, config, method=method, modality=modality, collisions=collisions, **options)
+    opened = Run.open(run)
+    from genrec import pipeline
+
+    print_report(pipeline.tokenize(opened, resolved, progress=ConsoleProgress()), as_json=json_)
+
+
+def _name_and_file(pair: str) -> tuple[str, str]:
+    name, found, file = pair.partition("=")
+    if not (name and found and file):
+        raise ConfigError(f"--precomputed {pair!r} is not NAME=FILE.", "For example: behaviour=vectors.npy")
+    return name, file

@@ -1,0 +1,100 @@
+"""`genrec train | evaluate | recommend`: from semantic IDs to recommendations."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genrec.cli.options import AsJson, ConfigFile, RunPath, app, as_json, resolve
+from genrec.config import EvaluateConfig, TrainConfig
+from genrec.console import ConsoleProgress, print_lines, print_report
+from genrec.run import Run
+
+
+@app.command()
+def train(
+    run: RunPath,
+    base: Annotated[str | None, typer.Option(help="`scratch`, a folder, or a hub name.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times to read every history.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed training stopped.")] = False,
+    config: ConfigFile = None,
+    json_: AsJson = False,
+) -> None:
+    """Fine-tune the language model. Ctrl-C or a crash loses a minute at most: go on with `--resume`.
+
+    `genrec train runs/mine --config train/configs/beauty.yaml`; over several GPUs:
+    `accelerate launch train/finetune.py --run runs/mine --config …`
+    """
+    resolved = resolve(TrainConfig, config, base=base, epochs=epochs, seed=seed)
+    opened = Run.open(run)
+    from genrec import pipeline
+
+    report = pipeline.train(opened, resolved, resume=resume, progress=ConsoleProgress())
+    print_report(report, as_json=json_)
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    split: Annotated[str | None, typer.Option(help="`test` or `validation`.  [default: test]")] = None,
+    baselines: Annotated[str | None, typer.Option(help="`all`, `none`, or names with commas.")] = None,
+    engine: Annotated[str, typer.Option(help="Which engine decodes.")] = "transformers",
+    beam_width: Annotated[int | None, typer.Option(help="Beams per user.  [default: 50]")] = None,
+    score: Annotated[str | None, typer.Option(help="`level`, `raw` or `renormalised`.")] = None,
+    max_users: Annotated[int | None, typer.Option(help="A seeded sample of so many users.")] = None,
+    config: ConfigFile = None,
+    json_: AsJson = False,
+) -> None:
+    """Measure the model over the full catalogue, beside baselines; writes a report with plots."""
+    resolved = resolve(
+        EvaluateConfig,
+        config,
+        split=split,
+        baselines=_baseline_names(baselines),
+        beam_width=beam_width,
+        score=score,
+        max_users=max_users,
+    )
+    opened = Run.open(run)
+    from genrec import pipeline
+
+    report = pipeline.evaluate(opened, resolved, engine=engine, progress=ConsoleProgress())
+    print_report(report, as_json=json_)
+
+
+@app.command()
+def recommend(
+    run: RunPath,
+    input_: Annotated[Path, typer.Option("--input", help='JSON lines: {"user_id": …, "history": [item ids]}.')],
+    output: Annotated[Path, typer.Option(help="Where the recommendations go, one line per input line.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="Items per user.")] = 10,
+    beam_width: Annotated[int, typer.Option(min=1, help="Beams per user.")] = 50,
+    engine: Annotated[str, typer.Option(help="Which engine decodes.")] = "transformers",
+    json_: AsJson = False,
+) -> None:
+    """Recommend for a file of users. A bad line gets an error in its place; all others are served.
+
+    A line may also hold `"exclude": [item ids]` and `"allow": {"genres": "Comedy"}`.
+    """
+    from genrec.batch import recommend_file
+    from genrec.recommender import Recommender
+
+    recommender = Recommender.load(run, engine, beam_width=beam_width)
+    summary = recommend_file(recommender, input_, output, k=k, progress=ConsoleProgress())
+    if json_:
+        typer.echo(as_json(asdict(summary)))
+    else:
+        served = summary.num_lines - summary.num_errors
+        print_lines([f"{served:,} of {summary.num_lines:,} lines served: {output}", *summary.errors])
+    if summary.num_errors:
+        raise typer.Exit(1)
+
+
+def _baseline_names(text: str | None) -> tuple[str, ...] | None:
+    if text is None or text == "all":
+        return None
+    return () if text == "none" else tuple(name.strip() for name in text.split(","))

@@ -1,0 +1,43 @@
+"""What every verb shares: the Typer application, common options, and how flags and a file become a configuration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from genrec.config import Config, build_config, dump_config, load_config
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="""Recommendation by a language model that can only name items that exist.
+
+Items become *semantic IDs*, a language model learns to write the next one, a trie keeps every answer real.
+A **run** is one directory; each verb adds its part to it, in this order:
+
+`ingest` tables → `embed` items → `tokenize` into semantic IDs → `train` the model → `evaluate` → `recommend`
+
+Start with `genrec quickstart`: it does all of it on films that came with the package.""",
+)
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of options; flags win over it.")]
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def resolve(kind: type[ConfigT], path: Path | None, **flags: Any) -> ConfigT:
+    """Defaults, then the file, then the flags that were given."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    from_file = dump_config(load_config(kind, path)) if path is not None else {}
+    return build_config(kind, from_file | given, source="options")
+
+
+def as_json(value: Any) -> str:
+    """A value as the `--json` of every verb prints it."""
+    return json.dumps(value, ensure_ascii=False, indent=2)

@@ -1,0 +1,64 @@
+"""`genrec quickstart | inspect`: the whole way at once, and a look at what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from genrec.cli.options import AsJson, RunPath, app
+from genrec.console import ConsoleProgress, print_lines, print_report
+from genrec.run import Run
+
+if TYPE_CHECKING:
+    from genrec.quickstart import QuickstartResult
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Where the run goes.")] = Path("runs/quickstart"),
+    epochs: Annotated[int | None, typer.Option(min=1, help="Train for so many epochs instead.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """The whole way on the bundled films, in minutes: real recommendations beside honest baselines."""
+    from genrec.quickstart import TRAINING
+    from genrec.quickstart import quickstart as run_quickstart
+
+    training = TRAINING if epochs is None else TRAINING.model_copy(update={"epochs": epochs})
+    result = run_quickstart(out, training=training, progress=ConsoleProgress())
+    if json_:
+        print_report(result.evaluation, as_json=True)
+        return
+    print_quickstart(result)
+
+
+@app.command()
+def inspect(
+    run: RunPath,
+    item_id: Annotated[str | None, typer.Argument(metavar="[ITEM_ID]", help="Show this item.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Show a run's stages and figures, or an item with its codes and its neighbours under each prefix."""
+    from genrec.inspection import inspect_item, inspect_run
+
+    opened = Run.open(run)
+    print_report(inspect_run(opened) if item_id is None else inspect_item(opened, item_id), as_json=json_)
+
+
+def print_quickstart(result: QuickstartResult) -> None:
+    """Three people with their films, the table, and what to try next."""
+    run = result.run.path
+    for person in result.people:
+        liked = "; ".join(person.history)
+        print_lines(["", f"User {person.user_id} watched last: {liked}", f"  took next: {person.next_title}"])
+        print_lines([f"  {item.rank}. {item.title}  ({item.score:.2f})" for item in person.recommendations])
+    print_lines(["", *result.evaluation.words, "", f"Done in {result.seconds:.0f} s. Try next:"])
+    print_lines(
+        [
+            f"  genrec inspect {run}                 what each stage did",
+            f"  genrec inspect {run} 260             Star Wars: its semantic ID and its neighbours",
+            f"  genrec recommend {run} --input examples/users.jsonl --output recs.jsonl",
+            f"  tensorboard --logdir {run}/training  the training curve",
+        ]
+    )
