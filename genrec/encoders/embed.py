@@ -20,7 +20,8 @@ from genrec.config import EmbedConfig, dump_config
 from genrec.data.catalog import Catalog
 from genrec.encoders.base import Embeddings, ItemEncoder, check_modality
 from genrec.encoders.cache import encode_items
-from genrec.encoders.media import MediaFile
+from genrec.encoders.image import image_encoder
+from genrec.encoders.media import MediaFile, media_files
 from genrec.encoders.precomputed import read_vectors, vectors_revision
 from genrec.errors import ConfigError, DataError
 from genrec.progress import SILENT, Progress
@@ -87,6 +88,7 @@ def _wanted(config: EmbedConfig) -> dict[str, Maker]:
     """What makes each modality that `config` asks for. A new modality is one line here and its maker below."""
     encoders: list[tuple[str, bool, Maker]] = [
         ("text", config.text_model is not None, _text),
+        ("image", config.image_model is not None, _image),
     ]
     asked = {name: make for name, wanted, make in encoders if wanted}
     for name in config.precomputed:
@@ -116,6 +118,11 @@ def _text(job: EmbedJob) -> MadeModality:
     texts = [text or None for text in job.catalog.texts(job.config.text_fields)]
     job.progress.say(f"Loading the sentence encoder {job.config.text_model}.")
     return _encode(job, TextEncoder(job.config.text_model), texts)
+
+
+def _image(job: EmbedJob) -> MadeModality:
+    files = media_files(job.run, job.catalog, "image", root=job.config.media_root)
+    return _encode(job, image_encoder(job.config, progress=job.progress), files)
 
 
 def _encode(job: EmbedJob, encoder: ItemEncoder[Any, Any], inputs: Sequence[Any]) -> MadeModality:
