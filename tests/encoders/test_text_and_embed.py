@@ -63,7 +63,7 @@ def run_of(folder: Path, titles: list[str]) -> Run:
 
 
 def test_a_batch_of_texts_encodes_like_each_text_alone(tiny_model: Path) -> None:
-    encoder = TextEncoder(str(tiny_model), batch_size=2)
+    encoder = TextEncoder(str(tiny_model))
     texts = ["red lamp", "blue chair. brand: ikea.", "table", "green"]
     alone = np.concatenate([encoder.encode([text]) for text in texts])
     # bfloat16 rounds by batch where the CPU has it.
