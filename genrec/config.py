@@ -7,10 +7,10 @@ A stage stores the configuration that it resolved in the run's manifest. Sizes t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from genrec.errors import ConfigError
 
@@ -46,18 +46,45 @@ class EmbedConfig(Config):
     max_megapixels: float = Field(100.0, gt=0, description="larger images are not decoded and count as unreadable")
     media_root: Path | None = Field(None, description="what media paths are relative to, where it has moved")
     batch_size: int = Field(64, ge=1, description="inputs per batch: what a killed run encodes again at most")
+    behaviour_model: Literal["ppmi-svd", "sequential"] | None = Field(
+        None, description="vectors from the order of the training histories"
+    )
+    behaviour_width: int = Field(128, ge=2)
     precomputed: dict[str, Path] = Field(default_factory=dict, description="modality name → file of vectors")
 
 
 class TokenizeConfig(Config):
     """From vectors to semantic IDs and the trie."""
 
-    method: Literal["rqvae", "residual-kmeans"] = "rqvae"
-    modality: str = "text"
+    method: Literal["rqvae", "residual-kmeans", "random", "item-id"] = "rqvae"
+    modalities: tuple[str, ...] | None = Field(
+        None, min_length=1, description="which vectors are joined; all that embed made by default"
+    )
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="modality → its share of the variance, against 1 of every other"
+    )
     levels: int = Field(4, ge=1, le=8)
-    codebook_size: int = Field(256, ge=2, le=4096)
+    codebook_size: Annotated[int, Field(ge=2, le=4096)] | tuple[Annotated[int, Field(ge=2, le=4096)], ...] = Field(
+        256, description="codes per level; a list has one size per level, such as coarse to fine"
+    )
+    modality_dropout: float = Field(0.3, ge=0, le=1, description="rqvae: share of a batch that loses a modality")
+    behaviour_loss: float = Field(
+        0.0, ge=0, description="rqvae: weight of the loss that draws items used one after the other together"
+    )
+    behaviour_loss_level: int = Field(3, ge=1, description="the first level (from 1) on which that loss acts")
     collisions: Literal["reassign", "extra-level", "shared"] = "reassign"
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _sizes_fit_levels(self) -> Self:
+        if isinstance(self.codebook_size, tuple) and len(self.codebook_size) != self.levels:
+            raise ValueError(f"codebook_size has {len(self.codebook_size)} sizes for {self.levels} levels")
+        return self
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Codes of every level, (levels,)."""
+        return self.codebook_size if isinstance(self.codebook_size, tuple) else (self.codebook_size,) * self.levels
 
 
 class ScratchConfig(Config):

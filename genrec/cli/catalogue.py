@@ -54,6 +54,9 @@ def embed(
     image: Annotated[
         str | None, typer.Option(help="Vision model name or folder, or `descriptors` (no weights needed).")
     ] = None,
+    behaviour: Annotated[
+        str | None, typer.Option(help="Vectors from training histories: `ppmi-svd`, `sequential` or `none`.")
+    ] = None,
     precomputed: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE", help="Vectors of your own.")] = None,
     media_root: Annotated[Path | None, typer.Option(help="Folder of the media paths, where it has moved.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Inputs per batch.  [default: 64]")] = None,
@@ -62,7 +65,7 @@ def embed(
 ) -> None:
     """Turn items into vectors. An item that has not changed is never encoded twice.
 
-    `genrec embed runs/mine --precomputed behaviour=vectors.parquet`
+    `genrec embed runs/mine --image openai/clip-vit-base-patch32 --precomputed mine=vectors.parquet`
     """
     from genrec.encoders.embed import embed as run_embed
 
@@ -71,34 +74,65 @@ def embed(
         config,
         text_model=text,
         image_model=image,
+        behaviour_model=None if behaviour == "none" else behaviour,
         media_root=media_root,
         batch_size=batch_size,
         precomputed=dict(_name_and_file(pair) for pair in precomputed) if precomputed else None,
     )
-    if text == "none":
-        resolved = resolved.model_copy(update={"text_model": None})
+    absent = {"text_model": text, "behaviour_model": behaviour}
+    resolved = resolved.model_copy(update={name: None for name, model in absent.items() if model == "none"})
     print_report(run_embed(Run.open(run), resolved, progress=ConsoleProgress()), as_json=json_)
 
 
 @app.command()
 def tokenize(
     run: RunPath,
-    method: Annotated[str | None, typer.Option(help="`rqvae` or `residual-kmeans`.  [default: rqvae]")] = None,
-    modality: Annotated[str | None, typer.Option(help="Which vectors.  [default: text]")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="`rqvae`, `residual-kmeans`, or a control: `random`, `item-id`.  [default: rqvae]"),
+    ] = None,
+    modalities: Annotated[str | None, typer.Option(help="Such as `text,image`.  [default: all of them]")] = None,
+    weights: Annotated[str | None, typer.Option(help="Shares of variance, such as `behaviour=2,image=0.5`.")] = None,
     levels: Annotated[int | None, typer.Option(help="Codes per item.  [default: 4]")] = None,
-    codebook_size: Annotated[int | None, typer.Option(help="Codes per level.  [default: 256]")] = None,
+    codebook_size: Annotated[
+        str | None, typer.Option(help="Codes per level, or one number per level: `512,256,256,128`.  [default: 256]")
+    ] = None,
+    behaviour_loss: Annotated[
+        float | None, typer.Option(help="Draw items used one after the other together.  [default: 0]")
+    ] = None,
     collisions: Annotated[str | None, typer.Option(help="`reassign`, `extra-level` or `shared`.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the tokenizer.")] = None,
     config: ConfigFile = None,
     json_: AsJson = False,
 ) -> None:
     """Turn vectors into semantic IDs and build the trie of valid ones; prints a health report."""
-    options = {"levels": levels, "codebook_size": codebook_size, "seed": seed}
-    resolved = resolve(TokenizeConfig, config, method=method, modality=modality, collisions=collisions, **options)
+    resolved = resolve(
+        TokenizeConfig,
+        config,
+        method=method,
+        modalities=modalities.split(",") if modalities else None,
+        weights=dict(_name_and_number(pair) for pair in weights.split(",")) if weights else None,
+        levels=levels,
+        codebook_size=_sizes(codebook_size) if codebook_size else None,
+        behaviour_loss=behaviour_loss,
+        collisions=collisions,
+        seed=seed,
+    )
     opened = Run.open(run)
     from genrec import pipeline
 
     print_report(pipeline.tokenize(opened, resolved, progress=ConsoleProgress()), as_json=json_)
+
+
+def _name_and_number(pair: str) -> tuple[str, str]:
+    name, found, number = pair.partition("=")
+    if not (name and found and number):
+        raise ConfigError(f"--weights {pair!r} is not NAME=NUMBER.", "For example: behaviour=2,image=0.5")
+    return name, number
+
+
+def _sizes(text: str) -> str | list[str]:
+    return text.split(",") if "," in text else text
 
 
 def _name_and_file(pair: str) -> tuple[str, str]:

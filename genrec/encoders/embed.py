@@ -18,7 +18,9 @@ import numpy as np
 
 from genrec.config import EmbedConfig, dump_config
 from genrec.data.catalog import Catalog
+from genrec.data.splits import training_sequences
 from genrec.encoders.base import Embeddings, ItemEncoder, check_modality
+from genrec.encoders.behaviour import behaviour_revision, behaviour_vectors
 from genrec.encoders.cache import encode_items
 from genrec.encoders.image import image_encoder
 from genrec.encoders.media import MediaFile, media_files
@@ -73,11 +75,12 @@ def embed(run: Run, config: EmbedConfig, *, progress: Progress = SILENT) -> Stag
         facts[modality] = {**_facts(made.embeddings), **made.facts}
         words += [" ".join([_sentence(made.embeddings), *made.words]), *_problem_words(modality, made.problems)]
     report = StageReport("embed", {"modalities": facts}, words, f"genrec tokenize {run.path}")
+    histories = [run.path / "splits.parquet"] if config.behaviour_model is not None else []
     run.record(
         report,
         config=dump_config(config),
         seed=0,
-        inputs=[run.path / "items.parquet", *config.precomputed.values()],
+        inputs=[run.path / "items.parquet", *histories, *config.precomputed.values()],
         outputs=outputs,
         seconds=time.monotonic() - started,
     )
@@ -89,6 +92,7 @@ def _wanted(config: EmbedConfig) -> dict[str, Maker]:
     encoders: list[tuple[str, bool, Maker]] = [
         ("text", config.text_model is not None, _text),
         ("image", config.image_model is not None, _image),
+        ("behaviour", config.behaviour_model is not None, _behaviour),
     ]
     asked = {name: make for name, wanted, make in encoders if wanted}
     for name in config.precomputed:
@@ -123,6 +127,20 @@ def _text(job: EmbedJob) -> MadeModality:
 def _image(job: EmbedJob) -> MadeModality:
     files = media_files(job.run, job.catalog, "image", root=job.config.media_root)
     return _encode(job, image_encoder(job.config, progress=job.progress), files)
+
+
+def _behaviour(job: EmbedJob) -> MadeModality:
+    model, width = job.config.behaviour_model, job.config.behaviour_width
+    assert model is not None
+    sequences = training_sequences(job.run)
+    vectors, mask = behaviour_vectors(
+        sequences, len(job.catalog), model=model, width=width, seed=0, progress=job.progress
+    )
+    revision = behaviour_revision(sequences)
+    words = ["From training histories alone; new items have none."]
+    return MadeModality(
+        Embeddings("behaviour", vectors, mask, model, revision, job.catalog.order_checksum), words=words
+    )
 
 
 def _encode(job: EmbedJob, encoder: ItemEncoder[Any, Any], inputs: Sequence[Any]) -> MadeModality:

@@ -1,10 +1,12 @@
-"""What a tokenizer does: item vectors to codes and back. One interface for RQ-VAE and residual k-means.
+"""What a tokenizer does: item vectors to codes and back. One interface for all methods.
 
-N items, D width, L levels, K codes per level.
+N items, D width, L levels, K codes of a level, M modalities of which the vectors are made up, P pairs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -15,21 +17,40 @@ from genrec.errors import DataError
 from genrec.progress import SILENT, Progress
 
 
+@dataclass(frozen=True, eq=False)
+class Makeup:
+    """What vectors (N, D) are made of, for a tokenizer that learns from more than the numbers.
+
+    The D columns are M blocks, one modality each. Where an item lacks a modality its block holds a guess, which is
+    good enough to be encoded and costs nothing where it is reconstructed badly.
+    """
+
+    widths: tuple[int, ...] = ()  # M block widths that add up to D; () = one block
+    present: NDArray[np.bool_] | None = None  # (N, M); None = everything is there
+    without: tuple[NDArray[np.float32], ...] = ()  # M × (N, D_m): each block as it is guessed where it is missing
+    pairs: NDArray[np.int64] | None = None  # (P, 2): rows of items that were used one after the other
+
+
+PLAIN = Makeup()
+
+
 class ItemTokenizer(Protocol):
     """Learns codebooks from vectors. Codes of an item depend on its vector alone, never on its batch."""
 
     @property
-    def levels(self) -> int:
-        """L."""
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """K of every level, (L,)."""
         ...
 
-    @property
-    def codebook_size(self) -> int:
-        """K, the same on every level."""
-        ...
-
-    def fit(self, vectors: NDArray[np.float32], *, seed: int, progress: Progress = SILENT) -> None:
-        """Learn from vectors (N, D). Raises DataError where there are fewer than K of them."""
+    def fit(
+        self,
+        vectors: NDArray[np.float32],
+        *,
+        seed: int,
+        makeup: Makeup = PLAIN,
+        progress: Progress = SILENT,
+    ) -> None:
+        """Learn from vectors (N, D). Raises DataError where there are fewer of them than codes on a level."""
         ...
 
     def encode(self, vectors: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -54,8 +75,9 @@ class ItemTokenizer(Protocol):
         ...
 
 
-def check_vectors(vectors: NDArray[np.float32], *, codebook_size: int) -> None:
-    """Raise DataError unless a codebook of `codebook_size` can be learned from vectors (N, D)."""
+def check_vectors(vectors: NDArray[np.float32], *, codebook_sizes: Sequence[int]) -> None:
+    """Raise DataError unless codebooks of these sizes can be learned from vectors (N, D)."""
+    codebook_size = max(codebook_sizes)
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
         raise DataError(f"Vectors of shape {vectors.shape} must be (items, width) and finite.")
     if len(vectors) < codebook_size:

@@ -86,17 +86,17 @@ def colliding_items(codes: NDArray[np.uint16]) -> NDArray[np.bool_]:
 
 
 def resolve_collisions(
-    codes: NDArray[np.uint16], codebook_size: int, *, policy: Policy, last_costs: LastCosts
+    codes: NDArray[np.uint16], sizes: tuple[int, ...], *, policy: Policy, last_costs: LastCosts
 ) -> tuple[NDArray[np.uint16], tuple[int, ...]]:
     """Codes (I, L or L + 1) and the sizes of their codebooks, unique per item unless `policy` is `shared`.
 
+    `codes` (I, L) come with codebooks of `sizes` (L,).
     `reassign`: the items of a prefix that has collisions get different last codes at the least total cost,
     one per K items; where a prefix has more than K items, the rest is told apart by an extra level.
     `extra-level`: colliding items are numbered on a further level (TIGER, Rajput et al. 2023, sec. 3.1; only
     where any collide). `shared`: codes stay. Equal calls give equal codes. Raises DataError where an extra
     level would need more than 65,536 codes.
     """
-    sizes = (codebook_size,) * codes.shape[1]
     if policy == "shared" or not colliding_items(codes).any():
         return codes, sizes
     if policy == "extra-level":

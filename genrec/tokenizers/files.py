@@ -14,7 +14,6 @@ from genrec.run import read_json, write_json
 from genrec.tokenizers.quantizer import ResidualQuantizer
 
 _AGAIN = "Run `genrec tokenize RUN` again."
-_PARTS = ("codebooks", "potentials", "view", "keys")
 
 
 def write_tokenizer(folder: Path, *, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -37,12 +36,20 @@ def read_tokenizer(folder: Path, *, method: str) -> tuple[dict[str, Any], dict[s
 
 def quantizer_tensors(quantizer: ResidualQuantizer) -> dict[str, Tensor]:
     """A quantizer as named tensors."""
-    return {f"quantizer.{name}": getattr(quantizer, name) for name in _PARTS}
+    tensors = {"quantizer.view": quantizer.view, "quantizer.keys": quantizer.keys}
+    for level, (codebook, potentials) in enumerate(zip(quantizer.codebooks, quantizer.potentials, strict=True)):
+        tensors |= {f"quantizer.codebooks.{level}": codebook, f"quantizer.potentials.{level}": potentials}
+    return tensors
 
 
 def quantizer_from(tensors: dict[str, Tensor]) -> ResidualQuantizer:
     """A quantizer of named tensors. Raises RunError where one is missing."""
-    missing = [name for name in _PARTS if f"quantizer.{name}" not in tensors]
+    levels = sum(name.startswith("quantizer.codebooks.") for name in tensors)
+    names = [f"{part}.{level}" for part in ("codebooks", "potentials") for level in range(max(1, levels))]
+    missing = [name for name in (*names, "view", "keys") if f"quantizer.{name}" not in tensors]
     if missing:
         raise RunError(f"The tokenizer's file lacks {', '.join(missing)}.", _AGAIN)
-    return ResidualQuantizer(*(tensors[f"quantizer.{name}"] for name in _PARTS))
+    codebooks, potentials = (
+        [tensors[f"quantizer.{part}.{level}"] for level in range(levels)] for part in ("codebooks", "potentials")
+    )
+    return ResidualQuantizer(codebooks, potentials, tensors["quantizer.view"], tensors["quantizer.keys"])

@@ -17,6 +17,7 @@ from genrec.tokenizers.codes import colliding_items
 
 # Below this share of the codebook a level's perplexity counts as collapsed.
 _COLLAPSED = 0.1
+_LITTLE_LEFT = 0.02  # of the variance
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,17 @@ class Health:
     colliding_before: float  # items that share all codes with another, before the collision policy
     colliding_after: float
     moved_items: int  # items whose last code the policy changed
-    missing_items: int  # items without a vector, which were given the mean vector
-    reconstruction: list[float]  # error of the first 1 … L codes as a share of the variance, before the policy
-    reconstruction_after: float | None  # of the codes that the policy left, without an extra level
+    missing_items: dict[str, int]  # items without a vector, by modality
+    # By modality, over the items that have it: error of the first 1 … L codes as a share of the variance, before
+    # the policy; and of the codes that the policy left, without an extra level.
+    reconstruction: dict[str, list[float]]
+    reconstruction_after: dict[str, float] | None
     prefix_lift: list[float] | None
+
+    @property
+    def num_own_levels(self) -> int:
+        """L, without an extra level."""
+        return len(next(iter(self.reconstruction.values())))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -52,7 +60,7 @@ class Health:
         """What is wrong, in words; empty where nothing is."""
         found = [
             f"Level {number} has collapsed: its perplexity is {level.perplexity:.1f} of {level.size} codes. "
-            "Use a smaller codebook, more items, or other vectors."
+            + self._cause(number)
             for number, level in enumerate(self.levels, start=1)
             if level.size > 1 and level.perplexity < _COLLAPSED * level.size and not self._is_extra(number)
         ]
@@ -79,19 +87,34 @@ class Health:
             lines.append(
                 f"Level {number}{extra}: {level.used} of {level.size} codes used, perplexity {level.perplexity:.1f}."
             )
-        errors = " → ".join(f"{error:.3f}" for error in self.reconstruction)
-        lines.append(f"Reconstruction error, as a share of the variance, with 1, 2, … codes: {errors}.")
-        if self.reconstruction_after is not None:
-            lines.append(f"With the codes after the collision policy it is {self.reconstruction_after:.3f}.")
+        for name, by_length in self.reconstruction.items():
+            errors = " → ".join(f"{error:.3f}" for error in by_length)
+            after = f"; {self.reconstruction_after[name]:.3f} after the policy" if self.reconstruction_after else ""
+            lines.append(f"Error of {name}, as a share of its variance, with 1, 2, … codes: {errors}{after}.")
         if self.prefix_lift:
             lifts = ", ".join(f"{lift:.1f}×" for lift in self.prefix_lift)
             lines.append(f"Consecutive items share a prefix of 1, 2, … codes this often against chance: {lifts}.")
-        if self.missing_items:
-            lines.append(f"{self.missing_items:,} items have no vector; they were given the mean of the others.")
+        for name, missing in self.missing_items.items():
+            if missing:
+                lines.append(f"{missing:,} items have no {name} vector; it is guessed from their other modalities.")
         return lines + [f"Warning: {warning}" for warning in self.warnings()]
 
+    def _cause(self, number: int) -> str:
+        """Why a level can have collapsed, in words, with what to do."""
+        if number == 1:
+            return (
+                "Most vectors are nearly the same, or a few outliers are far from all others: look at the "
+                "modalities, and lower the weight of one that is constant for most items."
+            )
+        left = [errors[number - 2] for errors in self.reconstruction.values()]
+        if max(left) < _LITTLE_LEFT:
+            return "The levels before left nearly nothing to say: use fewer levels or a smaller codebook."
+        if self.num_items < 2 * self.levels[number - 1].size:
+            return "There are too few items for so many codes: use a smaller codebook."
+        return "What the levels before left over lies in few places: use a smaller codebook, or other vectors."
+
     def _is_extra(self, number: int) -> bool:
-        return number > len(self.reconstruction)
+        return number > self.num_own_levels
 
 
 def level_health(codes: NDArray[np.uint16], sizes: Sequence[int]) -> list[LevelHealth]:
@@ -125,7 +148,7 @@ def prefix_lift(codes: NDArray[np.uint16], sequences: Sequences) -> list[float] 
     that follows itself is left out of the pairs, and of the chance; so are prefixes that only one item of the
     pairs has, so unique codes give L - 1 figures or fewer. None where there are no pairs.
     """
-    first, second = _consecutive(sequences)
+    first, second = consecutive_pairs(sequences)
     if not len(first):
         return None
     first_share = np.bincount(first, minlength=len(codes)) / len(first)
@@ -144,8 +167,8 @@ def prefix_lift(codes: NDArray[np.uint16], sequences: Sequences) -> list[float] 
     return lifts
 
 
-def _consecutive(sequences: Sequences) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Pairs of different consecutive items of one user."""
+def consecutive_pairs(sequences: Sequences) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Pairs of different consecutive items of one user: first (P,) and second (P,)."""
     users = np.repeat(np.arange(len(sequences)), np.diff(sequences.offsets))
     first, second = sequences.items[:-1], sequences.items[1:]
     kept = (users[:-1] == users[1:]) & (first != second)

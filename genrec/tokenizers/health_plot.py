@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from genrec.run import atomic_file
 from genrec.tokenizers.health import Health, LevelHealth
 
 _BLUE, _ORANGE, _GREY, _LIGHT = "#2b6ca3", "#d9822b", "#8a8a8a", "#e3e3e3"
+_LINES = (_BLUE, _ORANGE, "#3f8f5b", "#a3477a", _GREY)
 
 
 def plot_health(health: Health, file: Path) -> None:
@@ -54,8 +56,10 @@ def _plot_perplexity(axes: Axes, health: Health) -> None:
 
 
 def _plot_reconstruction(axes: Axes, health: Health) -> None:
-    read = np.arange(1, len(health.reconstruction) + 1)
-    axes.plot(read, health.reconstruction, marker="o", color=_BLUE)
+    read = np.arange(1, health.num_own_levels + 1)
+    for (name, errors), color in zip(health.reconstruction.items(), cycle(_LINES)):
+        axes.plot(read, errors, marker="o", color=color, label=name)
+    axes.legend(fontsize=8, frameon=False)
     axes.set_xticks(read)
     axes.set_ylim(bottom=0)
     axes.set_title("reconstruction error, share of variance", fontsize=10)

@@ -6,11 +6,12 @@ dimensions in which items of one prefix differ most for their variance (Fisher's
 codes. On Amazon Beauty this takes the items that share all codes from 10 % to 2 % and costs 7 % of the
 reconstruction error, which a decoder wins back.
 
-N vectors, D width, L levels, K codes per level.
+N vectors, D width, L levels, K codes of a level: levels may differ in K.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,8 +28,8 @@ _RIDGE = 0.1  # share of the mean variance that is added to every direction befo
 class ResidualQuantizer:
     """L codebooks, and the prices and the view by which codes are chosen."""
 
-    codebooks: Tensor  # (L, K, D)
-    potentials: Tensor  # (L, K)
+    codebooks: list[Tensor]  # L × (K, D)
+    potentials: list[Tensor]  # L × (K,)
     view: Tensor  # (D, d): what the last level looks at; (D, 0) = at everything
     keys: Tensor  # (K, d): codes of the last level in that view
 
@@ -64,7 +65,7 @@ class ResidualQuantizer:
 
     def decode(self, codes: Tensor) -> Tensor:
         """Sum of the code vectors (N, D) of codes or of a prefix of them, (N, ≤ L)."""
-        total = torch.zeros(len(codes), self.codebooks.shape[2])
+        total = torch.zeros(len(codes), self.codebooks[0].shape[1])
         for level in range(codes.shape[1]):
             total = total + self.codebooks[level][codes[:, level]]
         return total
@@ -78,20 +79,19 @@ class ResidualQuantizer:
 def fit_quantizer(
     vectors: Tensor,
     *,
-    levels: int,
-    codebook_size: int,
+    sizes: Sequence[int],
     balanced: bool,
     separate: bool,
     generator: torch.Generator,
     progress: Progress,
 ) -> ResidualQuantizer:
-    """Codebooks of `vectors` (N, D), one level after the other, each by k-means on what is left over."""
-    width = vectors.shape[1]
+    """Codebooks of `sizes` (L,) for `vectors` (N, D), one level after the other, each by k-means on what is left."""
+    width, levels = vectors.shape[1], len(sizes)
     made = ResidualQuantizer(
-        codebooks=torch.zeros(levels, codebook_size, width),
-        potentials=torch.zeros(levels, codebook_size),
+        codebooks=[torch.zeros(size, width) for size in sizes],
+        potentials=[torch.zeros(size) for size in sizes],
         view=torch.zeros(width, 0),
-        keys=torch.zeros(codebook_size, 0),
+        keys=torch.zeros(sizes[-1], 0),
     )
     residuals = vectors
     codes = torch.zeros(len(vectors), 0, dtype=torch.int64)
@@ -100,7 +100,7 @@ def fit_quantizer(
             if separate and level == levels - 1:
                 fit_last_level(made, residuals, codes, generator=generator)
             else:
-                clusters = fit_kmeans(residuals, codebook_size, generator=generator, balanced=balanced)
+                clusters = fit_kmeans(residuals, sizes[level], generator=generator, balanced=balanced)
                 made.codebooks[level], made.potentials[level] = clusters.centres, clusters.potentials
             code = made.assign(residuals, level)
             residuals = residuals - made.codebooks[level][code]
@@ -113,13 +113,14 @@ def fit_last_level(
     quantizer: ResidualQuantizer, residuals: Tensor, prefixes: Tensor, *, generator: torch.Generator
 ) -> None:
     """Fit the separating last level in place, to residuals (N, D) of items with prefixes (N, L - 1)."""
-    codebook_size = quantizer.codebooks.shape[1]
     last = quantizer.num_levels - 1
+    codebook_size = len(quantizer.codebooks[last])
     quantizer.view = separating_view(residuals, prefixes)
     points = _directions(residuals @ quantizer.view)
     clusters = fit_kmeans(points, codebook_size, generator=generator, balanced=True)
     quantizer.keys, quantizer.potentials[last] = clusters.centres, clusters.potentials
-    quantizer.codebooks[last] = means(residuals, clusters.assign(points), codebook_size)
+    # In place: an optimizer may hold this codebook.
+    quantizer.codebooks[last].copy_(means(residuals, clusters.assign(points), codebook_size))
 
 
 def separating_view(residuals: Tensor, prefixes: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ N items, D width, L levels, K codes per level.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from genrec.errors import RunError
 from genrec.progress import SILENT, Progress
-from genrec.tokenizers.base import check_vectors
+from genrec.tokenizers.base import PLAIN, Makeup, check_vectors
 from genrec.tokenizers.files import quantizer_from, quantizer_tensors, read_tokenizer, write_tokenizer
 from genrec.tokenizers.quantizer import ResidualQuantizer, fit_quantizer
 
@@ -25,21 +26,26 @@ class ResidualKMeans:
 
     method = "residual-kmeans"
 
-    def __init__(self, *, levels: int, codebook_size: int) -> None:
-        self.levels = levels
-        self.codebook_size = codebook_size
+    def __init__(self, *, codebook_sizes: Sequence[int]) -> None:
+        self.codebook_sizes = tuple(codebook_sizes)
         self._mean: Tensor | None = None  # (D,)
         self._quantizer: ResidualQuantizer | None = None
 
-    def fit(self, vectors: NDArray[np.float32], *, seed: int, progress: Progress = SILENT) -> None:
-        """Learn from vectors (N, D). Raises DataError where there are fewer than K of them."""
-        check_vectors(vectors, codebook_size=self.codebook_size)
+    def fit(
+        self,
+        vectors: NDArray[np.float32],
+        *,
+        seed: int,
+        makeup: Makeup = PLAIN,
+        progress: Progress = SILENT,
+    ) -> None:
+        """Learn from vectors (N, D); their makeup plays no part. Raises DataError for fewer of them than codes."""
+        check_vectors(vectors, codebook_sizes=self.codebook_sizes)
         points = torch.from_numpy(vectors)
         self._mean = points.mean(dim=0)
         self._quantizer = fit_quantizer(
             points - self._mean,
-            levels=self.levels,
-            codebook_size=self.codebook_size,
+            sizes=self.codebook_sizes,
             balanced=False,
             separate=False,
             generator=torch.Generator().manual_seed(seed),
@@ -67,14 +73,14 @@ class ResidualKMeans:
     def save(self, folder: Path) -> None:
         """Write into an existing folder."""
         mean, quantizer = self._fitted()
-        facts = {"method": self.method, "levels": self.levels, "codebook_size": self.codebook_size}
+        facts = {"method": self.method, "codebook_sizes": list(self.codebook_sizes)}
         write_tokenizer(folder, facts=facts, tensors={"mean": mean, **quantizer_tensors(quantizer)})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote. Raises RunError where it is missing or damaged."""
         facts, tensors = read_tokenizer(folder, method=cls.method)
-        made = cls(levels=facts["levels"], codebook_size=facts["codebook_size"])
+        made = cls(codebook_sizes=facts["codebook_sizes"])
         made._quantizer = quantizer_from(tensors)
         made._mean = tensors["mean"]
         return made

@@ -7,11 +7,14 @@ slower than the decoder, or it shrinks its output until codes die; the last leve
 a prefix (quantizer.py); and some items are decoded from a prefix (quantizer dropout, SoundStream,
 Zeghidour et al. 2021), so that early codes mean something on their own.
 
-N items, D width, Z latent width, L levels, K codes per level.
+Vectors of several modalities (fusion.py) have one decoder each, and a missing one costs nothing.
+
+N items, D width, Z latent width, L levels, K codes of a level, M modalities.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Self
@@ -23,11 +26,11 @@ from torch import Tensor
 
 from genrec.errors import RunError
 from genrec.progress import SILENT, Progress
-from genrec.tokenizers.base import check_vectors
+from genrec.tokenizers.base import PLAIN, Makeup, check_vectors
 from genrec.tokenizers.files import quantizer_from, quantizer_tensors, read_tokenizer, write_tokenizer
 from genrec.tokenizers.networks import SkipMLP, principal_components
 from genrec.tokenizers.quantizer import ResidualQuantizer, fit_quantizer
-from genrec.tokenizers.rqvae_training import RQVAEOptions, RQVAEParts, train
+from genrec.tokenizers.rqvae_training import RQVAEOptions, RQVAEParts, TrainingData, train
 
 _CHUNK = 16_384  # items that are encoded or decoded at once
 
@@ -37,16 +40,22 @@ class RQVAE:
 
     method = "rqvae"
 
-    def __init__(self, *, levels: int, codebook_size: int, options: RQVAEOptions | None = None) -> None:
-        self.levels = levels
-        self.codebook_size = codebook_size
+    def __init__(self, *, codebook_sizes: Sequence[int], options: RQVAEOptions | None = None) -> None:
+        self.codebook_sizes = tuple(codebook_sizes)
         self.options = options or RQVAEOptions()
         self.train_report: dict[str, float] = {}
         self._parts: RQVAEParts | None = None
 
-    def fit(self, vectors: NDArray[np.float32], *, seed: int, progress: Progress = SILENT) -> None:
-        """Learn from vectors (N, D). Raises DataError where there are fewer than K of them."""
-        check_vectors(vectors, codebook_size=self.codebook_size)
+    def fit(
+        self,
+        vectors: NDArray[np.float32],
+        *,
+        seed: int,
+        makeup: Makeup = PLAIN,
+        progress: Progress = SILENT,
+    ) -> None:
+        """Learn from vectors (N, D). Raises DataError where there are fewer of them than codes on a level."""
+        check_vectors(vectors, codebook_sizes=self.codebook_sizes)
         generator = torch.Generator().manual_seed(seed)
         points = torch.from_numpy(vectors)
         mean = points.mean(dim=0)
@@ -55,22 +64,23 @@ class RQVAE:
         points = (points - mean) / scale
         width = points.shape[1]
         axes = principal_components(points, min(self.options.latent_width, width))
+        heads = axes.T.split(list(makeup.widths or (width,)), dim=1)
         parts = RQVAEParts(
             mean=mean,
             scale=scale,
             encoder=_network(axes, self.options, seed),
-            decoder=_network(axes.T, self.options, seed),
+            decoders=[_network(head, self.options, seed) for head in heads],
             quantizer=fit_quantizer(
                 points @ axes,
-                levels=self.levels,
-                codebook_size=self.codebook_size,
+                sizes=self.codebook_sizes,
                 balanced=True,
                 separate=True,
                 generator=generator,
                 progress=progress,
             ),
         )
-        self.train_report = train(parts, points, self.options, generator=generator, progress=progress)
+        data = TrainingData.of(points, makeup, mean=mean, scale=scale)
+        self.train_report = train(parts, data, self.options, generator=generator, progress=progress)
         self._parts = parts
 
     @torch.no_grad()
@@ -86,7 +96,7 @@ class RQVAE:
         """Vectors (N, D) of codes or prefixes of codes (N, ≤ L)."""
         parts = self._fitted()
         chunks = torch.from_numpy(codes.astype(np.int64)).split(_CHUNK)
-        decoded = torch.cat([parts.decoder(parts.quantizer.decode(chunk)) for chunk in chunks])
+        decoded = torch.cat([parts.decode(parts.quantizer.decode(chunk)) for chunk in chunks])
         vectors: NDArray[np.float32] = (decoded * parts.scale + parts.mean).numpy()
         return vectors
 
@@ -105,12 +115,13 @@ class RQVAE:
         parts = self._fitted()
         facts = {
             "method": self.method,
-            "levels": self.levels,
-            "codebook_size": self.codebook_size,
+            "codebook_sizes": list(self.codebook_sizes),
+            "num_decoders": len(parts.decoders),
             "options": asdict(self.options),
         }
         tensors = {"mean": parts.mean, "scale": parts.scale, **quantizer_tensors(parts.quantizer)}
-        for name, network in (("encoder", parts.encoder), ("decoder", parts.decoder)):
+        decoders = [(f"decoders.{number}", decoder) for number, decoder in enumerate(parts.decoders)]
+        for name, network in [("encoder", parts.encoder), *decoders]:
             tensors.update({f"{name}.{key}": value for key, value in network.state_dict().items()})
         write_tokenizer(folder, facts=facts, tensors=tensors)
 
@@ -119,12 +130,12 @@ class RQVAE:
         """Read what `save` wrote. Raises RunError where it is missing or damaged."""
         facts, tensors = read_tokenizer(folder, method=cls.method)
         options = RQVAEOptions(**facts["options"])
-        made = cls(levels=facts["levels"], codebook_size=facts["codebook_size"], options=options)
+        made = cls(codebook_sizes=facts["codebook_sizes"], options=options)
         made._parts = RQVAEParts(
             mean=tensors["mean"],
             scale=tensors["scale"],
             encoder=_restored(tensors, "encoder", options),
-            decoder=_restored(tensors, "decoder", options),
+            decoders=[_restored(tensors, f"decoders.{number}", options) for number in range(facts["num_decoders"])],
             quantizer=quantizer_from(tensors),
         )
         return made

@@ -1,8 +1,10 @@
-"""The stage `tokenize`: vectors of one modality to semantic IDs, with a report of how good they are."""
+"""The stage `tokenize`: vectors of one or several modalities to semantic IDs, with a report of how good they are."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,59 +12,119 @@ from numpy.typing import NDArray
 
 from genrec.config import TokenizeConfig, dump_config
 from genrec.data.catalog import Catalog
+from genrec.data.sequences import Sequences
 from genrec.data.splits import training_sequences
 from genrec.encoders.base import Embeddings, embedding_files
-from genrec.errors import DataError, RunError
+from genrec.errors import ConfigError, RunError
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, StageReport, atomic_folder, read_json, write_json
-from genrec.tokenizers.base import ItemTokenizer
+from genrec.tokenizers.base import ItemTokenizer, Makeup
 from genrec.tokenizers.codes import SemanticIds, resolve_collisions
-from genrec.tokenizers.health import Health, collision_share, level_health, prefix_lift, relative_error
+from genrec.tokenizers.controls import ItemIdCodes, RandomCodes
+from genrec.tokenizers.fusion import Fusion
+from genrec.tokenizers.health import (
+    Health,
+    collision_share,
+    consecutive_pairs,
+    level_health,
+    prefix_lift,
+    relative_error,
+)
 from genrec.tokenizers.health_plot import plot_health
 from genrec.tokenizers.residual_kmeans import ResidualKMeans
 from genrec.tokenizers.rqvae import RQVAE
+from genrec.tokenizers.rqvae_training import RQVAEOptions
+
+_PAIR_LEARNING_RATE = 3e-4
+
+
+@dataclass(frozen=True, eq=False)
+class ItemVectors:
+    """The modalities that a tokenizer reads, by name: vectors (I, D_m) and masks (I,)."""
+
+    vectors: dict[str, NDArray[np.float32]]
+    masks: dict[str, NDArray[np.bool_]]
+
+    @classmethod
+    def load(cls, run: Run, names: tuple[str, ...], *, catalog: Catalog) -> ItemVectors:
+        """Read modalities of a run. Raises RunError where one is missing or belongs to another catalogue."""
+        loaded = [Embeddings.load(run, name, catalog=catalog) for name in names]
+        return cls({one.modality: one.vectors for one in loaded}, {one.modality: one.mask for one in loaded})
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which item has which modality, (I, M)."""
+        return np.stack(list(self.masks.values()), axis=1)
 
 
 def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -> StageReport:
     """Write `semantic_ids/` (codes, tokenizer, health report and plot) and record the stage.
 
-    An item without a vector is given the mean of the others, so it lands under a common prefix and the
-    collision policy tells it apart; the report counts them. Raises DataError where there are fewer vectors
-    than codes of a level, RunError where the vectors are missing or belong to another catalogue.
+    A missing modality of an item is guessed from its others. An item without any vector stands at the mean, so it
+    lands under a common prefix and the collision policy tells it apart; the report counts them. Raises DataError
+    where there are fewer vectors than codes of a level, RunError where vectors are missing or belong to another
+    catalogue, ConfigError for a weight or a loss that no modality has.
     """
     started = time.monotonic()
     catalog = Catalog.load(run)
-    embeddings = Embeddings.load(run, config.modality, catalog=catalog)
-    if not embeddings.mask.any():
-        raise DataError(f"No item has a vector of modality {config.modality!r}.", "Run `genrec embed` again.")
-    present = embeddings.vectors[embeddings.mask]
-    vectors = embeddings.vectors.copy()
-    vectors[~embeddings.mask] = present.mean(axis=0)
+    items = ItemVectors.load(run, wanted_modalities(run, config), catalog=catalog)
+    _check(config, items)
+    fusion = Fusion.fit(items.vectors, items.masks, weights=config.weights, seed=config.seed)
+    fused, guesses = fusion.apply(items.vectors, items.masks)
+    # An item without any vector teaches nothing; but every item has an id.
+    some = np.asarray(items.present.any(axis=1) | (config.method == ItemIdCodes.method), dtype=np.bool_)
+    histories = training_sequences(run)
+    makeup = Makeup(
+        widths=fusion.widths,
+        present=items.present[some],
+        without=tuple(guess[some] for guess in guesses),
+        pairs=_pairs(histories, some) if config.behaviour_loss > 0 else None,
+    )
     tokenizer = _make(config)
-    tokenizer.fit(present, seed=config.seed, progress=progress)
-    before = tokenizer.encode(vectors)
+    tokenizer.fit(fused[some], seed=config.seed, makeup=makeup, progress=progress)
+    before = tokenizer.encode(fused)
     after, sizes = resolve_collisions(
         before,
-        config.codebook_size,
+        tokenizer.codebook_sizes,
         policy=config.collisions,
-        last_costs=lambda items: tokenizer.last_costs(vectors[items], before[items]),
+        last_costs=lambda rows: tokenizer.last_costs(fused[rows], before[rows]),
     )
-    health = _measure(run, tokenizer, embeddings, before, after, sizes)
+    health = _measure(tokenizer, fusion, items, before=before, after=after, sizes=sizes, histories=histories)
     ids = SemanticIds(after, sizes, catalog.order_checksum)
-    outputs = _write(run, tokenizer, ids, health)
-    facts = {"method": config.method, "modality": config.modality, **health.facts}
+    outputs = _write(run, tokenizer, fusion, ids=ids, health=health)
+    facts = {"method": config.method, "modalities": list(fusion.names), **health.facts}
     for level in facts["levels"]:
         level.pop("counts")  # health.json has them; the manifest stays readable
     report = StageReport("tokenize", facts, health.words(), f"genrec train {run.path}")
+    files = [file for name in fusion.names for file in embedding_files(run, name)]
     run.record(
         report,
         config=dump_config(config),
         seed=config.seed,
-        inputs=[run.path / "items.parquet", run.path / "splits.parquet", *embedding_files(run, config.modality)],
+        inputs=[run.path / "items.parquet", run.path / "splits.parquet", *files],
         outputs=outputs,
         seconds=time.monotonic() - started,
     )
     return report
+
+
+def wanted_modalities(run: Run, config: TokenizeConfig) -> tuple[str, ...]:
+    """The modalities that `config` names, or else all that the run's `embed` stage made."""
+    if config.modalities is not None:
+        return config.modalities
+    return tuple(run.require("embed", verify=False).report["modalities"])
+
+
+def encode_items(
+    run: Run, vectors: Mapping[str, NDArray[np.float32]], masks: Mapping[str, NDArray[np.bool_]]
+) -> NDArray[np.uint16]:
+    """Codes (N, L), before any collision policy, of items with vectors (N, D_m) and masks (N,) by modality."""
+    return load_tokenizer(run).encode(load_fusion(run).apply(vectors, masks)[0])
+
+
+def load_fusion(run: Run) -> Fusion:
+    """How the run's tokenizer joins modalities. Raises RunError where it is missing or damaged."""
+    return Fusion.load(run.path / "semantic_ids" / "tokenizer")
 
 
 def load_tokenizer(run: Run) -> ItemTokenizer:
@@ -73,48 +135,94 @@ def load_tokenizer(run: Run) -> ItemTokenizer:
         return RQVAE.load(folder)
     if method == ResidualKMeans.method:
         return ResidualKMeans.load(folder)
+    if method == RandomCodes.method:
+        return RandomCodes.load(folder)
+    if method == ItemIdCodes.method:
+        return ItemIdCodes.load(folder)
     raise RunError(f"{folder} holds an unknown tokenizer: {method!r}.", "Run `genrec tokenize RUN` again.")
 
 
+def _check(config: TokenizeConfig, items: ItemVectors) -> None:
+    unknown = sorted(set(config.weights) - set(items.vectors))
+    if unknown:
+        raise ConfigError(
+            f"weights: {unknown[0]!r} is none of the modalities {', '.join(items.vectors)}.", "Correct its name."
+        )
+    if config.behaviour_loss > 0 and config.method != "rqvae":
+        raise ConfigError(f"{config.method} learns no behaviour_loss.", "Use --method rqvae, or leave it out.")
+    if config.behaviour_loss > 0 and config.behaviour_loss_level > config.levels:
+        raise ConfigError(
+            f"behaviour_loss_level is {config.behaviour_loss_level}; there are {config.levels} levels.", "Lower it."
+        )
+
+
 def _make(config: TokenizeConfig) -> ItemTokenizer:
-    if config.method == "rqvae":
-        return RQVAE(levels=config.levels, codebook_size=config.codebook_size)
-    return ResidualKMeans(levels=config.levels, codebook_size=config.codebook_size)
+    if config.method == "residual-kmeans":
+        return ResidualKMeans(codebook_sizes=config.sizes)
+    if config.method == "random":
+        return RandomCodes(codebook_sizes=config.sizes)
+    if config.method == "item-id":
+        return ItemIdCodes()
+    options = RQVAEOptions(modality_dropout=config.modality_dropout)
+    if config.behaviour_loss > 0:
+        options = replace(
+            options,
+            pair_weight=config.behaviour_loss,
+            pair_level=config.behaviour_loss_level - 1,
+            # Pairs pull the codes themselves, which at the usual rate hardly move.
+            encoder_learning_rate=_PAIR_LEARNING_RATE,
+        )
+    return RQVAE(codebook_sizes=config.sizes, options=options)
+
+
+def _pairs(histories: Sequences, some: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Consecutive items of training histories as rows of the items that have vectors, (P, 2)."""
+    pairs = np.stack(consecutive_pairs(histories), axis=1)
+    pairs = pairs[some[pairs].all(axis=1)]
+    return (np.cumsum(some) - 1)[pairs].astype(np.int64)
 
 
 def _measure(
-    run: Run,
     tokenizer: ItemTokenizer,
-    embeddings: Embeddings,
+    fusion: Fusion,
+    items: ItemVectors,
+    *,
     before: NDArray[np.uint16],
     after: NDArray[np.uint16],
     sizes: tuple[int, ...],
+    histories: Sequences,
 ) -> Health:
-    mask = embeddings.mask
-    present = embeddings.vectors[mask]
-    lengths = range(1, tokenizer.levels + 1)
-    own_levels = after[:, : tokenizer.levels]
+    own_levels = after[:, : len(tokenizer.codebook_sizes)]
     moved = (own_levels != before).any(axis=1)
+    lengths = range(1, len(tokenizer.codebook_sizes) + 1)
+    by_length = [_errors(tokenizer, fusion, items, before[:, :length]) for length in lengths]
     return Health(
         num_items=len(after),
         levels=level_health(after, sizes),
         colliding_before=collision_share(before),
         colliding_after=collision_share(after),
         moved_items=int(np.count_nonzero(moved)),
-        missing_items=int(np.count_nonzero(~mask)),
-        reconstruction=[relative_error(present, tokenizer.reconstruct(before[mask, :length])) for length in lengths],
-        reconstruction_after=(
-            relative_error(present, tokenizer.reconstruct(own_levels[mask])) if moved.any() else None
-        ),
-        prefix_lift=prefix_lift(own_levels, training_sequences(run)),
+        missing_items={name: int(np.count_nonzero(~mask)) for name, mask in items.masks.items()},
+        reconstruction={name: [errors[name] for errors in by_length] for name in fusion.names},
+        reconstruction_after=_errors(tokenizer, fusion, items, own_levels) if moved.any() else None,
+        prefix_lift=prefix_lift(own_levels, histories),
     )
 
 
-def _write(run: Run, tokenizer: ItemTokenizer, ids: SemanticIds, health: Health) -> list[Path]:
+def _errors(
+    tokenizer: ItemTokenizer, fusion: Fusion, items: ItemVectors, codes: NDArray[np.uint16]
+) -> dict[str, float]:
+    """What these codes leave out of every modality, as a share of its variance, over the items that have it."""
+    found = fusion.split(tokenizer.reconstruct(codes))
+    return {name: relative_error(items.vectors[name][mask], found[name][mask]) for name, mask in items.masks.items()}
+
+
+def _write(run: Run, tokenizer: ItemTokenizer, fusion: Fusion, *, ids: SemanticIds, health: Health) -> list[Path]:
     folder = run.path / "semantic_ids"
     with atomic_folder(folder / "tokenizer") as temporary:
         tokenizer.save(temporary)
-    weights = [folder / "tokenizer" / name for name in ("tokenizer.json", "tokenizer.safetensors")]
+        fusion.save(temporary)
+    weights = sorted((folder / "tokenizer").iterdir())
     written = ids.save(run)
     write_json(folder / "health.json", {**health.facts, "warnings": health.warnings()})
     plot_health(health, folder / "health.png")

@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from genrec.baselines.sasrec import FullCrossEntropy, SASRec, SASRecModel, SASRecSettings, _batches, _windows
+from genrec.baselines.sasrec import SASRec, SASRecSettings
 from genrec.data.sequences import EvaluationCases, Sequences
+from genrec.encoders.sequential import FullCrossEntropy, SequentialModel, cut_windows, make_batches
 
 SMALL = SASRecSettings(width=32, max_length=8, dropout=0.1, batch_positions=64, learning_rate=1e-2)
 NUM_ITEMS = 12
@@ -82,14 +83,14 @@ def test_the_fused_loss_and_its_gradients_equal_torchs_cross_entropy() -> None:
 
 def test_a_later_item_does_not_change_an_earlier_state() -> None:
     torch.manual_seed(0)
-    model = SASRecModel(NUM_ITEMS, SMALL).eval()
+    model = SequentialModel(NUM_ITEMS, SMALL).eval()
     states = model(torch.tensor([[1, 2, 3, 4], [1, 2, 9, -1]]))
     torch.testing.assert_close(states[0, :2], states[1, :2])
 
 
 def test_windows_make_every_item_but_the_first_a_target_exactly_once() -> None:
     history = list(range(23))
-    windows = _windows(Sequences.from_lists(["a", "b"], [history, [5]]), 8)
+    windows = cut_windows(Sequences.from_lists(["a", "b"], [history, [5]]), 8)
     targets = sorted(int(item) for window in windows for item in window[1:])
     assert targets == history[1:]
     assert max(len(window) for window in windows) == 9
@@ -97,8 +98,8 @@ def test_windows_make_every_item_but_the_first_a_target_exactly_once() -> None:
 
 
 def test_batches_hold_every_window_once() -> None:
-    windows = _windows(cycles(50, seed=3), 8)
-    batches = _batches(windows, SMALL, np.random.default_rng(0))
+    windows = cut_windows(cycles(50, seed=3), 8)
+    batches = make_batches(windows, SMALL, np.random.default_rng(0))
     assert sorted(id(w) for batch in batches for w in batch) == sorted(id(w) for w in windows)
 
 

@@ -41,7 +41,9 @@ def test_reassign_gives_every_item_its_own_codes_and_keeps_prefixes(
     case: tuple[Codes, int, NDArray[np.float32]],
 ) -> None:
     codes, size, costs = case
-    made, sizes = resolve_collisions(codes, size, policy="reassign", last_costs=lambda items: costs[items])
+    made, sizes = resolve_collisions(
+        codes, (size,) * codes.shape[1], policy="reassign", last_costs=lambda items: costs[items]
+    )
     assert len({tuple(row) for row in made.tolist()}) == len(codes)
     levels = codes.shape[1]
     np.testing.assert_array_equal(made[:, : levels - 1], codes[:, : levels - 1])
@@ -50,7 +52,9 @@ def test_reassign_gives_every_item_its_own_codes_and_keeps_prefixes(
     largest = max(np.unique(codes[:, :-1], axis=0, return_counts=True)[1]) if levels > 1 else len(codes)
     # An extra level is there only where a prefix has more items than last codes, and no larger than needed.
     assert len(sizes) == levels or (largest > size and sizes[-1] <= -(-largest // size))
-    again, _ = resolve_collisions(codes, size, policy="reassign", last_costs=lambda items: costs[items])
+    again, _ = resolve_collisions(
+        codes, (size,) * codes.shape[1], policy="reassign", last_costs=lambda items: costs[items]
+    )
     np.testing.assert_array_equal(made, again)
 
 
@@ -58,7 +62,9 @@ def test_reassign_gives_every_item_its_own_codes_and_keeps_prefixes(
 @given(crowded_codes())
 def test_the_extra_level_numbers_the_items_of_a_group(case: tuple[Codes, int, NDArray[np.float32]]) -> None:
     codes, size, costs = case
-    made, sizes = resolve_collisions(codes, size, policy="extra-level", last_costs=lambda items: costs[items])
+    made, sizes = resolve_collisions(
+        codes, (size,) * codes.shape[1], policy="extra-level", last_costs=lambda items: costs[items]
+    )
     levels = codes.shape[1]
     np.testing.assert_array_equal(made[:, :levels], codes)
     rows = [tuple(row) for row in codes.tolist()]
@@ -76,7 +82,9 @@ def test_shared_keeps_codes_and_collisions_are_counted_as_by_hand(
     case: tuple[Codes, int, NDArray[np.float32]],
 ) -> None:
     codes, size, costs = case
-    made, sizes = resolve_collisions(codes, size, policy="shared", last_costs=lambda items: costs[items])
+    made, sizes = resolve_collisions(
+        codes, (size,) * codes.shape[1], policy="shared", last_costs=lambda items: costs[items]
+    )
     np.testing.assert_array_equal(made, codes)
     assert sizes == (size,) * codes.shape[1]
     assert colliding_items(codes).tolist() == naive_colliding(codes)
@@ -85,14 +93,14 @@ def test_shared_keeps_codes_and_collisions_are_counted_as_by_hand(
 def test_reassign_moves_the_item_whose_second_choice_costs_least() -> None:
     codes = np.array([[0, 1], [0, 1], [3, 1]], np.uint16)
     costs = np.array([[5.0, 0.0, 9.0, 9.0], [1.0, 0.0, 9.0, 9.0], [0.0, 9.0, 9.0, 9.0]], np.float32)
-    made, _ = resolve_collisions(codes, 4, policy="reassign", last_costs=lambda items: costs[items])
+    made, _ = resolve_collisions(codes, (4, 4), policy="reassign", last_costs=lambda items: costs[items])
     assert made.tolist() == [[0, 1], [0, 0], [3, 1]]  # the third item collides with nobody and stays
 
 
 def test_more_equal_items_than_a_level_can_number_are_refused() -> None:
     codes = np.zeros(((1 << 16) + 1, 1), np.uint16)
     with pytest.raises(DataError, match="65,537 items share one code sequence"):
-        resolve_collisions(codes, 2, policy="extra-level", last_costs=lambda items: np.zeros((len(items), 2)))
+        resolve_collisions(codes, (2,), policy="extra-level", last_costs=lambda items: np.zeros((len(items), 2)))
 
 
 def catalog_of(size: int) -> Catalog:

@@ -14,12 +14,12 @@ from genrec.config import TokenizeConfig
 from genrec.data.catalog import Catalog
 from genrec.data.sequences import Sequences
 from genrec.encoders.base import Embeddings
-from genrec.errors import DataError, RunError
+from genrec.errors import ConfigError, DataError, RunError
 from genrec.run import Run, StageReport
 from genrec.tokenizers.codes import SemanticIds
 from genrec.tokenizers.health import Health, level_health, prefix_lift, relative_error
 from genrec.tokenizers.health_plot import plot_health
-from genrec.tokenizers.stage import load_tokenizer, tokenize
+from genrec.tokenizers.stage import ItemVectors, encode_items, load_tokenizer, tokenize
 
 NUM_ITEMS = 60
 
@@ -46,7 +46,14 @@ def run(tmp_path: Path) -> Run:
     mask = np.arange(NUM_ITEMS) < NUM_ITEMS - 1
     vectors[-1] = 0.0
     catalog = Catalog.load(made)
-    Embeddings("text", vectors.astype(np.float32), mask, "m", "r", catalog.order_checksum).save(made)
+    written = Embeddings("text", vectors.astype(np.float32), mask, "m", "r", catalog.order_checksum).save(made)
+    # Image: a map of the group, for two items of three; it is not among what `embed` says that it made.
+    image = rng.normal(size=(6, 5))[np.arange(NUM_ITEMS) % 6] + rng.normal(size=(NUM_ITEMS, 5)) * 0.1
+    seen = np.arange(NUM_ITEMS) % 3 > 0
+    image[~seen] = 0.0
+    Embeddings("image", image.astype(np.float32), seen, "m", "r", catalog.order_checksum).save(made)
+    embedded = StageReport("embed", {"modalities": {"text": {}}}, [])
+    made.record(embedded, config={}, seed=0, inputs=[], outputs=written, seconds=0.0)
     return made
 
 
@@ -57,15 +64,63 @@ def test_tokenize_gives_every_item_its_own_codes_and_a_report(run: Run, method: 
     assert len(np.unique(ids.codes, axis=0)) == NUM_ITEMS
     assert report.facts["colliding_before"] > 0
     assert report.facts["colliding_after"] == 0
-    assert report.facts["missing_items"] == 1
+    assert report.facts["missing_items"] == {"text": 1}
     assert report.facts["prefix_lift"][0] > 2
-    assert any("items have no vector" in line for line in report.words)
+    assert any("1 items have no text vector" in line for line in report.words)
     health = json.loads((run.path / "semantic_ids" / "health.json").read_text())
     assert sum(health["levels"][0]["counts"]) == NUM_ITEMS
     assert (run.path / "semantic_ids" / "health.png").read_bytes().startswith(b"\x89PNG")
     run.require("tokenize")
     vectors = Embeddings.load(run, "text", catalog=Catalog.load(run)).vectors
-    np.testing.assert_array_equal(load_tokenizer(run).encode(vectors[:5])[:, 0], ids.codes[:5, 0])
+    again = encode_items(run, {"text": vectors[:5]}, {"text": np.ones(5, bool)})
+    np.testing.assert_array_equal(again[:, 0], ids.codes[:5, 0])
+
+
+def test_several_modalities_make_one_code_and_a_report_of_each(run: Run) -> None:
+    config = TokenizeConfig(modalities=("text", "image"), weights={"image": 2.0}, levels=2, codebook_size=8)
+    report = tokenize(run, config)
+    assert report.facts["modalities"] == ["text", "image"]
+    assert report.facts["missing_items"] == {"text": 1, "image": 20}
+    errors = report.facts["reconstruction"]
+    assert sorted(errors) == ["image", "text"]
+    assert all(0 < by_length[1] < by_length[0] < 1 for by_length in errors.values())
+    catalog = Catalog.load(run)
+    items = ItemVectors.load(run, ("text", "image"), catalog=catalog)
+    codes = SemanticIds.load(run, catalog=catalog).codes
+    encoded = encode_items(run, items.vectors, items.masks)
+    assert (encoded[:, 0] == codes[:, 0]).all()
+    # An item that loses its image is encoded near where it was: its image is guessed from its text.
+    without = encode_items(run, items.vectors, {**items.masks, "image": np.zeros(NUM_ITEMS, bool)})
+    assert (without[:, 0] == encoded[:, 0]).mean() > 0.7
+
+
+def test_behaviour_as_a_loss_draws_items_of_one_walk_together(run: Run) -> None:
+    plain = tokenize(run, TokenizeConfig(method="random", modalities=("text",), levels=2, codebook_size=8))
+    drawn = tokenize(run, TokenizeConfig(levels=2, codebook_size=8, behaviour_loss=1.0, behaviour_loss_level=1))
+    assert drawn.facts["prefix_lift"][0] > 2 * plain.facts["prefix_lift"][0]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"weights": {"sound": 2.0}}, "'sound' is none of the modalities text"),
+        ({"method": "random", "behaviour_loss": 0.1}, "random learns no behaviour_loss"),
+        ({"behaviour_loss": 0.1, "behaviour_loss_level": 3}, "there are 2 levels"),
+    ],
+)
+def test_options_that_fit_no_modality_method_or_level_are_refused(run: Run, options: dict, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        tokenize(run, TokenizeConfig(levels=2, codebook_size=8, **options))
+
+
+@pytest.mark.parametrize(("method", "sizes"), [("random", (32, 32)), ("item-id", (NUM_ITEMS,))])
+def test_controls_go_through_the_same_stage(run: Run, method: str, sizes: tuple[int, ...]) -> None:
+    report = tokenize(run, TokenizeConfig(method=method, levels=2, codebook_size=32))
+    ids = SemanticIds.load(run, catalog=Catalog.load(run))
+    assert ids.codebook_sizes == sizes
+    assert len(np.unique(ids.codes, axis=0)) == NUM_ITEMS
+    assert report.facts["reconstruction"]["text"][-1] > 0.95
+    assert load_tokenizer(run).codebook_sizes == sizes
 
 
 def test_the_same_seed_writes_the_same_bytes(run: Run) -> None:
@@ -91,15 +146,15 @@ def test_an_extra_level_is_named_in_the_report(run: Run) -> None:
 
 
 def test_tokenize_needs_vectors_of_this_catalogue(run: Run) -> None:
-    with pytest.raises(RunError, match="no vectors of modality 'image'"):
-        tokenize(run, TokenizeConfig(modality="image"))
+    with pytest.raises(RunError, match="no vectors of modality 'sound'"):
+        tokenize(run, TokenizeConfig(modalities=("sound",)))
     with pytest.raises(DataError, match="cannot fill a codebook of 256"):
         tokenize(run, TokenizeConfig())
     catalog = Catalog.load(run)
     empty = np.zeros(NUM_ITEMS, dtype=bool)
     Embeddings("none", np.zeros((NUM_ITEMS, 2), np.float32), empty, "m", "r", catalog.order_checksum).save(run)
     with pytest.raises(DataError, match="No item has a vector"):
-        tokenize(run, TokenizeConfig(modality="none"))
+        tokenize(run, TokenizeConfig(modalities=("none",)))
     with pytest.raises(RunError, match="missing"):
         load_tokenizer(run)
     assert "tokenize" not in run.stages
@@ -157,8 +212,8 @@ def health_of(codes: np.ndarray, sizes: tuple[int, ...], lift: list[float] | Non
         colliding_before=0.1,
         colliding_after=0.0,
         moved_items=3,
-        missing_items=0,
-        reconstruction=[0.5] * len(sizes),
+        missing_items={"text": 0},
+        reconstruction={"text": [0.5] * len(sizes), "image": [0.7] * len(sizes)},
         reconstruction_after=None,
         prefix_lift=lift,
     )
