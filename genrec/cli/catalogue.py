@@ -51,6 +51,9 @@ def embed(
     text: Annotated[
         str | None, typer.Option(help="sentence-transformers model name or folder; `none` for no text.")
     ] = None,
+    text_template: Annotated[str | None, typer.Option(help="Jinja2 over columns: `{{ title }}. {{ brand }}`.")] = None,
+    text_prompt: Annotated[str | None, typer.Option(help="Prompt name of the model, or the words themselves.")] = None,
+    text_width: Annotated[int | None, typer.Option(help="Keep so many numbers (Matryoshka models).")] = None,
     image: Annotated[
         str | None, typer.Option(help="Vision model name or folder, or `descriptors` (no weights needed).")
     ] = None,
@@ -70,6 +73,9 @@ def embed(
         EmbedConfig,
         config,
         text_model=text,
+        text_template=text_template,
+        text_prompt=text_prompt,
+        text_width=text_width,
         image_model=image,
         media_root=media_root,
         batch_size=batch_size,

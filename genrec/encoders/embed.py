@@ -23,6 +23,7 @@ from genrec.encoders.cache import encode_items
 from genrec.encoders.image import image_encoder
 from genrec.encoders.media import MediaFile, media_files
 from genrec.encoders.precomputed import read_vectors, vectors_revision
+from genrec.encoders.texts import item_texts
 from genrec.errors import ConfigError, DataError
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, StageReport, atomic_file
@@ -115,9 +116,10 @@ def _text(job: EmbedJob) -> MadeModality:
     from genrec.encoders.text import TextEncoder
 
     assert job.config.text_model is not None
-    texts = [text or None for text in job.catalog.texts(job.config.text_fields)]
+    texts = item_texts(job.catalog, job.config)
     job.progress.say(f"Loading the sentence encoder {job.config.text_model}.")
-    return _encode(job, TextEncoder(job.config.text_model), texts)
+    encoder = TextEncoder(job.config.text_model, prompt=job.config.text_prompt, width=job.config.text_width)
+    return _encode(job, encoder, texts)
 
 
 def _image(job: EmbedJob) -> MadeModality:
