@@ -44,13 +44,12 @@ class _Length:
     certain: bool  # of this very stream, not of the file, whose sound may be longer
 
 
-def read_frames(file: Path, *, count: int, limits: ClipLimits | None = None) -> list[NDArray[np.uint8]]:
+def read_frames(file: Path, *, count: int, limits: ClipLimits) -> list[NDArray[np.uint8]]:
     """The `count` frames (H, W, 3) that a player shows in the middle of `count` equal parts of the clip.
 
     A clip with fewer frames repeats some. Raises UnreadableInputError where the file is no video, holds no
     frame, is damaged or cut off at one of those times, or is beyond `limits`.
     """
-    limits = limits or ClipLimits()
     try:
         length = _declared_length(file, limits)
         if length is not None:

@@ -35,13 +35,12 @@ class SoundLimits:
     max_channels: int = 64
 
 
-def read_sound(file: Path, *, rate: int, limits: SoundLimits | None = None) -> NDArray[np.float32]:
+def read_sound(file: Path, *, rate: int, limits: SoundLimits) -> NDArray[np.float32]:
     """Samples (T,) of a file at `rate` hertz, the mean of its channels, within -1 and 1 as a player plays them.
 
     Silence is a sound like any other. Raises UnreadableInputError where the file is no sound, is damaged or cut
     off, has no samples or some that are not numbers, or is beyond `limits`.
     """
-    limits = limits or SoundLimits()
     try:
         with file.open("rb") as stream, soundfile.SoundFile(stream) as sound:
             _check_header(sound, limits)
