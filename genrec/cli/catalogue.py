@@ -57,6 +57,12 @@ def embed(
     image: Annotated[
         str | None, typer.Option(help="Vision model name or folder, or `descriptors` (no weights needed).")
     ] = None,
+    audio: Annotated[
+        str | None, typer.Option(help="Audio model name or folder, or `descriptors` (no weights needed).")
+    ] = None,
+    video: Annotated[
+        str | None, typer.Option(help="Video or image model name or folder, or `descriptors` (no weights needed).")
+    ] = None,
     precomputed: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE", help="Vectors of your own.")] = None,
     media_root: Annotated[Path | None, typer.Option(help="Folder of the media paths, where it has moved.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Inputs per batch.  [default: 64]")] = None,
@@ -77,6 +83,8 @@ def embed(
         text_prompt=text_prompt,
         text_width=text_width,
         image_model=image,
+        audio_model=audio,
+        video_model=video,
         media_root=media_root,
         batch_size=batch_size,
         precomputed=dict(_name_and_file(pair) for pair in precomputed) if precomputed else None,

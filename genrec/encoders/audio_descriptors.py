@@ -3,7 +3,7 @@
 What music and sound retrieval used before there were models: how the energy lies over the mel bands and how much
 it moves, MFCCs and their deltas, and a few spectral shapes. Computed by librosa on frames of 46 ms; a window's
 vector holds means and standard deviations over its frames, a sound's vector is the mean over its windows, as in
-`audio.py`. T samples, F frames, D width.
+`audio_models.py`. T samples, F frames, D width.
 """
 
 from __future__ import annotations

@@ -7,12 +7,14 @@ of the video stream.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -70,27 +72,38 @@ def _times(seconds: float, count: int) -> list[float]:
     return [(part + 0.5) * seconds / count for part in range(count)]
 
 
-def _video_stream(container: InputContainer) -> VideoStream:
-    # The picture of a record sleeve in a sound file is a video stream of one frame, too.
-    streams = [
-        stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic
-    ]
-    if not streams:
-        raise UnreadableInputError("holds no video stream")
-    return streams[0]
+@dataclass(frozen=True)
+class _Shown:
+    """A decoded frame and from when to when a player shows it."""
+
+    start: float
+    end: float
+    frame: VideoFrame
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    with (
+        file.open("rb") as source,
+        av.open(source, mode="r", options=_OPTIONS, metadata_errors="ignore") as container,
+    ):
+        # The picture of a record sleeve in a sound file is a video stream of one frame, too.
+        streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+        if not streams:
+            raise UnreadableInputError("holds no video stream")
+        yield container, streams[0]
 
 
 def _declared_length(file: Path, limits: ClipLimits) -> _Length | None:
     """What the headers say, checked against the limits; None where they say nothing."""
-    with file.open("rb") as source, av.open(source, options=_OPTIONS, metadata_errors="ignore") as container:
-        stream = _video_stream(container)
+    with _opened(file) as (container, stream):
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > limits.max_pixels:
             raise UnreadableInputError(f"has frames of {width} × {height}, more than {limits.max_pixels:,} pixels")
         length = _length(container, stream)
     if length is not None and length.seconds > limits.max_seconds:
         raise UnreadableInputError(
-            f"is {length.seconds:,.0f} s long, longer than the limit of {limits.max_seconds:,.0f} s"
+            f"is {length.seconds:,.0f} s long, longer than the limit of {limits.max_seconds:g} s"
         )
     return length
 
@@ -105,8 +118,7 @@ def _length(container: InputContainer, stream: VideoStream) -> _Length | None:
 
 def _frames_at(file: Path, times: list[float], *, seek: bool) -> tuple[list[NDArray[np.uint8]], float]:
     """The frames shown at `times` (rising), fewer where the stream ends before, and where it ends."""
-    with file.open("rb") as source, av.open(source, options=_OPTIONS, metadata_errors="ignore") as container:
-        stream = _video_stream(container)
+    with _opened(file) as (container, stream):
         if not seek:
             return _pick(_timed(container, stream), times)
         frames: list[NDArray[np.uint8]] = []
@@ -121,41 +133,42 @@ def _frames_at(file: Path, times: list[float], *, seek: bool) -> tuple[list[NDAr
         return frames, end
 
 
-def _timed(container: InputContainer, stream: VideoStream) -> Iterator[tuple[float, VideoFrame]]:
+def _timed(container: InputContainer, stream: VideoStream) -> Iterator[_Shown]:
     """Decoded frames from here on with their times; counted where the stream has no timestamps."""
     start = float(stream.start_time * stream.time_base) if stream.start_time and stream.time_base else 0.0
-    rate = float(stream.average_rate or _UNTIMED_RATE)
+    rate = float(stream.guessed_rate or _UNTIMED_RATE)
     for index, frame in enumerate(container.decode(stream)):
-        yield (index / rate if frame.time is None else frame.time - start), frame
+        if frame.time is None:
+            yield _Shown(index / rate, (index + 1) / rate, frame)
+            continue
+        seconds = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 1 / rate
+        yield _Shown(frame.time - start, frame.time - start + seconds, frame)
 
 
-def _pick(frames: Iterable[tuple[float, VideoFrame]], times: list[float]) -> tuple[list[NDArray[np.uint8]], float]:
+def _pick(frames: Iterable[_Shown], times: list[float]) -> tuple[list[NDArray[np.uint8]], float]:
     picked: list[NDArray[np.uint8]] = []
-    shown: VideoFrame | None = None
-    end = 0.0
-    for time, frame in frames:
+    shown: _Shown | None = None
+    for following in frames:
         # A frame is shown until the next one starts; before the first one, that one.
-        while len(picked) < len(times) and shown is not None and time > times[len(picked)] + _SLACK_SECONDS:
-            picked.append(_pixels(shown))
+        while len(picked) < len(times) and shown is not None and following.start > times[len(picked)] + _SLACK_SECONDS:
+            picked.append(_pixels(shown.frame))
         if len(picked) == len(times):
-            return picked, end
-        shown, end = frame, time + _seconds(frame)
-    while shown is not None and len(picked) < len(times) and times[len(picked)] <= end + _SLACK_SECONDS:
-        picked.append(_pixels(shown))
-    return picked, end
-
-
-def _seconds(frame: VideoFrame) -> float:
-    return float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 1 / _UNTIMED_RATE
+            break
+        shown = following
+    if shown is None:
+        return [], 0.0
+    while len(picked) < len(times) and times[len(picked)] <= shown.end + _SLACK_SECONDS:
+        picked.append(_pixels(shown.frame))
+    return picked, shown.end
 
 
 def _end_of_frames(file: Path, limits: ClipLimits) -> float:
     end = 0.0
-    with file.open("rb") as source, av.open(source, options=_OPTIONS, metadata_errors="ignore") as container:
-        for time, frame in _timed(container, _video_stream(container)):
-            end = time + _seconds(frame)
+    with _opened(file) as (container, stream):
+        for shown in _timed(container, stream):
+            end = shown.end
             if end > limits.max_seconds:
-                raise UnreadableInputError(f"is longer than the limit of {limits.max_seconds:,.0f} s")
+                raise UnreadableInputError(f"is longer than the limit of {limits.max_seconds:g} s")
     if end == 0.0:
         raise UnreadableInputError("holds no frames")
     return end

@@ -54,7 +54,10 @@ class ImageDescriptors:
 
     def read(self, value: MediaFile) -> NDArray[np.uint8]:
         """The picture as RGB, (128, 128, 3)."""
-        picture = read_picture(value, max_megapixels=self._max_megapixels)
+        return self.prepare(read_picture(value, max_megapixels=self._max_megapixels))
+
+    def prepare(self, picture: Image.Image) -> NDArray[np.uint8]:
+        """An RGB picture scaled to (128, 128, 3)."""
         return np.asarray(picture.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))
 
     def encode(self, values: list[NDArray[np.uint8]]) -> NDArray[np.float32]:

@@ -74,7 +74,7 @@ def _check_header(sound: soundfile.SoundFile, limits: SoundLimits) -> None:
         raise UnreadableInputError(f"has {sound.channels} channels, more than {limits.max_channels}")
     seconds = sound.frames / sound.samplerate
     if sound.frames < _UNKNOWN_FRAMES and seconds > limits.max_seconds:
-        raise UnreadableInputError(f"is {seconds:,.0f} s long, longer than the limit of {limits.max_seconds:,.0f} s")
+        raise UnreadableInputError(f"is {seconds:,.0f} s long, longer than the limit of {limits.max_seconds:g} s")
     promise = _PROMISED_BYTES.search(sound.extra_info)
     if promise:
         promised, present = int(promise[1]), int(promise[2])
@@ -90,7 +90,7 @@ def _mono_blocks(sound: soundfile.SoundFile, limits: SoundLimits) -> Iterator[ND
             raise UnreadableInputError("holds samples that are not numbers")
         num_frames += len(block)
         if num_frames > limits.max_seconds * sound.samplerate:
-            raise UnreadableInputError(f"is longer than the limit of {limits.max_seconds:,.0f} s")
+            raise UnreadableInputError(f"is longer than the limit of {limits.max_seconds:g} s")
         yield np.clip(block, -1.0, 1.0).mean(axis=1, dtype=np.float32)
     if num_frames == 0:
         raise UnreadableInputError("holds no samples")

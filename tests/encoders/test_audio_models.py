@@ -30,7 +30,7 @@ from transformers import (
     WhisperModel,
 )
 
-from genrec.encoders.audio import AudioEncoder, mean_over_sound
+from genrec.encoders.audio_models import AudioEncoder, mean_over_sound
 from genrec.encoders.media import MediaFile
 from genrec.encoders.sounds import SoundLimits, read_sound
 from genrec.errors import ModelError
