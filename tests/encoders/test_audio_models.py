@@ -22,6 +22,9 @@ from transformers import (
     ClapTextConfig,
     HubertConfig,
     HubertModel,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Model,
@@ -110,6 +113,14 @@ def save_hubert(folder: Path) -> None:
     Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(folder)
 
 
+def save_wav2vec2_bert(folder: Path) -> None:
+    config = Wav2Vec2BertConfig(
+        **SMALL, feature_projection_input_dim=160, conv_depthwise_kernel_size=3, left_max_position_embeddings=4
+    )
+    Wav2Vec2BertModel(config).save_pretrained(folder)
+    SeamlessM4TFeatureExtractor().save_pretrained(folder)
+
+
 SAVERS: dict[str, Callable[[Path], None]] = {
     "clap": lambda folder: save_clap(folder, fusion=False),
     "clap-fused": lambda folder: save_clap(folder, fusion=True),
@@ -117,6 +128,7 @@ SAVERS: dict[str, Callable[[Path], None]] = {
     "ast": save_ast,
     "wav2vec2": save_wav2vec2,
     "hubert": save_hubert,
+    "wav2vec2-bert": save_wav2vec2_bert,  # spectrograms of any length
 }
 
 

@@ -82,6 +82,26 @@ def test_without_a_duration_the_end_of_the_frames_counts(tmp_path: Path) -> None
     assert numbers(frames) == pytest.approx([2, 7, 12, 17], abs=0.6)
 
 
+def test_a_sound_that_goes_on_after_the_frames_does_not_count(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mkv")
+    with av.open(str(tmp_path / "clip.mkv")) as source, av.open(str(tmp_path / "long.mkv"), "w") as target:
+        frames = target.add_stream_from_template(source.streams.video[0])
+        sound = target.add_stream("flac", rate=8000, layout="mono")
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = frames
+                target.mux(packet)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 40_000), dtype=np.int16), format="s16", layout="mono")
+        silence.sample_rate, silence.pts = 8000, 0
+        target.mux(sound.encode(silence))
+        target.mux(sound.encode())
+    with av.open(str(tmp_path / "long.mkv")) as written:
+        assert written.duration == pytest.approx(5_000_000, rel=0.1)
+        assert written.streams.video[0].duration is None
+    found = read_frames(tmp_path / "long.mkv", count=4, limits=LIMITS)
+    assert numbers(found) == pytest.approx([2, 7, 12, 17], abs=0.4)
+
+
 def test_broken_files_say_what_is_wrong(tmp_path: Path) -> None:
     whole = write_clip(tmp_path / "whole.mkv").read_bytes()
     soundfile.write(tmp_path / "sound.ogg", np.zeros(8000), 8000)
