@@ -30,7 +30,7 @@ _WINDOW_SECONDS = 10
 _MAX_WINDOWS = 16
 _FLOOR_DB = -80.0
 # Per block: name, width, and a typical deviation of its components between sounds: fixed, rounded from the clips
-# of ESC-10 (no labels looked at), so that a sound's vector depends on no other sound. A block is divided by it and
+# of ESC-10 (from their vectors, not their classes), so that a sound's vector depends on no other sound. A block is divided by it and
 # by the root of its width: blocks count alike in a distance, whatever their unit and width.
 _BLOCKS: dict[str, tuple[int, float]] = {
     "mel shape": (_MELS, 6.0),  # dB of a band below or above the mean band
