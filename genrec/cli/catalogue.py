@@ -51,11 +51,20 @@ def embed(
     text: Annotated[
         str | None, typer.Option(help="sentence-transformers model name or folder; `none` for no text.")
     ] = None,
+    text_template: Annotated[str | None, typer.Option(help="Jinja2 over columns: `{{ title }}. {{ brand }}`.")] = None,
+    text_prompt: Annotated[str | None, typer.Option(help="Prompt name of the model, or the words themselves.")] = None,
+    text_width: Annotated[int | None, typer.Option(help="Keep so many numbers (Matryoshka models).")] = None,
     image: Annotated[
         str | None, typer.Option(help="Vision model name or folder, or `descriptors` (no weights needed).")
     ] = None,
     behaviour: Annotated[
         str | None, typer.Option(help="Vectors from training histories: `ppmi-svd`, `sequential` or `none`.")
+    ] = None,
+    audio: Annotated[
+        str | None, typer.Option(help="Audio model name or folder, or `descriptors` (no weights needed).")
+    ] = None,
+    video: Annotated[
+        str | None, typer.Option(help="Video or image model name or folder, or `descriptors` (no weights needed).")
     ] = None,
     precomputed: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE", help="Vectors of your own.")] = None,
     media_root: Annotated[Path | None, typer.Option(help="Folder of the media paths, where it has moved.")] = None,
@@ -73,8 +82,13 @@ def embed(
         EmbedConfig,
         config,
         text_model=text,
+        text_template=text_template,
+        text_prompt=text_prompt,
+        text_width=text_width,
         image_model=image,
         behaviour_model=None if behaviour == "none" else behaviour,
+        audio_model=audio,
+        video_model=video,
         media_root=media_root,
         batch_size=batch_size,
         precomputed=dict(_name_and_file(pair) for pair in precomputed) if precomputed else None,

@@ -19,12 +19,15 @@ import numpy as np
 from genrec.config import EmbedConfig, dump_config
 from genrec.data.catalog import Catalog
 from genrec.data.splits import training_sequences
+from genrec.encoders.audio import audio_encoder
 from genrec.encoders.base import Embeddings, ItemEncoder, check_modality
 from genrec.encoders.behaviour import behaviour_revision, behaviour_vectors
 from genrec.encoders.cache import encode_items
 from genrec.encoders.image import image_encoder
 from genrec.encoders.media import MediaFile, media_files
 from genrec.encoders.precomputed import read_vectors, vectors_revision
+from genrec.encoders.texts import item_texts
+from genrec.encoders.video import video_encoder
 from genrec.errors import ConfigError, DataError
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, StageReport, atomic_file
@@ -93,6 +96,8 @@ def _wanted(config: EmbedConfig) -> dict[str, Maker]:
         ("text", config.text_model is not None, _text),
         ("image", config.image_model is not None, _image),
         ("behaviour", config.behaviour_model is not None, _behaviour),
+        ("audio", config.audio_model is not None, _audio),
+        ("video", config.video_model is not None, _video),
     ]
     asked = {name: make for name, wanted, make in encoders if wanted}
     for name in config.precomputed:
@@ -103,7 +108,9 @@ def _wanted(config: EmbedConfig) -> dict[str, Maker]:
                 f"Give the file another name, or set {name}_model to null.",
             )
     if not asked and not config.precomputed:
-        raise ConfigError("There is nothing to embed.", "Give --text MODEL, --image MODEL or --precomputed NAME=FILE.")
+        raise ConfigError(
+            "There is nothing to embed.", "Give --text, --image, --audio or --video MODEL, or --precomputed NAME=FILE."
+        )
     # Files first: they are read in a second, and a bad one should not show only after an hour of encoding.
     files = {name: partial(_precomputed, modality=name, file=file) for name, file in config.precomputed.items()}
     return {**files, **asked}
@@ -119,14 +126,16 @@ def _text(job: EmbedJob) -> MadeModality:
     from genrec.encoders.text import TextEncoder
 
     assert job.config.text_model is not None
-    texts = [text or None for text in job.catalog.texts(job.config.text_fields)]
+    texts = item_texts(job.catalog, job.config)
     job.progress.say(f"Loading the sentence encoder {job.config.text_model}.")
-    return _encode(job, TextEncoder(job.config.text_model), texts)
+    encoder = TextEncoder(job.config.text_model, prompt=job.config.text_prompt, width=job.config.text_width)
+    return _encode(job, encoder, texts, batch_size=job.config.batch_size)
 
 
 def _image(job: EmbedJob) -> MadeModality:
     files = media_files(job.run, job.catalog, "image", root=job.config.media_root)
-    return _encode(job, image_encoder(job.config, progress=job.progress), files)
+    encoder = image_encoder(job.config, progress=job.progress)
+    return _encode(job, encoder, files, batch_size=job.config.batch_size)
 
 
 def _behaviour(job: EmbedJob) -> MadeModality:
@@ -143,9 +152,21 @@ def _behaviour(job: EmbedJob) -> MadeModality:
     )
 
 
-def _encode(job: EmbedJob, encoder: ItemEncoder[Any, Any], inputs: Sequence[Any]) -> MadeModality:
+def _audio(job: EmbedJob) -> MadeModality:
+    files = media_files(job.run, job.catalog, "audio", root=job.config.media_root)
+    encoder = audio_encoder(job.config, progress=job.progress)
+    return _encode(job, encoder, files, batch_size=job.config.clip_batch_size)
+
+
+def _video(job: EmbedJob) -> MadeModality:
+    files = media_files(job.run, job.catalog, "video", root=job.config.media_root)
+    encoder = video_encoder(job.config, progress=job.progress)
+    return _encode(job, encoder, files, batch_size=job.config.clip_batch_size)
+
+
+def _encode(job: EmbedJob, encoder: ItemEncoder[Any, Any], inputs: Sequence[Any], *, batch_size: int) -> MadeModality:
     """Encode one input per item (None: missing), whatever the modality is."""
-    made = encode_items(encoder, inputs, run=job.run, batch_size=job.config.batch_size, progress=job.progress)
+    made = encode_items(encoder, inputs, run=job.run, batch_size=batch_size, progress=job.progress)
     problems = [
         {"item_id": job.catalog.item_ids[row], "file": _file_name(inputs[row]), "reason": reason}
         for row, reason in made.unreadable.items()

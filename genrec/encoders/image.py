@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from genrec.config import EmbedConfig
 from genrec.encoders.base import ItemEncoder
 from genrec.encoders.media import DESCRIPTORS, MediaFile, require_extra
 from genrec.progress import Progress
 
+if TYPE_CHECKING:
+    from PIL import Image
 
-def image_encoder(config: EmbedConfig, *, progress: Progress) -> ItemEncoder[MediaFile, Any]:
+
+class PictureEncoder(ItemEncoder[MediaFile, Any], Protocol):
+    """An encoder of images that also takes pictures which are no files, such as the frames of a clip."""
+
+    def prepare(self, picture: Image.Image) -> Any:
+        """An RGB picture, which may be changed, as `encode` takes it."""
+        ...
+
+
+def image_encoder(config: EmbedConfig, *, progress: Progress) -> PictureEncoder:
     """The encoder of `config.image_model`.
 
     Raises MissingDependencyError where the extra `image` is not installed, ModelError where a model cannot be

