@@ -69,7 +69,7 @@ def test_sounds_pass_all_stages(data_folder: Path, tmp_path: Path) -> None:
     items = [{"item_id": file.stem, "title": file.parent.name, "audio": file.name} for file in files]
     rng = np.random.default_rng(0)
     histories = [[files[6 * (user % 10) + row].stem for row in rng.permutation(6)[:5]] for user in range(40)]
-    tokenizer = TokenizeConfig(method="residual-kmeans", modality="audio", levels=2, codebook_size=8)
+    tokenizer = TokenizeConfig(method="residual-kmeans", modalities=("audio",), levels=2, codebook_size=8)
     run = Run.create(tmp_path / "run")
     config = EmbedConfig(text_model=None, audio_model="descriptors")
     recommend_after_all_stages(run, write_tables(tmp_path, items, histories), config, tokenizer)
@@ -84,7 +84,7 @@ def test_clips_pass_all_stages(data_folder: Path, tmp_path: Path) -> None:
         shutil.copyfile(file, tmp_path / file.name)
     items = [{"item_id": file.stem, "title": file.stem, "video": file.name} for file in files]
     histories = [[files[(user + step) % 5].stem for step in range(4)] for user in range(20)]
-    tokenizer = TokenizeConfig(method="residual-kmeans", modality="video", levels=2, codebook_size=3)
+    tokenizer = TokenizeConfig(method="residual-kmeans", modalities=("video",), levels=2, codebook_size=3)
     run = Run.create(tmp_path / "run")
     config = EmbedConfig(text_model=None, video_model="descriptors")
     recommend_after_all_stages(run, write_tables(tmp_path, items, histories), config, tokenizer)
@@ -125,7 +125,7 @@ def test_situnes_passes_all_stages_with_its_missing_rows(data_folder: Path, tmp_
     file = tmp_path / "features.jsonl"
     file.write_text("".join(json.dumps({"item_id": item, "vector": row}) + "\n" for item, row in features.items()))
     tables = write_tables(tmp_path, items, histories_of(data))
-    tokenizer = TokenizeConfig(method="residual-kmeans", modality="audio", levels=3, codebook_size=16)
+    tokenizer = TokenizeConfig(method="residual-kmeans", modalities=("audio",), levels=3, codebook_size=16)
     run = Run.create(tmp_path / "run")
     config = EmbedConfig(text_model=None, precomputed={"audio": file})
     recommend_after_all_stages(run, tables, config, tokenizer)
