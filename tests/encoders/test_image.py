@@ -200,6 +200,30 @@ def test_no_image_at_all_stops_the_stage(tmp_path: Path, image_run: MediaRun) ->
     assert "embed" not in run.stages
 
 
+@pytest.mark.benchmark_data
+@pytest.mark.parametrize("name", ["clip", "siglip", "dinov2"])
+def test_real_posters_go_through_the_stage_like_each_alone(
+    name: str, vision_models: Path, tmp_path: Path, image_run: MediaRun, data_folder: Path
+) -> None:
+    posters = sorted((data_folder / "movielens_small" / "posters").glob("*.jpg"))[::100]
+    if not posters:
+        pytest.skip(f"no posters in {data_folder}")
+    (tmp_path / "media").mkdir()
+    for poster in posters:
+        shutil.copy(poster, tmp_path / "media")
+    run = image_run([*(poster.name for poster in posters), None])
+    model = str(vision_models / name)
+    embed(run, EmbedConfig(text_model=None, image_model=model, batch_size=8))
+    made = Embeddings.load(run, "image", catalog=Catalog.load(run))
+    assert made.mask.tolist() == [True] * len(posters) + [False]
+    encoder = load_vision_encoder(model, max_megapixels=1)
+    files = [MediaFile((tmp_path / "media").resolve(), poster.name) for poster in posters]
+    alone = np.concatenate([encode(encoder, [file]) for file in files])
+    # bfloat16 rounds by batch where the CPU has it.
+    assert np.linalg.norm(made.vectors[:-1] - alone, axis=1).max() < 3e-2
+    assert np.linalg.norm(alone[:, None] - alone[None], axis=2).max() > 0.3
+
+
 # The child tells of each batch and goes on when it is told to.
 CHILD = """
 import sys
