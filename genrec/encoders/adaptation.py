@@ -138,9 +138,10 @@ class VisualPrompt(nn.Module):
 
 def _prompted(encoder: TrainableEncoder, num_tokens: int) -> nn.Module:
     module: Any = encoder.module
-    embeddings = getattr(module, "embeddings", None)
-    if isinstance(getattr(embeddings, "word_embeddings", None), nn.Embedding):
+    find_table = getattr(module, "get_input_embeddings", None)
+    if find_table is not None and isinstance(find_table(), nn.Embedding):  # a table of words, not of patches
         return PromptedText(module, num_tokens)
+    embeddings = getattr(module, "embeddings", None)
     width = getattr(module.config, "hidden_size", None)
     if not isinstance(embeddings, nn.Module) or width is None:
         raise ModelError(

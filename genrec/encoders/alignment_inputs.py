@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 from genrec.config import AlignConfig, EmbedConfig, build_config
 from genrec.data.catalog import Catalog
 from genrec.encoders.alignment_data import ATTRIBUTE_MODALITY, Attributes, find_attributes, no_attributes
-from genrec.encoders.base import Embeddings
+from genrec.encoders.base import WRITTEN_BY_ALIGN, Embeddings
 from genrec.encoders.cache import encode_items
 from genrec.encoders.text import text_encoder
 from genrec.errors import ConfigError
 from genrec.progress import Progress
 from genrec.run import Run
-
-_WRITTEN_BY_ALIGN = ("aligned", "adapted")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +76,7 @@ def read_inputs(run: Run, config: AlignConfig, *, progress: Progress) -> Alignme
     embedded = build_config(EmbedConfig, record.config, source="the configuration of the stage embed")
     names = [Path(file).stem for file in record.outputs if file.endswith(".npy")]
     for name in names:
-        if name.split("-")[0] in _WRITTEN_BY_ALIGN:
+        if name.split("-")[0] in WRITTEN_BY_ALIGN:
             raise ConfigError(f"Modality {name!r} has a name that align writes.", "Embed it under another name.")
     embeddings = {name: Embeddings.load(run, name, catalog=catalog) for name in names}
     attributes, vectors, remarks = _attributes(run, config, catalog, embedded=embedded, progress=progress)

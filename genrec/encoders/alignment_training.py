@@ -24,7 +24,7 @@ from genrec.encoders.alignment_objectives import Batch, Objective
 from genrec.errors import ModelError
 from genrec.progress import Progress
 
-_HELD_OUT_BATCHES = 4
+_HELD_OUT_BATCHES = 8
 _LOOKS = 4  # at the held-out pairs while encoders learn: each costs some steps' time
 _FINAL_RATE = 0.05  # share of the learning rate that is left at the last step
 _MAX_GRADIENT_NORM = 1.0
