@@ -87,7 +87,7 @@ class AlignConfig(Config):
     validate_every: int = Field(25, ge=1, description="steps between two looks at the held-out pairs")
     patience: int = Field(4, ge=1, description="looks without a lower loss before stopping")
     unfreeze: Literal["none", "lora", "ia3", "prompt", "full"] = "none"
-    encoder_steps: int = Field(60, ge=1)
+    encoder_steps: int = Field(40, ge=1)
     encoder_batch_size: int = Field(16, ge=2)
     encoder_learning_rate: float = Field(1e-4, gt=0, description="for `full` rather a fifth of it")
     lora_rank: int = Field(8, ge=1)

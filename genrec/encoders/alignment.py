@@ -83,7 +83,7 @@ def align(run: Run, config: AlignConfig, *, progress: Progress = SILENT) -> Stag
         "On what was held out:",
         *(f"  {answer.words}" for answer in retrieval),
     ]
-    report = StageReport("align", facts, words, f"genrec tokenize {run.path} --modality {FUSED}")
+    report = StageReport("align", facts, words, f"genrec tokenize {run.path} --modalities {FUSED}")
     vectors = [file for modality in inputs.embeddings for file in embedding_files(run, modality)]
     run.record(
         report,

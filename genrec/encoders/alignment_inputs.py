@@ -33,7 +33,7 @@ class AlignmentInputs:
     embeddings: dict[str, Embeddings]  # by modality, of the items
     attributes: Attributes
     attribute_vectors: NDArray[np.float32] | None  # (A, D) of ATTRIBUTE_MODALITY; None: there are no attributes
-    remarks: list[str]  # what was asked for and cannot be had
+    remarks: list[str]  # for people: what was asked for and cannot be had, what a figure hides
 
     @property
     def num_items(self) -> int:
@@ -80,6 +80,11 @@ def read_inputs(run: Run, config: AlignConfig, *, progress: Progress) -> Alignme
             raise ConfigError(f"Modality {name!r} has a name that align writes.", "Embed it under another name.")
     embeddings = {name: Embeddings.load(run, name, catalog=catalog) for name in names}
     attributes, vectors, remarks = _attributes(run, config, catalog, embedded=embedded, progress=progress)
+    if embedded.behaviour_model is not None:
+        remarks.append(
+            "The behaviour vectors were made from all training histories, those of the held-out users too: what is "
+            "said below of the item used next by behaviour, and by all, is partly remembered."
+        )
     return AlignmentInputs(run, catalog, embedded, embeddings, attributes, vectors, remarks)
 
 

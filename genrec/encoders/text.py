@@ -108,11 +108,12 @@ class TextEncoder:
 
     @property
     def module(self) -> nn.Module:
-        """The transformer inside, for adaptation; what is put into its place is used from then on."""
+        """The transformer inside, for adaptation."""
         return inner_model(self._encoder)
 
     @module.setter
     def module(self, module: nn.Module) -> None:
+        """Use `module` from now on."""
         replace_inner_model(self._encoder, module)
 
     def batch(self, values: list[str]) -> dict[str, Any]:

@@ -98,12 +98,13 @@ class VisionEncoder:
 
     @property
     def module(self) -> nn.Module:
-        """The transformer inside that sees, for adaptation; what is put into its place is used from then on."""
+        """The transformer inside that sees, for adaptation."""
         module: nn.Module = getattr(self._model, "vision_model", self._model)
         return module
 
     @module.setter
     def module(self, module: nn.Module) -> None:
+        """Use `module` from now on."""
         if hasattr(self._model, "vision_model"):
             self._model.vision_model = module
         else:
@@ -184,11 +185,12 @@ class SentenceImageEncoder:
 
     @property
     def module(self) -> nn.Module:
-        """The transformer inside, for adaptation; what is put into its place is used from then on."""
+        """The transformer inside, for adaptation."""
         return inner_model(self._encoder)
 
     @module.setter
     def module(self, module: nn.Module) -> None:
+        """Use `module` from now on."""
         replace_inner_model(self._encoder, module)
 
     def batch(self, values: list[Image.Image]) -> dict[str, Any]:

@@ -187,9 +187,9 @@ def test_the_other_objectives_learn_what_they_are_about(copy: Run, objective: st
 
 def test_aligned_vectors_are_tokenized_like_any_other_and_new_embeddings_make_them_stale(copy: Run):
     with pytest.raises(RunError, match="genrec embed RUN --align"):
-        tokenize(copy, TokenizeConfig(method="residual-kmeans", modality="aligned", levels=2, codebook_size=8))
+        tokenize(copy, TokenizeConfig(method="residual-kmeans", modalities=("aligned",), levels=2, codebook_size=8))
     align(copy, QUICK.model_copy(update={"steps": 5}))
-    tokenize(copy, TokenizeConfig(method="residual-kmeans", modality="aligned", levels=2, codebook_size=8))
+    tokenize(copy, TokenizeConfig(method="residual-kmeans", modalities=("aligned",), levels=2, codebook_size=8))
     assert {"align", "tokenize", "trie"} <= set(copy.stages)
     file = copy.path.parent / "other.npy"
     np.save(file, np.random.default_rng(5).normal(size=(NUM_ITEMS, 12)).astype(np.float32))
@@ -231,7 +231,7 @@ def test_the_command_keeps_the_vectors_of_the_run_and_aligns_them(
     options.write_text(json.dumps(QUICK.model_dump(mode="json", exclude={"unfreeze"})))
     finished = genrec("embed", copy.path, "--align", "--align-config", options)
     assert finished.status == 0
-    assert "--modality aligned" in finished.out
+    assert "--modalities aligned" in finished.out
     assert outputs(copy) == outputs(aligned[0])
     assert file_checksum(copy.path / "embeddings/sight.npy") == copy.stages["embed"].outputs["embeddings/sight.npy"]
     refused = genrec("embed", copy.path, "--align-config", options)

@@ -29,7 +29,7 @@ def test_the_recipe_aligns_as_the_stage_does(
     options.write_text("width: 8\nhidden_width: 8\nsteps: 4\nbatch_size: 8\n")
     assert recipe(monkeypatch, options, "--run", tiny_copy) == 0
     said = capsys.readouterr().out
-    assert f"Next: genrec tokenize {tiny_copy} --modality aligned" in said
+    assert f"Next: genrec tokenize {tiny_copy} --modalities aligned" in said
     assert "No attribute text is used: the run was embedded without a text encoder." in said
     written = Run(tiny_copy).stages["align"].outputs
     align(Run(tiny_copy), load_config(AlignConfig, options))
