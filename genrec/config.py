@@ -61,6 +61,40 @@ class EmbedConfig(Config):
     precomputed: dict[str, Path] = Field(default_factory=dict, description="modality name → file of vectors")
 
 
+class AlignConfig(Config):
+    """From the vectors of several modalities to one common space: `aligned`, `aligned-<modality>`.
+
+    `steps` train the heads on the vectors as they are. With `unfreeze`, `encoder_steps` more train heads and
+    encoders together, at `encoder_learning_rate`; each reads about five texts or pictures per pair of its batch.
+    """
+
+    objective: Literal["contrastive", "reconstructive", "autoregressive"] = "contrastive"
+    width: int = Field(256, ge=2, description="of the common space")
+    hidden_width: int = Field(512, ge=2, description="of each head's hidden layer")
+    modality_dropout: float = Field(0.3, ge=0, lt=1, description="chance that a present modality is left out")
+    modality_weight: float = Field(1.0, ge=0, description="contrastive: two modalities of one item")
+    behaviour_weight: float = Field(1.0, ge=0, description="contrastive: items used one after the other")
+    attribute_weight: float = Field(0.5, ge=0, description="contrastive: item and attribute text")
+    attribute_fields: tuple[str, ...] = ("genres", "categories", "brand", "tags")
+    attribute_min_items: int = Field(5, ge=1, description="attributes of fewer items are left out")
+    attribute_max_share: float = Field(0.5, gt=0, le=1, description="attributes of more of the items are left out")
+    history_items: int = Field(20, ge=1, description="autoregressive: items of a history that are read at once")
+    held_out_share: float = Field(0.05, gt=0, le=0.5, description="of items and of users, for early stop and report")
+    steps: int = Field(1000, ge=1)
+    batch_size: int = Field(256, ge=2, description="pairs per step (histories: a sixteenth of it)")
+    learning_rate: float = Field(3e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    validate_every: int = Field(25, ge=1, description="steps between two looks at the held-out pairs")
+    patience: int = Field(4, ge=1, description="looks without a lower loss before stopping")
+    unfreeze: Literal["none", "lora", "ia3", "prompt", "full"] = "none"
+    encoder_steps: int = Field(40, ge=1)
+    encoder_batch_size: int = Field(16, ge=2)
+    encoder_learning_rate: float = Field(1e-4, gt=0, description="for `full` rather a fifth of it")
+    lora_rank: int = Field(8, ge=1)
+    prompt_tokens: int = Field(8, ge=1)
+    seed: Seed = 0
+
+
 class TokenizeConfig(Config):
     """From vectors to semantic IDs and the trie."""
 

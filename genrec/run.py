@@ -29,6 +29,7 @@ FORMAT_VERSION = 1
 # polars, safetensors and tokenizers are written in Rust: a full disk is an exception of their own, whose text
 # ends in "No space left on device (os error 28)".
 _RUST_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+_VERBS = {"trie": "tokenize", "align": "embed RUN --align"}  # where the verb is not called as the stage
 _PACKAGES = ("genrec-toolkit", "torch", "transformers", "sentence-transformers", "accelerate", "numpy")
 
 
@@ -99,7 +100,7 @@ class Run:
     def require(self, stage: str, *, verify: bool = True) -> StageRecord:
         """The record of a finished stage. Raises RunError where it is missing or its files have changed."""
         record = self.stages.get(stage)
-        verb = "tokenize" if stage == "trie" else stage.split(":")[0]  # one verb does both
+        verb = _VERBS.get(stage, stage.split(":")[0])
         if record is None:
             raise RunError(f"{self.path} has no stage {stage!r} yet.", f"Run `genrec {verb} …` first.")
         for relative, expected in record.outputs.items() if verify else ():

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from genrec.config import (
+    AlignConfig,
     Config,
     EmbedConfig,
     EvaluateConfig,
@@ -23,7 +24,7 @@ from genrec.config import (
 )
 from genrec.errors import ConfigError
 
-KINDS = [IngestConfig, EmbedConfig, TokenizeConfig, TrainConfig, EvaluateConfig]
+KINDS = [IngestConfig, EmbedConfig, AlignConfig, TokenizeConfig, TrainConfig, EvaluateConfig]
 
 
 @pytest.mark.parametrize("kind", KINDS)

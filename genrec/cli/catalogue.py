@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from genrec.cli.options import AsJson, ConfigFile, RunPath, app, resolve
-from genrec.config import EmbedConfig, IngestConfig, TokenizeConfig
+from genrec.config import AlignConfig, EmbedConfig, IngestConfig, TokenizeConfig
 from genrec.console import ConsoleProgress, print_report
 from genrec.errors import ConfigError
 from genrec.run import Run
@@ -69,12 +69,19 @@ def embed(
     precomputed: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE", help="Vectors of your own.")] = None,
     media_root: Annotated[Path | None, typer.Option(help="Folder of the media paths, where it has moved.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Inputs per batch.  [default: 64]")] = None,
+    align: Annotated[bool, typer.Option("--align", help="Bring all modalities into one common space.")] = False,
+    unfreeze: Annotated[
+        str | None, typer.Option(help="With --align, train the encoders too: `lora`, `ia3`, `prompt`, `full`.")
+    ] = None,
+    align_config: Annotated[Path | None, typer.Option(help="YAML file of options of --align.")] = None,
     config: ConfigFile = None,
     json_: AsJson = False,
 ) -> None:
     """Turn items into vectors. An item that has not changed is never encoded twice.
 
     `genrec embed runs/mine --image openai/clip-vit-base-patch32 --precomputed mine=vectors.parquet`
+
+    With `--align` and nothing else, the vectors that the run has are kept and aligned.
     """
     from genrec.encoders.embed import embed as run_embed
 
@@ -95,7 +102,18 @@ def embed(
     )
     absent = {"text_model": text, "behaviour_model": behaviour}
     resolved = resolved.model_copy(update={name: None for name, model in absent.items() if model == "none"})
-    print_report(run_embed(Run.open(run), resolved, progress=ConsoleProgress()), as_json=json_)
+    if not align and (unfreeze is not None or align_config is not None):
+        raise ConfigError("--unfreeze and --align-config are options of --align.", "Give --align too.")
+    alignment = resolve(AlignConfig, align_config, unfreeze=unfreeze)
+    opened = Run.open(run)
+    nothing_new = text is None and behaviour is None and config is None and resolved == EmbedConfig()
+    if not (align and nothing_new and "embed" in opened.stages):
+        report = run_embed(opened, resolved, progress=ConsoleProgress())
+    if align:
+        from genrec.encoders.alignment import align as run_align
+
+        report = run_align(opened, alignment, progress=ConsoleProgress())
+    print_report(report, as_json=json_)
 
 
 @app.command()

@@ -21,6 +21,10 @@ InputT = TypeVar("InputT", contravariant=True)  # what the catalogue has: a text
 DecodedT = TypeVar("DecodedT")  # what the model takes: a text, pixels, samples
 
 
+# First words of the modalities that the stage `align` makes out of others: `aligned`, `aligned-text`, `adapted-text`.
+WRITTEN_BY_ALIGN = ("aligned", "adapted")
+
+
 class ItemEncoder(Protocol[InputT, DecodedT]):
     """A frozen model that turns inputs of one modality (texts, pictures, …) into vectors."""
 
@@ -104,9 +108,11 @@ class Embeddings:
     def load(cls, run: Run, modality: str, *, catalog: Catalog) -> Embeddings:
         """Read a modality's vectors.
 
-        Raises RunError where there are none, where the files are damaged, and where they were made for
-        another catalogue (other items or another order).
+        Raises RunError where there are none, where the files are damaged, where they were made for another
+        catalogue (other items or another order), and where align wrote them for vectors that have changed since.
         """
+        if modality.split("-")[0] in WRITTEN_BY_ALIGN:
+            run.require("align")
         file, description = _files(run, modality)
         if not description.is_file():
             raise RunError(

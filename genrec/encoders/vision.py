@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import is_sentence_transformer_model
+from torch import nn
 from transformers import AutoImageProcessor, AutoModel
 
 from genrec.encoders.checkpoints import (
@@ -24,7 +25,10 @@ from genrec.encoders.checkpoints import (
     fingerprint_of,
     first_line,
     folder_checksum,
+    inner_model,
     multiplies_bfloat16,
+    preprocess,
+    replace_inner_model,
 )
 from genrec.encoders.media import MediaFile
 from genrec.encoders.pictures import PICTURE_VERSION, read_picture
@@ -88,16 +92,38 @@ class VisionEncoder:
 
     def encode(self, values: list[dict[str, torch.Tensor]]) -> NDArray[np.float32]:
         """Vectors (N, D) of N prepared pictures, of length 1."""
-        inputs = {name: torch.cat([value[name] for value in values]).to(self._device) for name in values[0]}
-        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._reduced):
-            features = self._features(inputs)
-        if features is None or features.ndim != 2 or len(features) != len(values):
+        with torch.inference_mode():
+            vectors: NDArray[np.float32] = self.pooled(self.batch(values)).cpu().numpy()
+        return vectors
+
+    @property
+    def module(self) -> nn.Module:
+        """The transformer inside that sees, for adaptation."""
+        module: nn.Module = getattr(self._model, "vision_model", self._model)
+        return module
+
+    @module.setter
+    def module(self, module: nn.Module) -> None:
+        """Use `module` from now on."""
+        if hasattr(self._model, "vision_model"):
+            self._model.vision_model = module
+        else:
+            self._model = module
+
+    def batch(self, values: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
+        """N prepared pictures as one batch."""
+        return {name: torch.cat([value[name] for value in values]).to(self._device) for name in values[0]}
+
+    def pooled(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Vectors (N, D) of a batch, of length 1, with gradients where they are wanted."""
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._reduced):
+            features = self._features(batch)
+        if features is None or features.ndim != 2 or len(features) != len(next(iter(batch.values()))):
             raise ModelError(
                 f"{self.model} ({type(self._model).__name__}) does not give one vector per image.",
                 "Use a vision model such as CLIP, SigLIP or DINOv2.",
             )
-        vectors: NDArray[np.float32] = F.normalize(features.float(), dim=-1).cpu().numpy()
-        return vectors
+        return F.normalize(features.float(), dim=-1)
 
     def _features(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
         if hasattr(self._model, "get_image_features"):
@@ -156,6 +182,26 @@ class SentenceImageEncoder:
             )
         vectors: NDArray[np.float32] = encoded.float().cpu().numpy()
         return vectors
+
+    @property
+    def module(self) -> nn.Module:
+        """The transformer inside, for adaptation."""
+        return inner_model(self._encoder)
+
+    @module.setter
+    def module(self, module: nn.Module) -> None:
+        """Use `module` from now on."""
+        replace_inner_model(self._encoder, module)
+
+    def batch(self, values: list[Image.Image]) -> dict[str, Any]:
+        """N pictures as the model takes them."""
+        return preprocess(self._encoder, values, prompt=None)
+
+    def pooled(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Vectors (N, D) of a batch, with gradients: the same that `encode` gives."""
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._reduced):
+            vectors: torch.Tensor = self._encoder(batch)["sentence_embedding"]
+        return vectors.float()
 
 
 def load_vision_encoder(name: str, *, max_megapixels: float) -> VisionEncoder | SentenceImageEncoder:
