@@ -142,7 +142,7 @@ class ScratchConfig(Config):
 class TrainConfig(Config):
     """From histories and semantic IDs to `model/`."""
 
-    base: str = Field("scratch", description="`scratch`, or a Hugging Face folder or hub name")
+    base: str = Field("scratch", description="`scratch`, a Hugging Face folder or hub name, or a run")
     scratch: ScratchConfig = ScratchConfig()
     max_history_items: int = Field(50, ge=1, description="items of a history that the model sees, newest kept")
     epochs: int = Field(20, ge=1)
@@ -173,6 +173,20 @@ class EvaluateConfig(Config):
     score: Literal["level", "raw", "renormalised"] = "level"
     max_users: int | None = Field(None, ge=1, description="evaluate a seeded sample of this many users")
     seed: Seed = 0
+
+
+class TransferConfig(Config):
+    """A source run's tokenizer and model on a target run: zero-shot, fine-tuned, and the rows to compare with."""
+
+    epochs: int | None = Field(None, ge=1, description="of every training on the target; null: those of `train`")
+    train: TrainConfig | None = Field(None, description="trainings on the target; null: as the source was trained")
+    collisions: Literal["reassign", "extra-level", "shared"] | None = Field(
+        None, description="of the target's items under the source's tokenizer; null: the source's policy"
+    )
+    same_encoder: bool = Field(False, description="vectors of other names are of one encoder, on your word")
+    own_tokenizer: bool = Field(True, description="also train from scratch on codes learned on the target")
+    tokenize: TokenizeConfig | None = Field(None, description="the target's own codes; null: as the source's")
+    evaluate: EvaluateConfig = EvaluateConfig(baselines=("popularity", "hybrid"))
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)

@@ -29,12 +29,14 @@ from genrec.progress import SILENT, Progress
 from genrec.prompting import compile_history_prompt, default_prompts, load_templates, save_templates
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run, StageReport, atomic_folder, file_checksum
-from genrec.tokenizers.codes import SemanticIds
+from genrec.tokenizers.codes import Policy, SemanticIds
+from genrec.tokenizers.files import tokenizer_checksum
 from genrec.tokenizers.stage import tokenize as tokenize_items
+from genrec.tokenizers.transfer import tokenize_from as encode_items
 from genrec.training.loop import Trainer, TrainingTask
 from genrec.training.model import load_base
 from genrec.trie import ItemTrie
-from genrec.vocabulary import SidVocabulary, TextEncoder, add_embedding_rows, extend_tokenizer
+from genrec.vocabulary import SidVocabulary, TextEncoder, add_embedding_rows, extend_tokenizer, inherited_vocabulary
 
 _TEXT_FIELDS = ("title", "brand", "categories", "genres")
 _VALIDATION_CUTOFF = 10
@@ -43,7 +45,28 @@ _VALIDATION_CUTOFF = 10
 def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -> StageReport:
     """Give every item a semantic ID and build the trie over them."""
     run.require("embed")
-    report = tokenize_items(run, config, progress=progress)
+    return _with_trie(run, tokenize_items(run, config, progress=progress), seed=config.seed)
+
+
+def tokenize_from(
+    run: Run,
+    source: Run,
+    *,
+    collisions: Policy | None = None,
+    same_encoder: bool = False,
+    progress: Progress = SILENT,
+) -> StageReport:
+    """Give every item a semantic ID of another run's frozen tokenizer and build the trie over them.
+
+    Arguments and errors are those of `tokenizers.transfer.tokenize_from`.
+    """
+    run.require("embed")
+    report = encode_items(run, source, collisions=collisions, same_encoder=same_encoder, progress=progress)
+    return _with_trie(run, report, seed=run.stages["tokenize"].seed)
+
+
+def _with_trie(run: Run, report: StageReport, *, seed: int) -> StageReport:
+    """Build and record the trie over the run's new codes; the report of both."""
     started = time.monotonic()
     catalog = Catalog.load(run)
     semantic_ids = SemanticIds.load(run, catalog=catalog)
@@ -54,7 +77,7 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
     run.record(
         StageReport("trie", facts, [words]),
         config={},
-        seed=config.seed,
+        seed=seed,
         inputs=[run.path / "semantic_ids" / "codes.npy"],
         outputs=outputs,
         seconds=time.monotonic() - started,
@@ -65,15 +88,22 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
 def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Progress = SILENT) -> StageReport:
     """Fine-tune the language model on the training histories and write `model/`.
 
+    `config.base` may also be another run, or its `model/`: where this run was tokenized with the same frozen
+    tokenizer, its semantic-ID tokens and their rows are taken over as they are.
+
     Raises RunError where an earlier stage is missing, ModelError for a base that cannot be used, ConfigError
     where `resume` meets a training with other settings.
     """
     started = time.monotonic()
     for stage in ("tokenize", "trie"):  # a stage killed half-way has changed files that it did not record
         run.require(stage)
+    if config.base != "scratch" and (Path(config.base) / "manifest.json").is_file():
+        Run.open(config.base).require("train")
+        config = config.model_copy(update={"base": str(Path(config.base) / "model")})
     catalog = Catalog.load(run)
     codes = SemanticIds.load(run, catalog=catalog)
-    model, tokenizer, vocabulary = _prepare_model(config, catalog, codes=codes)
+    checksum = tokenizer_checksum(run.path / "semantic_ids" / "tokenizer")
+    model, tokenizer, vocabulary = _prepare_model(config, catalog, codes=codes, checksum=checksum)
     prompt = compile_history_prompt(load_templates(default_prompts(), "next_item").templates[0], tokenizer)
     recommender = Recommender.assemble(
         run,
@@ -131,12 +161,19 @@ def validation_metrics(recommender: Recommender, cases: EvaluationCases) -> Mapp
     }
 
 
-def _prepare_model(config: TrainConfig, catalog: Catalog, *, codes: SemanticIds) -> tuple[Any, Any, SidVocabulary]:
-    """The base model and its tokenizer, both with the semantic-ID tokens."""
+def _prepare_model(
+    config: TrainConfig, catalog: Catalog, *, codes: SemanticIds, checksum: str
+) -> tuple[Any, Any, SidVocabulary]:
+    """The base model and its tokenizer, both with the semantic-ID tokens of the item tokenizer of `checksum`."""
     texts = catalog.texts(_TEXT_FIELDS)
     model, tokenizer = load_base(config, texts)
+    sizes = codes.codebook_sizes
+    if config.base != "scratch":
+        known = inherited_vocabulary(Path(config.base), tokenizer, codebook_sizes=sizes, tokenizer_checksum=checksum)
+        if known is not None:
+            return model, tokenizer, known
     item_tokens = TextEncoder(tokenizer).encode_batch(texts)  # before the semantic-ID tokens exist
-    vocabulary = extend_tokenizer(tokenizer, codes.codebook_sizes)
+    vocabulary = replace(extend_tokenizer(tokenizer, sizes), tokenizer_checksum=checksum)
     add_embedding_rows(model, vocabulary, codes=codes.codes, item_tokens=item_tokens, seed=config.seed)
     return model, tokenizer, vocabulary
 

@@ -39,6 +39,7 @@ class SidVocabulary:
 
     codebook_sizes: tuple[int, ...]  # (L,)
     first_token_ids: tuple[int, ...]  # (L,)
+    tokenizer_checksum: str = ""  # of the item tokenizer whose codes these are; "" = not known
 
     def token_ids(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Token ids of codes (…, L), the same shape."""
@@ -46,7 +47,11 @@ class SidVocabulary:
 
     def save(self, folder: Path) -> None:
         """Write the vocabulary beside the model that uses it."""
-        content = {"codebook_sizes": self.codebook_sizes, "first_token_ids": self.first_token_ids}
+        content = {
+            "codebook_sizes": self.codebook_sizes,
+            "first_token_ids": self.first_token_ids,
+            "tokenizer_checksum": self.tokenizer_checksum,
+        }
         (folder / VOCABULARY_FILE).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
     @classmethod
@@ -54,8 +59,10 @@ class SidVocabulary:
         """Read the vocabulary of a model folder. Raises ModelError where there is none."""
         try:
             content = json.loads((folder / VOCABULARY_FILE).read_text(encoding="utf-8"))
-            return cls(tuple(content["codebook_sizes"]), tuple(content["first_token_ids"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            # Models of before the checksum was kept have none; they can be used, but not be trained further.
+            checksum = str(content.get("tokenizer_checksum", ""))
+            return cls(tuple(content["codebook_sizes"]), tuple(content["first_token_ids"]), checksum)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"{folder} has no readable {VOCABULARY_FILE}: this model does not know semantic IDs.",
                 "Train one with `genrec train RUN`.",
@@ -87,6 +94,33 @@ def extend_tokenizer(tokenizer: PreTrainedTokenizerFast, codebook_sizes: Sequenc
         raise ModelError("the tokenizer did not give contiguous ids to the semantic-ID tokens.")
     offsets = np.concatenate([[0], np.cumsum(codebook_sizes)[:-1]])
     return SidVocabulary(tuple(codebook_sizes), tuple(int(first + offset) for offset in offsets))
+
+
+def inherited_vocabulary(
+    folder: Path, tokenizer: PreTrainedTokenizerFast, *, codebook_sizes: Sequence[int], tokenizer_checksum: str
+) -> SidVocabulary | None:
+    """The semantic-ID tokens that a base model already has, if they mean what this run's codes mean.
+
+    None where the folder has no semantic-ID vocabulary. Raises ModelError where its tokens belong to another
+    item tokenizer (another checksum or other codebooks): the same token would name other items.
+    """
+    if not (folder / VOCABULARY_FILE).is_file():
+        return None
+    known = SidVocabulary.load(folder)
+    if known.tokenizer_checksum != tokenizer_checksum or known.codebook_sizes != tuple(codebook_sizes):
+        theirs = known.tokenizer_checksum[:12] or "unknown"
+        raise ModelError(
+            f"the base tokenizer already has semantic-ID tokens of another item tokenizer: {folder} has codebooks "
+            f"{known.codebook_sizes} and checksum {theirs}, this run {tuple(codebook_sizes)} and "
+            f"{tokenizer_checksum[:12]}.",
+            "Start from a base model that was not trained for another catalogue, or tokenize this run with the "
+            "base's tokenizer: `genrec tokenize RUN --from SOURCE`.",
+        )
+    for level, (first, size) in enumerate(zip(known.first_token_ids, known.codebook_sizes, strict=True)):
+        ends = tokenizer.convert_tokens_to_ids([sid_token(level, 0), sid_token(level, size - 1)])
+        if ends != [first, first + size - 1]:
+            raise ModelError(f"{folder / VOCABULARY_FILE} does not fit the tokenizer beside it.", "Train it again.")
+    return known
 
 
 class TextEncoder:

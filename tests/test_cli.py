@@ -15,7 +15,7 @@ from genrec.cli import app
 from genrec.run import Run
 
 Genrec = Callable[..., "tuple[int, str, str]"]
-VERBS = ("quickstart", "ingest", "embed", "tokenize", "train", "evaluate", "recommend", "inspect")
+VERBS = ("quickstart", "ingest", "embed", "tokenize", "train", "evaluate", "recommend", "inspect", "transfer")
 
 
 def shell(*arguments: object, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from genrec.vocabulary import (
     TextEncoder,
     add_embedding_rows,
     extend_tokenizer,
+    inherited_vocabulary,
     sid_token,
 )
 
@@ -91,6 +93,38 @@ def test_a_tokenizer_of_another_catalogue_is_refused():
     extend_tokenizer(tokenizer, (2,))
     with pytest.raises(ModelError, match=r"<s0_0> and 1 others"):
         extend_tokenizer(tokenizer, SIZES)
+
+
+def saved(folder: Path, checksum: str) -> PreTrainedTokenizerFast:
+    """A folder with a tokenizer that knows SIZES, and the vocabulary file of an item tokenizer."""
+    tokenizer = text_tokenizer()
+    replace(extend_tokenizer(tokenizer, SIZES), tokenizer_checksum=checksum).save(folder)
+    return tokenizer
+
+
+def test_tokens_of_the_same_item_tokenizer_are_taken_over_as_they_are(tmp_path: Path):
+    tokenizer = saved(tmp_path, "abc")
+    known = inherited_vocabulary(tmp_path, tokenizer, codebook_sizes=SIZES, tokenizer_checksum="abc")
+    assert known == SidVocabulary.load(tmp_path)
+    assert len(tokenizer) == len(text_tokenizer()) + sum(SIZES)
+    assert inherited_vocabulary(tmp_path / "x", tokenizer, codebook_sizes=SIZES, tokenizer_checksum="abc") is None
+
+
+@pytest.mark.parametrize(
+    ("theirs", "sizes", "ours"), [("abc", SIZES, "abd"), ("abc", (4, 3), "abc"), ("", SIZES, "abc")]
+)
+def test_tokens_of_another_item_tokenizer_are_refused(tmp_path: Path, theirs: str, sizes: tuple[int, ...], ours: str):
+    tokenizer = saved(tmp_path, theirs)
+    with pytest.raises(ModelError, match="already has semantic-ID tokens of another item tokenizer") as caught:
+        inherited_vocabulary(tmp_path, tokenizer, codebook_sizes=sizes, tokenizer_checksum=ours)
+    assert f"checksum {theirs or 'unknown'}" in caught.value.message
+    assert ours in caught.value.message
+
+
+def test_a_vocabulary_beside_the_wrong_tokenizer_is_refused(tmp_path: Path):
+    saved(tmp_path, "abc")
+    with pytest.raises(ModelError, match="does not fit the tokenizer"):
+        inherited_vocabulary(tmp_path, text_tokenizer(), codebook_sizes=SIZES, tokenizer_checksum="abc")
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"codebook_sizes": 3, "first_token_ids": 4}'])

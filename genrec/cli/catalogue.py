@@ -134,22 +134,42 @@ def tokenize(
     ] = None,
     collisions: Annotated[str | None, typer.Option(help="`reassign`, `extra-level` or `shared`.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the tokenizer.")] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", metavar="SOURCE", help="Learn nothing: take this run's tokenizer.")
+    ] = None,
+    same_encoder: Annotated[
+        bool, typer.Option("--same-encoder", help="--from: vectors of other names are of one encoder, on your word.")
+    ] = False,
     config: ConfigFile = None,
     json_: AsJson = False,
 ) -> None:
-    """Turn vectors into semantic IDs and build the trie of valid ones; prints a health report."""
-    resolved = resolve(
-        TokenizeConfig,
-        config,
-        method=method,
-        modalities=modalities.split(",") if modalities else None,
-        weights=dict(_name_and_number(pair) for pair in weights.split(",")) if weights else None,
-        levels=levels,
-        codebook_size=_sizes(codebook_size) if codebook_size else None,
-        behaviour_loss=behaviour_loss,
-        collisions=collisions,
-        seed=seed,
-    )
+    """Turn vectors into semantic IDs and build the trie of valid ones; prints a health report.
+
+    `genrec tokenize runs/mine --from runs/other` encodes with the other run's frozen tokenizer.
+    """
+    options = {
+        "method": method,
+        "modalities": modalities.split(",") if modalities else None,
+        "weights": dict(_name_and_number(pair) for pair in weights.split(",")) if weights else None,
+        "levels": levels,
+        "codebook_size": _sizes(codebook_size) if codebook_size else None,
+        "behaviour_loss": behaviour_loss,
+        "seed": seed,
+    }
+    if from_ is not None:
+        _check_frozen({"config": config, **options})
+        policy = resolve(TokenizeConfig, None, collisions=collisions).collisions if collisions else None
+        opened, source = Run.open(run), Run.open(from_)
+        from genrec import pipeline
+
+        report = pipeline.tokenize_from(
+            opened, source, collisions=policy, same_encoder=same_encoder, progress=ConsoleProgress()
+        )
+        print_report(report, as_json=json_)
+        return
+    if same_encoder:
+        raise ConfigError("--same-encoder says something about --from only.", "Give --from SOURCE, or leave it out.")
+    resolved = resolve(TokenizeConfig, config, collisions=collisions, **options)
     opened = Run.open(run)
     from genrec import pipeline
 
@@ -165,6 +185,15 @@ def _name_and_number(pair: str) -> tuple[str, str]:
 
 def _sizes(text: str) -> str | list[str]:
     return text.split(",") if "," in text else text
+
+
+def _check_frozen(options: dict[str, object]) -> None:
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if given:
+        raise ConfigError(
+            f"{', '.join(given)} cannot change a frozen tokenizer.",
+            "With --from, only --collisions is yours to choose.",
+        )
 
 
 def _name_and_file(pair: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from genrec.run import Run
 @app.command()
 def train(
     run: RunPath,
-    base: Annotated[str | None, typer.Option(help="`scratch`, a folder, or a hub name.")] = None,
+    base: Annotated[str | None, typer.Option(help="`scratch`, a folder, a hub name, or a run.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Times to read every history.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed training stopped.")] = False,

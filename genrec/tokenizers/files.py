@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from genrec.errors import RunError
-from genrec.run import read_json, write_json
+from genrec.run import file_checksum, read_json, text_checksum, write_json
 from genrec.tokenizers.quantizer import ResidualQuantizer
 
 _AGAIN = "Run `genrec tokenize RUN` again."
@@ -32,6 +32,11 @@ def read_tokenizer(folder: Path, *, method: str) -> tuple[dict[str, Any], dict[s
         return facts, load_file(file)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{file} cannot be read: {error}.", _AGAIN) from error
+
+
+def tokenizer_checksum(folder: Path) -> str:
+    """One checksum of all files of a tokenizer: equal where two runs give equal vectors equal codes."""
+    return text_checksum([line for file in sorted(folder.iterdir()) for line in (file.name, file_checksum(file))])
 
 
 def quantizer_tensors(quantizer: ResidualQuantizer) -> dict[str, Tensor]:

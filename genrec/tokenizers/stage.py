@@ -89,9 +89,9 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
         policy=config.collisions,
         last_costs=lambda rows: tokenizer.last_costs(fused[rows], before[rows]),
     )
-    health = _measure(tokenizer, fusion, items, before=before, after=after, sizes=sizes, histories=histories)
+    health = measure_health(tokenizer, fusion, items, before=before, after=after, sizes=sizes, histories=histories)
     ids = SemanticIds(after, sizes, catalog.order_checksum)
-    outputs = _write(run, tokenizer, fusion, ids=ids, health=health)
+    outputs = write_semantic_ids(run, tokenizer, fusion, ids=ids, health=health)
     facts = {"method": config.method, "modalities": list(fusion.names), **health.facts}
     for level in facts["levels"]:
         level.pop("counts")  # health.json has them; the manifest stays readable
@@ -182,7 +182,7 @@ def _pairs(histories: Sequences, some: NDArray[np.bool_]) -> NDArray[np.int64]:
     return (np.cumsum(some) - 1)[pairs].astype(np.int64)
 
 
-def _measure(
+def measure_health(
     tokenizer: ItemTokenizer,
     fusion: Fusion,
     items: ItemVectors,
@@ -192,6 +192,7 @@ def _measure(
     sizes: tuple[int, ...],
     histories: Sequences,
 ) -> Health:
+    """Health of codes (I, L) before and (I, len(sizes)) after the policy, over the modalities that `items` have."""
     own_levels = after[:, : len(tokenizer.codebook_sizes)]
     moved = (own_levels != before).any(axis=1)
     lengths = range(1, len(tokenizer.codebook_sizes) + 1)
@@ -203,7 +204,7 @@ def _measure(
         colliding_after=collision_share(after),
         moved_items=int(np.count_nonzero(moved)),
         missing_items={name: int(np.count_nonzero(~mask)) for name, mask in items.masks.items()},
-        reconstruction={name: [errors[name] for errors in by_length] for name in fusion.names},
+        reconstruction={name: [errors[name] for errors in by_length] for name in items.masks},
         reconstruction_after=_errors(tokenizer, fusion, items, own_levels) if moved.any() else None,
         prefix_lift=prefix_lift(own_levels, histories),
     )
@@ -217,7 +218,10 @@ def _errors(
     return {name: relative_error(items.vectors[name][mask], found[name][mask]) for name, mask in items.masks.items()}
 
 
-def _write(run: Run, tokenizer: ItemTokenizer, fusion: Fusion, *, ids: SemanticIds, health: Health) -> list[Path]:
+def write_semantic_ids(
+    run: Run, tokenizer: ItemTokenizer, fusion: Fusion, *, ids: SemanticIds, health: Health
+) -> list[Path]:
+    """Write all of `semantic_ids/`; the paths written."""
     folder = run.path / "semantic_ids"
     with atomic_folder(folder / "tokenizer") as temporary:
         tokenizer.save(temporary)

@@ -1,0 +1,145 @@
+"""Two transfers between catalogues, from raw data to the table: `genrec transfer` on runs that this recipe makes.
+
+    python eval/transfer.py films --out runs/transfer-films
+    python eval/transfer.py amazon --out runs/transfer-amazon --data FOLDER
+
+`films`: the bundled MovieLens films without Comedy among their genres → those with it. The users are the same
+people. `amazon`: Beauty 2014 → Musical Instruments 2014 (folders of FOLDER as docs/data.md describes them). The
+instruments have no titles: an item's text is what was written about it in the *training* interactions, never in
+those that are tested. Stages that are finished are not made again, and a
+killed training goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from genrec import pipeline
+from genrec.config import (
+    EmbedConfig,
+    IngestConfig,
+    ScratchConfig,
+    TokenizeConfig,
+    TrainConfig,
+    TransferConfig,
+)
+from genrec.console import ConsoleProgress, print_report
+from genrec.data.ingest import ingest
+from genrec.data.sources.movielens import bundled_movielens
+from genrec.encoders.embed import embed
+from genrec.errors import DataError, GenrecError
+from genrec.run import Run
+from genrec.transfer import transfer
+
+TRAINING = TrainConfig(
+    scratch=ScratchConfig(hidden_size=64, layers=2, heads=4, intermediate_size=192),
+    max_history_items=20,
+    epochs=10,
+    batch_tokens=4096,
+    dropout=0.2,
+    validation_users=500,
+    validate_every=2,
+)
+PROGRESS = ConsoleProgress()
+
+
+def films(out: Path) -> tuple[Run, Run]:
+    """The bundled films in two halves, by one genre."""
+    everything = Run.create(out / "all")
+    if "ingest" not in everything.stages:
+        ingest(everything, "movielens", [bundled_movielens()], IngestConfig(min_interactions=1))
+    items = pl.read_parquet(everything.path / "items.parquet").select("item_id", "title", "genres")
+    is_comedy = pl.col("genres").list.contains("Comedy").fill_null(value=False)
+    interactions = pl.read_parquet(everything.path / "interactions.parquet")
+    runs = []
+    for name, half in (("no-comedy", items.filter(~is_comedy)), ("comedy", items.filter(is_comedy))):
+        run = Run.create(out / name)
+        if "ingest" not in run.stages:
+            kept = interactions.filter(pl.col("item_id").is_in(half["item_id"].to_list()))
+            _ingest_tables(run, half, kept, out / "tables" / name)
+        runs.append(run)
+    return runs[0], runs[1]
+
+
+def amazon(out: Path, data: Path) -> tuple[Run, Run]:
+    """Beauty, and Musical Instruments with the words of their training reviews as text."""
+    source, target, raw = (Run.create(out / name) for name in ("beauty", "instruments", "instruments-raw"))
+    if "ingest" not in source.stages:
+        folder = data / "amazon_beauty_2014"
+        ingest(source, "tables", [folder / "items.jsonl.gz", folder / "interactions.csv.gz"], IngestConfig())
+    if "ingest" not in target.stages:
+        [reviews] = (data / "amazon_musical_instruments_2014_reviews").glob("*.json.gz")
+        ingest(raw, "amazon", [reviews], IngestConfig())
+        interactions = pl.read_parquet(raw.path / "interactions.parquet")
+        splits = pl.read_parquet(raw.path / "splits.parquet")
+        read = interactions.join(splits.filter(pl.col("split") == "train"), on=["user_id", "item_id"], how="semi")
+        words = read.group_by("item_id", maintain_order=True).agg(pl.col("review").str.join(" ").alias("description"))
+        items = pl.read_parquet(raw.path / "items.parquet").select("item_id", "title")
+        _ingest_tables(target, items.join(words, on="item_id", how="left"), interactions, out / "tables")
+        if not pl.read_parquet(target.path / "splits.parquet").equals(splits):
+            raise DataError("The split is not the one whose training reviews became the items' text.")
+    return source, target
+
+
+def _ingest_tables(run: Run, items: pl.DataFrame, interactions: pl.DataFrame, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    items.write_ndjson(folder / "items.jsonl")
+    columns = [name for name in ("user_id", "item_id", "timestamp") if name in interactions.columns]
+    interactions.select(columns).write_csv(folder / "interactions.csv")
+    ingest(run, "tables", [folder / "items.jsonl", folder / "interactions.csv"], IngestConfig())
+
+
+def prepare(source: Run, target: Run, *, texts: tuple[EmbedConfig, EmbedConfig], training: TrainConfig) -> None:
+    """Both runs embedded, the source trained: what `genrec embed | tokenize | train` do."""
+    codes = TokenizeConfig(seed=training.seed)
+    stages: list[tuple[Run, str, Callable[[], object]]] = [
+        (source, "embed", lambda: embed(source, texts[0], progress=PROGRESS)),
+        (target, "embed", lambda: embed(target, texts[1], progress=PROGRESS)),
+        (source, "trie", lambda: pipeline.tokenize(source, codes, progress=PROGRESS)),
+        (source, "train", lambda: pipeline.train(source, training, resume=True, progress=PROGRESS)),
+    ]
+    for run, name, stage in stages:
+        if name not in run.stages:
+            PROGRESS.say(f"{run.path}: {name}")
+            stage()
+
+
+def main() -> int:
+    """Read the command line, make the runs, print the table."""
+    parser = argparse.ArgumentParser(description="A transfer from one catalogue to another.")
+    parser.add_argument("which", choices=("films", "amazon"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="amazon: the folder of the data sets")
+    parser.add_argument("--source-epochs", type=int, default=TRAINING.epochs)
+    parser.add_argument("--epochs", type=int, default=TRAINING.epochs, help="of every training on the target")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    text = EmbedConfig()
+    try:
+        if given.which == "films":
+            source, target = films(given.out)
+            texts = (text, text)
+        elif given.data is None:
+            parser.error("amazon needs --data FOLDER")
+        else:
+            source, target = amazon(given.out, given.data)
+            # Titles of the instruments are their ids: numbers of a shop say nothing.
+            texts = (text, text.model_copy(update={"text_fields": ("description",)}))
+        training = TRAINING.model_copy(update={"epochs": given.source_epochs, "seed": given.seed})
+        prepare(source, target, texts=texts, training=training)
+        config = TransferConfig(epochs=given.epochs)
+        report = transfer(source, target, config, out=given.out / "transfer", progress=PROGRESS)
+    except GenrecError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    print_report(report, as_json=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
