@@ -20,7 +20,7 @@ from genrec import metrics
 from genrec.config import EvaluateConfig, TokenizeConfig, TrainConfig, dump_config
 from genrec.data.catalog import Catalog
 from genrec.data.sequences import EvaluationCases
-from genrec.data.splits import evaluation_cases, training_sequences
+from genrec.data.splits import cold_items, evaluation_cases, training_sequences
 from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.errors import ConfigError, DataError
 from genrec.evaluation import evaluate as evaluate_split
@@ -34,6 +34,7 @@ from genrec.tokenizers.stage import tokenize as tokenize_items
 from genrec.training.loop import Trainer, TrainingTask
 from genrec.training.model import load_base
 from genrec.trie import ItemTrie
+from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary, TextEncoder, add_embedding_rows, extend_tokenizer
 
 _TEXT_FIELDS = ("title", "brand", "categories", "genres")
@@ -73,7 +74,7 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
         run.require(stage)
     catalog = Catalog.load(run)
     codes = SemanticIds.load(run, catalog=catalog)
-    model, tokenizer, vocabulary = _prepare_model(config, catalog, codes=codes)
+    model, tokenizer, vocabulary = _prepare_model(config, catalog, codes=codes, warm=~cold_items(run))
     prompt = compile_history_prompt(load_templates(default_prompts(), "next_item").templates[0], tokenizer)
     recommender = Recommender.assemble(
         run,
@@ -111,8 +112,11 @@ def evaluate(
     """Rank every user of a split with the run's model and with the baselines; write the report."""
     recommender = Recommender.load(run.path, engine, beam_width=config.beam_width, score_mode=config.score)
 
-    def recommend(histories: list[NDArray[np.int32]], k: int) -> list[list[int]]:
-        answers = recommender.rank([RankRequest(history) for history in histories], k)
+    def recommend(
+        histories: list[NDArray[np.int32]], k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> list[list[int]]:
+        only = None if allowed is None else ItemFilter.allowing(recommender.trie, allowed)
+        answers = recommender.rank([RankRequest(history, allowed=only) for history in histories], k)
         return [[item.item_index for item in ranked] for ranked in answers]
 
     model_files = [run.path / file for file in run.require("train", verify=False).outputs]
@@ -131,13 +135,15 @@ def validation_metrics(recommender: Recommender, cases: EvaluationCases) -> Mapp
     }
 
 
-def _prepare_model(config: TrainConfig, catalog: Catalog, *, codes: SemanticIds) -> tuple[Any, Any, SidVocabulary]:
-    """The base model and its tokenizer, both with the semantic-ID tokens."""
-    texts = catalog.texts(_TEXT_FIELDS)
+def _prepare_model(
+    config: TrainConfig, catalog: Catalog, *, codes: SemanticIds, warm: NDArray[np.bool_]
+) -> tuple[Any, Any, SidVocabulary]:
+    """The base model and its tokenizer, both with the semantic-ID tokens, made from the items of `warm` (I,)."""
+    texts = [text for text, known in zip(catalog.texts(_TEXT_FIELDS), warm, strict=True) if known]
     model, tokenizer = load_base(config, texts)
     item_tokens = TextEncoder(tokenizer).encode_batch(texts)  # before the semantic-ID tokens exist
     vocabulary = extend_tokenizer(tokenizer, codes.codebook_sizes)
-    add_embedding_rows(model, vocabulary, codes=codes.codes, item_tokens=item_tokens, seed=config.seed)
+    add_embedding_rows(model, vocabulary, codes=codes.codes[warm], item_tokens=item_tokens, seed=config.seed)
     return model, tokenizer, vocabulary
 
 

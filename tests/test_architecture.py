@@ -35,6 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("metrics", "baselines"),
     ("report_plots",),
     ("report",),
+    ("cold_evaluation",),
     ("recommender",),
     ("evaluation", "batch", "inspection"),
     ("pipeline",),

@@ -24,6 +24,10 @@ def ingest(
     min_rating: Annotated[float | None, typer.Option(help="Leave out interactions rated below.")] = None,
     on_bad_row: Annotated[str | None, typer.Option(help="`stop` or `skip`.  [default: stop]")] = None,
     empty_title: Annotated[str | None, typer.Option(help="`item-id` or `stop`.  [default: item-id]")] = None,
+    cold_fraction: Annotated[
+        float | None, typer.Option(help="Hold this share of the items out of all training, to evaluate on them.")
+    ] = None,
+    cold_seed: Annotated[int | None, typer.Option(help="Seed of which items are held out.")] = None,
     config: ConfigFile = None,
     json_: AsJson = False,
 ) -> None:
@@ -41,6 +45,8 @@ def ingest(
         min_rating=min_rating,
         on_bad_row=on_bad_row,
         empty_title=empty_title,
+        cold_fraction=cold_fraction,
+        cold_seed=cold_seed,
     )
     print_report(run_ingest(Run.create(out), source, paths, resolved, progress=ConsoleProgress()), as_json=json_)
 
