@@ -30,7 +30,7 @@ from genrec.baselines.sasrec import SASRec
 from genrec.baselines.transitions import Transitions
 from genrec.cold_evaluation import evaluate_cold
 from genrec.config import EvaluateConfig, dump_config
-from genrec.data.catalog import Catalog
+from genrec.data.catalog import Catalog, removed_items
 from genrec.data.sequences import EvaluationCases, Sequences
 from genrec.data.splits import cold_cases, cold_items, evaluation_cases, training_sequences
 from genrec.encoders.base import Embeddings, embedding_files
@@ -92,6 +92,9 @@ def evaluate(
             f"The {config.split} split of {run.path} has no user to evaluate.",
             "Ingest again with another split or a smaller --min-interactions.",
         )
+    live = ~removed_items(run, catalog=catalog)
+    num_removed = int((~live[cases.targets]).sum())
+    cases = cases.select(live[cases.targets])
     if config.max_users is not None:
         cases = cases.sample(config.max_users, seed=config.seed)
     baselines, skipped = make_baselines(run, config, catalog)
@@ -104,11 +107,11 @@ def evaluate(
         config=config,
         baselines=baselines,
         recommend=recommend,
-        skipped=skipped,
+        live=live,
         progress=progress,
     )
-    cold = _evaluate_cold(run, config, baselines=baselines, recommend=recommend, progress=progress)
-    result = replace(result, cold=cold)
+    cold = _evaluate_cold(run, config, live, baselines=baselines, recommend=recommend, progress=progress)
+    result = replace(result, skipped=skipped, cold=cold, num_removed_targets=num_removed)
     outputs = _write(run, result)
     report = StageReport(
         stage=f"evaluate:{config.split}",
@@ -128,10 +131,17 @@ def evaluate(
 
 
 def _evaluate_cold(
-    run: Run, config: EvaluateConfig, *, baselines: Sequence[Baseline], recommend: Recommend | None, progress: Progress
+    run: Run,
+    config: EvaluateConfig,
+    live: NDArray[np.bool_],
+    *,
+    baselines: Sequence[Baseline],
+    recommend: Recommend | None,
+    progress: Progress,
 ) -> ColdResult | None:
     """The figures of held-out items, by fitted baselines and the model; None where there are no such cases."""
     cases = cold_cases(run)
+    cases = cases.select(live[cases.targets])
     if len(cases) == 0:
         return None
     if config.max_users is not None:
@@ -140,7 +150,7 @@ def _evaluate_cold(
     return evaluate_cold(
         cases,
         cold=cold,
-        live=np.ones_like(cold),
+        live=live,
         baselines=baselines,
         ask_model=None if recommend is None else partial(_ask_model, recommend, num_items=len(cold), progress=progress),
         seed=config.seed,
@@ -156,11 +166,15 @@ def evaluate_methods(
     config: EvaluateConfig,
     baselines: Sequence[Baseline],
     recommend: Recommend | None = None,
-    skipped: dict[str, str] | None = None,
+    live: NDArray[np.bool_] | None = None,
     progress: Progress = SILENT,
 ) -> EvaluationResult:
-    """Fit the baselines, let everyone rank the cases and measure: `evaluate` without files."""
+    """Fit the baselines, let everyone rank the cases and measure: `evaluate` without files.
+
+    Only the items of `live` (I,) are recommended, None means all; the model knows from its trie which they are.
+    """
     k = max(config.cutoffs)
+    live = np.ones(num_items, dtype=np.bool_) if live is None else live
     answers: dict[str, tuple[NDArray[np.int32], float]] = {}
     if recommend is not None:
         started = time.perf_counter()
@@ -170,7 +184,9 @@ def evaluate_methods(
     for baseline in baselines:
         started = time.perf_counter()
         baseline.fit(training, num_items, seed=config.seed, progress=progress)
-        ranked = rank_all(baseline, histories, k, num_items=num_items, seed=config.seed, progress=progress)
+        ranked = rank_all(
+            baseline, histories, k, num_items=num_items, seed=config.seed, allowed=live, progress=progress
+        )
         answers[baseline.name] = ranked, time.perf_counter() - started
     groups = metrics.popularity_groups(item_counts(training, num_items))
     methods = [
@@ -181,7 +197,7 @@ def evaluate_methods(
     return EvaluationResult(
         split=config.split,
         num_cases=len(cases),
-        num_items=num_items,
+        num_items=int(live.sum()),
         num_repeats=sum(bool((history == target).any()) for history, target in pairs),
         headline=_headline(config),
         cutoffs=tuple(sorted(config.cutoffs)),
@@ -189,7 +205,6 @@ def evaluate_methods(
         bootstrap_samples=_BOOTSTRAP_SAMPLES,
         methods=methods,
         comparisons=_compare({name: ranked for name, (ranked, _) in answers.items()}, cases, config),
-        skipped=skipped or {},
     )
 
 

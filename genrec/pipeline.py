@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from genrec import metrics
 from genrec.config import EvaluateConfig, TokenizeConfig, TrainConfig, dump_config
-from genrec.data.catalog import Catalog
+from genrec.data.catalog import Catalog, removed_items
 from genrec.data.sequences import EvaluationCases
 from genrec.data.splits import cold_items, evaluation_cases, training_sequences
 from genrec.decoding.transformers_engine import TransformersEngine
@@ -48,7 +48,12 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
     started = time.monotonic()
     catalog = Catalog.load(run)
     semantic_ids = SemanticIds.load(run, catalog=catalog)
-    trie = ItemTrie.build(semantic_ids.codes, semantic_ids.codebook_sizes, order_checksum=catalog.order_checksum)
+    trie = ItemTrie.build(
+        semantic_ids.codes,
+        semantic_ids.codebook_sizes,
+        live=~removed_items(run, catalog=catalog),
+        order_checksum=catalog.order_checksum,
+    )
     outputs = trie.save(run.path / "trie")
     facts = {"version": trie.version, "num_items": trie.num_items, "num_bytes": trie.num_bytes}
     words = f"Trie {trie.version}: {trie.num_items:,} items in {trie.num_bytes / 1e6:.2f} MB."

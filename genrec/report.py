@@ -111,6 +111,7 @@ class EvaluationResult:
     comparisons: list[Comparison] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)  # baseline → why it could not run
     cold: ColdResult | None = None  # where ingest held items out
+    num_removed_targets: int = 0  # cases that are left out: their target was removed from the catalogue
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -147,6 +148,8 @@ def verdicts(result: EvaluationResult) -> list[str]:
     if not any(method.name == MODEL for method in result.methods):
         lines.append("No model was evaluated: these are the baselines alone.")
     lines += [f"{name} was left out: {reason}" for name, reason in result.skipped.items()]
+    if result.num_removed_targets:
+        lines.append(f"{result.num_removed_targets:,} users are left out: what they took was removed since.")
     if result.num_repeats:
         lines.append(
             f"{result.num_repeats:,} of {result.num_cases:,} targets are already in the history; history "

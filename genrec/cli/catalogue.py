@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from genrec.cli.options import AsJson, ConfigFile, RunPath, app, resolve
+from genrec.cli.options import AsJson, ConfigFile, RunPath, app, names_and_files, resolve
 from genrec.config import EmbedConfig, IngestConfig, TokenizeConfig
 from genrec.console import ConsoleProgress, print_report
 from genrec.errors import ConfigError
@@ -97,7 +97,7 @@ def embed(
         video_model=video,
         media_root=media_root,
         batch_size=batch_size,
-        precomputed=dict(_name_and_file(pair) for pair in precomputed) if precomputed else None,
+        precomputed=names_and_files(precomputed) or None,
     )
     absent = {"text_model": text, "behaviour_model": behaviour}
     resolved = resolved.model_copy(update={name: None for name, model in absent.items() if model == "none"})
@@ -153,10 +153,3 @@ def _name_and_number(pair: str) -> tuple[str, str]:
 
 def _sizes(text: str) -> str | list[str]:
     return text.split(",") if "," in text else text
-
-
-def _name_and_file(pair: str) -> tuple[str, str]:
-    name, found, file = pair.partition("=")
-    if not (name and found and file):
-        raise ConfigError(f"--precomputed {pair!r} is not NAME=FILE.", "For example: behaviour=vectors.npy")
-    return name, file

@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from genrec.config import IngestConfig
-from genrec.data.catalog import Catalog
+from genrec.data.catalog import Catalog, listed_items
 from genrec.data.interactions import read_run_table
 from genrec.data.sequences import EvaluationCases, Sequences
 from genrec.errors import DataError
@@ -46,11 +46,7 @@ def evaluation_cases(run: Run, split: Split) -> EvaluationCases:
 
 def cold_items(run: Run) -> NDArray[np.bool_]:
     """Which items (I,) ingest held out of every training stage; none without `--cold-fraction`."""
-    catalog = Catalog.load(run)
-    mask = np.zeros(len(catalog), dtype=np.bool_)
-    if COLD_ITEMS in run.require("ingest", verify=False).outputs:
-        mask[catalog.indices(read_run_table(run, COLD_ITEMS)["item_id"].to_list())] = True
-    return mask
+    return listed_items(run, COLD_ITEMS, catalog=Catalog.load(run))
 
 
 def cold_cases(run: Run) -> EvaluationCases:
