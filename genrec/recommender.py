@@ -128,9 +128,8 @@ class Recommender:
         from genrec.decoding.transformers_engine import TransformersEngine
 
         run = Run.open(path)
-        for stage in ("tokenize", "trie"):  # a stage killed half-way has changed files that it did not record
-            run.require(stage)
-        training = run.require("train").config
+        # A stage killed half-way has changed files that it did not record.
+        *_, training = run.read_unchanged(lambda: [run.require(stage) for stage in ("tokenize", "trie", "train")])
         folder = run.path / "model"
         vocabulary = SidVocabulary.load(folder)
         opened = TransformersEngine.load(folder, vocabulary=vocabulary, score_mode=score_mode, device=device)
@@ -141,7 +140,7 @@ class Recommender:
             engine=opened,
             vocabulary=vocabulary,
             prompt=compile_history_prompt(template, tokenizer),
-            max_history_items=int(training["max_history_items"]),
+            max_history_items=int(training.config["max_history_items"]),
             beam_width=beam_width,
         )
 

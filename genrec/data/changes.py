@@ -9,7 +9,7 @@ R rows of the catalogue.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from genrec.data.catalog import Catalog
 from genrec.data.sources.cells import MEDIA_FIELDS, BadCellError, InputLog, shown
-from genrec.data.sources.records import Item, read_items
+from genrec.data.sources.records import KNOWN_COLUMNS, Item, read_items
 from genrec.data.sources.rows import InputFile
 from genrec.errors import BadRowsError, DataError
 from genrec.progress import SILENT, Progress
 
 Problems = list[tuple[str, BadCellError]]
+Check = Callable[[Item], Problems]
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -50,7 +51,8 @@ def read_new_items(
             return [("item_id", BadCellError(found, "a new id (`genrec items update` changes an item)"))]
         return _fit(item, catalog.table.schema) + _rebase(item, file.parent, media_root)
 
-    items = _read(file, check, title_required=title_required, progress=progress)
+    whole = {name: name for name in KNOWN_COLUMNS}
+    items = _read(file, whole, check, title_required=title_required, progress=progress)
     for item in items:
         item["title"] = item.get("title") or item["item_id"]
     return items
@@ -79,7 +81,7 @@ def read_changed_items(
             return [("item_id", BadCellError(found, "an item of the catalogue (`genrec items add` adds one)"))]
         return _fit(item, catalog.table.schema) + _rebase(item, file.parent, media_root)
 
-    items = _read(file, check, title_required=title_required, progress=progress)
+    items = _read(file, None, check, title_required=title_required, progress=progress)
     for item in items:
         if "title" in item:
             item["title"] = item["title"] or item["item_id"]
@@ -134,9 +136,11 @@ def _nothing(dtype: pl.DataType) -> list[str] | None:
     return [] if isinstance(dtype, pl.List) else None
 
 
-def _read(file: Path, check: Any, *, title_required: bool, progress: Progress) -> list[Item]:
+def _read(
+    file: Path, names: Mapping[str, str] | None, check: Check, *, title_required: bool, progress: Progress
+) -> list[Item]:
     log = InputLog()
-    items = read_items(InputFile(file), None, log=log, title_required=title_required, check=check, progress=progress)
+    items = read_items(InputFile(file), names, log=log, title_required=title_required, check=check, progress=progress)
     _stop_at(log)
     if not items:
         raise DataError(f"{file.name}: there is not one item.", "Look whether this is the right file.")
@@ -152,7 +156,7 @@ def _rebase(item: Item, folder: Path, root: Path) -> Problems:
     """Make the item's media paths relative to `root` instead of `folder`, in place; what lies outside it."""
     problems: Problems = []
     for name in MEDIA_FIELDS:
-        if not item.get(name):
+        if not isinstance(item.get(name), str):
             continue
         target = (folder / item[name]).resolve()
         if target.is_relative_to(root.resolve()):
