@@ -23,7 +23,7 @@ from genrec.report import EvaluationResult
 from genrec.run import Run, file_checksum, read_json
 from genrec.tokenizers.codes import SemanticIds
 from genrec.tokenizers.placement import place_items
-from genrec.tokenizers.stage import load_tokenizer
+from genrec.tokenizers.stage import load_fusion, load_tokenizer
 from genrec.trie import ItemTrie
 
 WHEN = "2026-01-02T03:04:05+00:00"
@@ -101,8 +101,9 @@ def test_added_items_get_ids_of_their_own_and_nobody_elses_changes(run: Run) -> 
 def test_the_codes_of_added_items_are_what_the_frozen_tokenizer_places(run: Run) -> None:
     taken = np.array(list(codes(run).values()), dtype=np.uint16)
     add(run, range(12))
-    vectors = Embeddings.load(run, "text", catalog=Catalog.load(run)).vectors
-    expected = place_items(load_tokenizer(run), vectors[30:], taken=taken, sizes=(8, 8), policy="reassign")
+    text = Embeddings.load(run, "text", catalog=Catalog.load(run))
+    fused, _ = load_fusion(run).apply({"text": text.vectors[30:]}, {"text": text.mask[30:]})
+    expected = place_items(load_tokenizer(run), fused, taken=taken, sizes=(8, 8), policy="reassign")
     assert [codes(run)[f"n{n}"] for n in range(12)] == [tuple(row) for row in expected.tolist()]
 
 
