@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from genrec.config import EvaluateConfig, build_config
@@ -28,14 +29,10 @@ def measure(run: Run, config: EvaluateConfig) -> EvaluationResult:
     if config.max_users is not None:
         cases = cases.sample(config.max_users, seed=config.seed)
     baselines, skipped = make_baselines(run, config, catalog)
-    return evaluate_methods(
-        training_sequences(run),
-        cases,
-        num_items=len(catalog),
-        config=config,
-        baselines=baselines,
-        skipped=skipped,
+    result = evaluate_methods(
+        training_sequences(run), cases, num_items=len(catalog), config=config, baselines=baselines
     )
+    return replace(result, skipped=skipped)
 
 
 def main() -> int:

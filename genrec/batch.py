@@ -70,7 +70,8 @@ def recommend_file(
 def _answers(
     recommender: Recommender, lines: Sequence[str], k: int, summary: BatchSummary, source: Path
 ) -> Iterator[dict[str, Any]]:
-    """One answer per line, in order."""
+    """One answer per line, in order, all from one version of the catalogue."""
+    recommender = recommender.pinned()
     parsed: list[tuple[Any, RankRequest | GenrecError]] = []
     for line in lines:
         summary.num_lines += 1

@@ -31,6 +31,10 @@ class IngestConfig(Config):
     validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="time split: share of the interactions")
     test_fraction: float = Field(0.1, gt=0, lt=0.5, description="time split: share of the interactions")
     min_rating: float | None = Field(None, description="interactions rated below are left out")
+    cold_fraction: float = Field(
+        0.0, ge=0, le=0.5, description="share of the items held out of every training stage, to evaluate on them"
+    )
+    cold_seed: Seed = Field(0, description="seed of which items are held out")
     on_bad_row: Literal["stop", "skip"] = "stop"
     empty_title: Literal["stop", "item-id"] = Field(
         "item-id", description="the item_id stands for an empty title (and is counted), or it is a bad row"
@@ -167,7 +171,8 @@ class EvaluateConfig(Config):
     """Ranks over the full catalogue, beside baselines."""
 
     split: Literal["validation", "test"] = "test"
-    baselines: tuple[str, ...] = ("popularity", "item-knn", "transitions", "hybrid", "sasrec")
+    baselines: tuple[str, ...] = ("popularity", "item-knn", "transitions", "dense-knn", "hybrid", "sasrec")
+    dense_modality: str = Field("text", description="the vectors that the baseline dense-knn compares")
     cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(5, 10, 20, 50), min_length=1)
     beam_width: int = Field(50, ge=1)
     score: Literal["level", "raw", "renormalised"] = "level"

@@ -11,28 +11,34 @@ C cases, k list length, I items.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genrec import metrics
 from genrec.baselines.base import Baseline, item_counts, rank_all
+from genrec.baselines.dense_knn import DenseKNN
 from genrec.baselines.hybrid import Hybrid
 from genrec.baselines.item_knn import ItemKNN
 from genrec.baselines.popularity import Popularity
 from genrec.baselines.sasrec import SASRec
 from genrec.baselines.transitions import Transitions
+from genrec.cold_evaluation import evaluate_cold
 from genrec.config import EvaluateConfig, dump_config
-from genrec.data.catalog import Catalog
+from genrec.data.catalog import Catalog, removed_items
 from genrec.data.sequences import EvaluationCases, Sequences
-from genrec.data.splits import evaluation_cases, training_sequences
+from genrec.data.splits import cold_cases, cold_items, evaluation_cases, training_sequences
 from genrec.encoders.base import Embeddings, embedding_files
 from genrec.errors import ConfigError, DataError, ModelError
 from genrec.progress import SILENT, Progress
 from genrec.report import (
     MODEL,
+    ColdResult,
     Comparison,
     Estimate,
     EvaluationResult,
@@ -43,13 +49,23 @@ from genrec.report import (
 )
 from genrec.run import Run, StageReport, atomic_file, write_json
 
-# Histories and k in; for each history up to k item indices out, best first, without those of the history.
-Recommend = Callable[[list[NDArray[np.int32]], int], list[list[int]]]
-
-BASELINES = ("popularity", "item-knn", "transitions", "hybrid", "sasrec")
+BASELINES = ("popularity", "item-knn", "transitions", "dense-knn", "hybrid", "sasrec")
 _BOOTSTRAP_SAMPLES = 1000
 _USERS_AT_ONCE = 64
 _METRICS = {"recall": metrics.recall, "ndcg": metrics.ndcg, "mrr": metrics.mrr}
+
+
+class Recommend(Protocol):
+    """The model as a function."""
+
+    def __call__(
+        self, histories: list[NDArray[np.int32]], k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> list[list[int]]:
+        """For each history up to k item indices, best first, without those of the history.
+
+        Of the items in `allowed` (I,), where it is given; it is for held-out items only.
+        """
+        ...
 
 
 def evaluate(
@@ -76,6 +92,9 @@ def evaluate(
             f"The {config.split} split of {run.path} has no user to evaluate.",
             "Ingest again with another split or a smaller --min-interactions.",
         )
+    live = ~removed_items(run, catalog=catalog)
+    num_removed = int((~live[cases.targets]).sum())
+    cases = cases.select(live[cases.targets])
     if config.max_users is not None:
         cases = cases.sample(config.max_users, seed=config.seed)
     baselines, skipped = make_baselines(run, config, catalog)
@@ -88,9 +107,11 @@ def evaluate(
         config=config,
         baselines=baselines,
         recommend=recommend,
-        skipped=skipped,
+        live=live,
         progress=progress,
     )
+    cold = _evaluate_cold(run, config, live, baselines=baselines, recommend=recommend, progress=progress)
+    result = replace(result, skipped=skipped, cold=cold, num_removed_targets=num_removed)
     outputs = _write(run, result)
     report = StageReport(
         stage=f"evaluate:{config.split}",
@@ -109,6 +130,34 @@ def evaluate(
     return report
 
 
+def _evaluate_cold(
+    run: Run,
+    config: EvaluateConfig,
+    live: NDArray[np.bool_],
+    *,
+    baselines: Sequence[Baseline],
+    recommend: Recommend | None,
+    progress: Progress,
+) -> ColdResult | None:
+    """The figures of held-out items, by fitted baselines and the model; None where there are no such cases."""
+    cases = cold_cases(run)
+    cases = cases.select(live[cases.targets])
+    if len(cases) == 0:
+        return None
+    if config.max_users is not None:
+        cases = cases.sample(config.max_users, seed=config.seed)
+    cold = cold_items(run)
+    return evaluate_cold(
+        cases,
+        cold=cold,
+        live=live,
+        baselines=baselines,
+        ask_model=None if recommend is None else partial(_ask_model, recommend, num_items=len(cold), progress=progress),
+        seed=config.seed,
+        progress=progress,
+    )
+
+
 def evaluate_methods(
     training: Sequences,
     cases: EvaluationCases,
@@ -117,21 +166,27 @@ def evaluate_methods(
     config: EvaluateConfig,
     baselines: Sequence[Baseline],
     recommend: Recommend | None = None,
-    skipped: dict[str, str] | None = None,
+    live: NDArray[np.bool_] | None = None,
     progress: Progress = SILENT,
 ) -> EvaluationResult:
-    """Fit the baselines, let everyone rank the cases and measure: `evaluate` without files."""
+    """Fit the baselines, let everyone rank the cases and measure: `evaluate` without files.
+
+    Only the items of `live` (I,) are recommended, None means all; the model knows from its trie which they are.
+    """
     k = max(config.cutoffs)
+    live = np.ones(num_items, dtype=np.bool_) if live is None else live
     answers: dict[str, tuple[NDArray[np.int32], float]] = {}
     if recommend is not None:
         started = time.perf_counter()
-        ranked = _ask_model(recommend, cases, k, num_items=num_items, progress=progress)
+        ranked = _ask_model(recommend, cases, k=k, num_items=num_items, progress=progress)
         answers[MODEL] = ranked, time.perf_counter() - started
     histories = list(cases.histories)
     for baseline in baselines:
         started = time.perf_counter()
         baseline.fit(training, num_items, seed=config.seed, progress=progress)
-        ranked = rank_all(baseline, histories, k, num_items=num_items, seed=config.seed, progress=progress)
+        ranked = rank_all(
+            baseline, histories, k, num_items=num_items, seed=config.seed, allowed=live, progress=progress
+        )
         answers[baseline.name] = ranked, time.perf_counter() - started
     groups = metrics.popularity_groups(item_counts(training, num_items))
     methods = [
@@ -142,7 +197,7 @@ def evaluate_methods(
     return EvaluationResult(
         split=config.split,
         num_cases=len(cases),
-        num_items=num_items,
+        num_items=int(live.sum()),
         num_repeats=sum(bool((history == target).any()) for history, target in pairs),
         headline=_headline(config),
         cutoffs=tuple(sorted(config.cutoffs)),
@@ -150,7 +205,6 @@ def evaluate_methods(
         bootstrap_samples=_BOOTSTRAP_SAMPLES,
         methods=methods,
         comparisons=_compare({name: ranked for name, (ranked, _) in answers.items()}, cases, config),
-        skipped=skipped or {},
     )
 
 
@@ -203,7 +257,13 @@ def _compare(answers: dict[str, NDArray[np.int32]], cases: EvaluationCases, conf
 
 
 def _ask_model(
-    recommend: Recommend, cases: EvaluationCases, k: int, *, num_items: int, progress: Progress
+    recommend: Recommend,
+    cases: EvaluationCases,
+    *,
+    k: int,
+    num_items: int,
+    progress: Progress,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int32]:
     """The model's ranked items, (C, k). Raises ModelError for an answer that no method may give."""
     ranked = np.empty((len(cases), k), dtype=np.int32)
@@ -211,21 +271,23 @@ def _ask_model(
         for start in range(0, len(cases), _USERS_AT_ONCE):
             stop = min(start + _USERS_AT_ONCE, len(cases))
             histories = [cases.histories[case] for case in range(start, stop)]
-            answers = recommend(histories, k)
+            answers = recommend(histories, k) if allowed is None else recommend(histories, k, allowed)
             for history, answer in zip(histories, answers, strict=True):
-                _check_answer(history, answer, num_items)
+                _check_answer(history, answer, num_items, allowed=allowed)
             ranked[start:stop] = metrics.pad_rankings(answers, k)
             task.advance(stop - start)
     return ranked
 
 
-def _check_answer(history: NDArray[np.int32], answer: Sequence[int], num_items: int) -> None:
-    outside = [item for item in answer if not 0 <= item < num_items]
+def _check_answer(
+    history: NDArray[np.int32], answer: Sequence[int], num_items: int, *, allowed: NDArray[np.bool_] | None
+) -> None:
+    outside = [item for item in answer if not 0 <= item < num_items or (allowed is not None and not allowed[item])]
     repeated = len(set(answer)) < len(answer)
     known = set(history.tolist()) & set(answer)
     if outside or repeated or known:
         wrong = (
-            f"items {outside} that are not in the catalogue"
+            f"items {outside} that are not in the catalogue or not allowed"
             if outside
             else "the same item twice"
             if repeated
@@ -264,11 +326,14 @@ def make_baselines(run: Run, config: EvaluateConfig, catalog: Catalog) -> tuple[
             made.append(ItemKNN())
         elif name == "transitions":
             made.append(Transitions())
-        elif name == "hybrid" and _has_text_vectors(run):
-            text = Embeddings.load(run, "text", catalog=catalog)
-            made.append(Hybrid(text.vectors, text.mask))
-        elif name == "hybrid":
-            skipped[name] = "the run has no text embeddings (make them with `genrec embed`)."
+        elif name in {"hybrid", "dense-knn"}:
+            modality = _modality(name, config)
+            if not _has_vectors(run, modality):
+                skipped[name] = f"the run has no {modality} embeddings (make them with `genrec embed`)."
+                continue
+            vectors = Embeddings.load(run, modality, catalog=catalog)
+            kind = Hybrid if name == "hybrid" else DenseKNN
+            made.append(kind(vectors.vectors, vectors.mask))
         else:
             validation = evaluation_cases(run, "validation")
             if len(validation):
@@ -278,15 +343,20 @@ def make_baselines(run: Run, config: EvaluateConfig, catalog: Catalog) -> tuple[
     return made, skipped
 
 
-def _has_text_vectors(run: Run) -> bool:
+def _modality(baseline: str, config: EvaluateConfig) -> str:
+    return "text" if baseline == "hybrid" else config.dense_modality
+
+
+def _has_vectors(run: Run, modality: str) -> bool:
     # One file of the two is a damaged run, about which `Embeddings.load` has something to say.
-    return any(file.exists() for file in embedding_files(run, "text"))
+    return any(file.exists() for file in embedding_files(run, modality))
 
 
 def _inputs(run: Run, config: EvaluateConfig) -> list[Path]:
     inputs = [run.path / "items.parquet", run.path / "splits.parquet"]
-    if "hybrid" in config.baselines and _has_text_vectors(run):
-        inputs += embedding_files(run, "text")
+    wanted = {_modality(name, config) for name in config.baselines if name in {"hybrid", "dense-knn"}}
+    for modality in sorted(wanted):
+        inputs += embedding_files(run, modality) if _has_vectors(run, modality) else []
     return inputs
 
 

@@ -26,6 +26,7 @@ def inspect_run(run: Run) -> StageReport:
         plain = {key: value for key, value in record.report.items() if isinstance(value, str | int | float)}
         figures = ", ".join(f"{key} {_figure(value)}" for key, value in list(plain.items())[:6])
         words.append(f"  {name:16} {record.seconds:8.1f} s  {figures}")
+    words += [f"  {entry['when']}  {entry['change']}: {_counts(entry['facts'])}" for entry in run.amendments]
     return StageReport("inspect", facts, words)
 
 
@@ -61,6 +62,10 @@ def inspect_item(run: Run, item_id: str) -> StageReport:
         words.append(f"  {' '.join(tokens[:length])}: {shown}{more}")
     facts = {"item_id": item_id, "record": record, "codes": own.tolist(), "prefixes": prefixes}
     return StageReport("inspect", facts, words)
+
+
+def _counts(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in facts.items() if isinstance(value, int | str))
 
 
 def _figure(value: Any) -> str:

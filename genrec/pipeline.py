@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from genrec import metrics
 from genrec.config import EvaluateConfig, TokenizeConfig, TrainConfig, dump_config
-from genrec.data.catalog import Catalog
+from genrec.data.catalog import Catalog, removed_items
 from genrec.data.sequences import EvaluationCases
-from genrec.data.splits import evaluation_cases, training_sequences
+from genrec.data.splits import cold_items, evaluation_cases, training_sequences
 from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.errors import ConfigError, DataError
 from genrec.evaluation import evaluate as evaluate_split
@@ -36,6 +36,7 @@ from genrec.tokenizers.transfer import tokenize_from as encode_items
 from genrec.training.loop import Trainer, TrainingTask
 from genrec.training.model import load_base
 from genrec.trie import ItemTrie
+from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary, TextEncoder, add_embedding_rows, extend_tokenizer, inherited_vocabulary
 
 _TEXT_FIELDS = ("title", "brand", "categories", "genres")
@@ -70,7 +71,12 @@ def _with_trie(run: Run, report: StageReport, *, seed: int) -> StageReport:
     started = time.monotonic()
     catalog = Catalog.load(run)
     semantic_ids = SemanticIds.load(run, catalog=catalog)
-    trie = ItemTrie.build(semantic_ids.codes, semantic_ids.codebook_sizes, order_checksum=catalog.order_checksum)
+    trie = ItemTrie.build(
+        semantic_ids.codes,
+        semantic_ids.codebook_sizes,
+        live=~removed_items(run, catalog=catalog),
+        order_checksum=catalog.order_checksum,
+    )
     outputs = trie.save(run.path / "trie")
     facts = {"version": trie.version, "num_items": trie.num_items, "num_bytes": trie.num_bytes}
     words = f"Trie {trie.version}: {trie.num_items:,} items in {trie.num_bytes / 1e6:.2f} MB."
@@ -103,7 +109,9 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
     catalog = Catalog.load(run)
     codes = SemanticIds.load(run, catalog=catalog)
     checksum = tokenizer_checksum(run.path / "semantic_ids" / "tokenizer")
-    model, tokenizer, vocabulary = _prepare_model(config, catalog, codes=codes, checksum=checksum)
+    model, tokenizer, vocabulary = _prepare_model(
+        config, catalog, codes=codes, checksum=checksum, warm=~cold_items(run)
+    )
     prompt = compile_history_prompt(load_templates(default_prompts(), "next_item").templates[0], tokenizer)
     recommender = Recommender.assemble(
         run,
@@ -141,8 +149,11 @@ def evaluate(
     """Rank every user of a split with the run's model and with the baselines; write the report."""
     recommender = Recommender.load(run.path, engine, beam_width=config.beam_width, score_mode=config.score)
 
-    def recommend(histories: list[NDArray[np.int32]], k: int) -> list[list[int]]:
-        answers = recommender.rank([RankRequest(history) for history in histories], k)
+    def recommend(
+        histories: list[NDArray[np.int32]], k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> list[list[int]]:
+        only = None if allowed is None else ItemFilter.allowing(recommender.trie, allowed)
+        answers = recommender.rank([RankRequest(history, allowed=only) for history in histories], k)
         return [[item.item_index for item in ranked] for ranked in answers]
 
     model_files = [run.path / file for file in run.require("train", verify=False).outputs]
@@ -162,10 +173,13 @@ def validation_metrics(recommender: Recommender, cases: EvaluationCases) -> Mapp
 
 
 def _prepare_model(
-    config: TrainConfig, catalog: Catalog, *, codes: SemanticIds, checksum: str
+    config: TrainConfig, catalog: Catalog, *, codes: SemanticIds, checksum: str, warm: NDArray[np.bool_]
 ) -> tuple[Any, Any, SidVocabulary]:
-    """The base model and its tokenizer, both with the semantic-ID tokens of the item tokenizer of `checksum`."""
-    texts = catalog.texts(_TEXT_FIELDS)
+    """The base model and its tokenizer, both with the semantic-ID tokens of the item tokenizer of `checksum`.
+
+    What is new in them is made from the items of `warm` (I,).
+    """
+    texts = [text for text, known in zip(catalog.texts(_TEXT_FIELDS), warm, strict=True) if known]
     model, tokenizer = load_base(config, texts)
     sizes = codes.codebook_sizes
     if config.base != "scratch":
@@ -174,7 +188,7 @@ def _prepare_model(
             return model, tokenizer, known
     item_tokens = TextEncoder(tokenizer).encode_batch(texts)  # before the semantic-ID tokens exist
     vocabulary = replace(extend_tokenizer(tokenizer, sizes), tokenizer_checksum=checksum)
-    add_embedding_rows(model, vocabulary, codes=codes.codes, item_tokens=item_tokens, seed=config.seed)
+    add_embedding_rows(model, vocabulary, codes=codes.codes[warm], item_tokens=item_tokens, seed=config.seed)
     return model, tokenizer, vocabulary
 
 

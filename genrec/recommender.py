@@ -1,26 +1,27 @@
 """Histories of item ids in, recommended items out: what a program, a server and a batch job call.
 
 A `Recommender` is a finished run opened for use: its catalogue, its trie, its model behind an engine, and the
-prompt that the model was trained with. Items of the history are never recommended again.
+prompt that the model was trained with. Items of the history are never recommended again. `refresh` follows what
+`genrec items` changes while the process runs.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast, overload
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from genrec.data.catalog import Catalog
 from genrec.decoding.engine import Engine, RankedItem, ScoreMode
-from genrec.errors import ConfigError, TrieError
+from genrec.errors import ConfigError, RunError
+from genrec.live_catalogue import CatalogueSource, LiveCatalogue
 from genrec.prompting import HistoryPrompt, compile_history_prompt, load_templates
 from genrec.run import Run
-from genrec.tokenizers.codes import SemanticIds
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary
@@ -61,12 +62,49 @@ class Recommender:
         item_tokens: NDArray[np.int64],
         max_history_items: int,
         beam_width: int = 50,
+        source: CatalogueSource | None = None,
     ) -> None:
-        """`item_tokens` holds the semantic-ID token ids of every item, (I, L)."""
-        self.catalog, self.trie, self.engine = catalog, trie, engine
-        self._prompt, self.item_tokens = prompt, item_tokens
+        """`item_tokens` holds the semantic-ID token ids of every item, (R, L). Without a `source` nothing changes."""
+        self._live = LiveCatalogue(catalog, trie, item_tokens)
+        self.engine, self._prompt, self._source = engine, prompt, source
         self._max_history_items, self.beam_width = max_history_items, beam_width
-        self._filters: dict[tuple[tuple[str, Any], ...], ItemFilter] = {}
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalogue as it is now, removed items included."""
+        return self._live.catalog
+
+    @property
+    def trie(self) -> ItemTrie:
+        """The items that may be recommended now; its `version` is the `catalog_version` of answers."""
+        return self._live.trie
+
+    @property
+    def item_tokens(self) -> NDArray[np.int64]:
+        """Semantic-ID token ids of every item, (R, L)."""
+        return self._live.item_tokens
+
+    def refresh(self) -> bool:
+        """Switch to the catalogue that is on disk now, if it is another one; True where it was.
+
+        Call it between two requests, as often as you like: without a change it costs one look at the file system.
+        A request that another thread is answering goes on with the catalogue that it started with. Raises RunError
+        where the run was trained or tokenized again, and where this recommender was not loaded from a run.
+        """
+        if self._source is None:
+            raise RunError("this recommender was not loaded from a run.", "Make it with Recommender.load.")
+        loaded = self._source.load_if_changed()
+        if loaded is None:
+            return False
+        self._live = loaded  # one assignment: `pinned` takes all of the old one or all of the new one
+        return True
+
+    def pinned(self) -> Recommender:
+        """This recommender with the catalogue of now, which no `refresh` changes.
+
+        For whoever asks it several things that must fit together: indices, a filter, an answer, its description.
+        """
+        return copy.copy(self)
 
     @classmethod
     def load(
@@ -90,9 +128,8 @@ class Recommender:
         from genrec.decoding.transformers_engine import TransformersEngine
 
         run = Run.open(path)
-        for stage in ("tokenize", "trie"):  # a stage killed half-way has changed files that it did not record
-            run.require(stage)
-        training = run.require("train").config
+        # A stage killed half-way has changed files that it did not record.
+        *_, training = run.read_unchanged(lambda: [run.require(stage) for stage in ("tokenize", "trie", "train")])
         folder = run.path / "model"
         vocabulary = SidVocabulary.load(folder)
         opened = TransformersEngine.load(folder, vocabulary=vocabulary, score_mode=score_mode, device=device)
@@ -103,7 +140,7 @@ class Recommender:
             engine=opened,
             vocabulary=vocabulary,
             prompt=compile_history_prompt(template, tokenizer),
-            max_history_items=int(training["max_history_items"]),
+            max_history_items=int(training.config["max_history_items"]),
             beam_width=beam_width,
         )
 
@@ -119,24 +156,17 @@ class Recommender:
         beam_width: int = 50,
     ) -> Recommender:
         """A recommender over a run's items and trie, with an engine of the caller's (a live model, a double)."""
-        catalog = Catalog.load(run)
-        codes = SemanticIds.load(run, catalog=catalog)
-        trie = ItemTrie.load(run.path / "trie")
-        if trie.codebook_sizes != vocabulary.codebook_sizes or codes.codebook_sizes != vocabulary.codebook_sizes:
-            raise TrieError(
-                f"the model knows codebooks {vocabulary.codebook_sizes}, the trie has {trie.codebook_sizes}.",
-                "The items were tokenized again after training: run `genrec train RUN` again.",
-            )
-        if trie.order_checksum != catalog.order_checksum:
-            raise TrieError("the trie belongs to another catalogue.", "Run `genrec tokenize RUN` again.")
+        source = CatalogueSource(run, vocabulary)
+        live = source.load()
         return cls(
-            catalog,
-            trie,
+            live.catalog,
+            live.trie,
             engine=engine,
             prompt=prompt,
-            item_tokens=vocabulary.token_ids(codes.codes),
+            item_tokens=live.item_tokens,
             max_history_items=max_history_items,
             beam_width=beam_width,
+            source=source,
         )
 
     @overload
@@ -179,31 +209,33 @@ class Recommender:
         for items in [history] if isinstance(history, str) else histories:
             _check_ids(items, "a history")
         _check_ids(exclude, "`exclude`")
-        excluded = self.catalog.indices(exclude) if len(exclude) else None
-        allowed = self.filter(allow) if allow else None
-        requests = [RankRequest(self.catalog.indices(items), excluded, allowed) for items in histories]
-        answers = [self.describe(ranked) for ranked in self.rank(requests, k)]
+        here = self.pinned()
+        excluded = here.catalog.indices(exclude) if len(exclude) else None
+        allowed = here.filter(allow) if allow else None
+        requests = [RankRequest(here.catalog.indices(items), excluded, allowed) for items in histories]
+        answers = [here.describe(ranked) for ranked in here.rank(requests, k)]
         return answers[0] if one else answers
 
     def rank(self, requests: Sequence[RankRequest], k: int) -> list[list[RankedItem]]:
         """The engine's answers to requests in item indices, at most `k` each, best first."""
-        prompts = [self.prompt_tokens(request.history) for request in requests]
-        filters = [self._request_filter(request) for request in requests]
+        live = self._live
+        prompts = [self._prompt_tokens(live, request.history) for request in requests]
+        filters = [_request_filter(live.trie, request) for request in requests]
         beam_width = max(self.beam_width, k)
         answers: list[list[RankedItem]] = []
         for start in range(0, len(requests), _PROMPTS_AT_ONCE):
             part = slice(start, start + _PROMPTS_AT_ONCE)
-            answers += self.engine.rank(prompts[part], self.trie, beam_width=beam_width, k=k, allowed=filters[part])
+            answers += self.engine.rank(prompts[part], live.trie, beam_width=beam_width, k=k, allowed=filters[part])
         return answers
 
     def prompt_tokens(self, history: NDArray[np.int32]) -> list[int]:
         """The prompt of a history in item indices; the oldest items are cut first."""
-        newest = history[-self._max_history_items :]
-        return self._prompt.token_ids(self.item_tokens[newest].ravel().tolist())
+        return self._prompt_tokens(self._live, history)
 
     def describe(self, ranked: Sequence[RankedItem]) -> list[Recommendation]:
         """Ranked items with their ids and titles."""
-        ids, titles = self.catalog.item_ids, self.catalog.titles
+        catalog = self.catalog
+        ids, titles = catalog.item_ids, catalog.titles
         return [
             Recommendation(ids[item.item_index], titles[item.item_index], item.score, rank)
             for rank, item in enumerate(ranked, start=1)
@@ -211,48 +243,18 @@ class Recommender:
 
     def filter(self, allow: Mapping[str, Any]) -> ItemFilter:
         """The items that have all the attributes asked for; compiled once per distinct question."""
-        key = tuple(sorted((name, repr(value)) for name, value in allow.items()))
-        if key not in self._filters:
-            mask = np.ones(len(self.catalog), dtype=np.bool_)
-            for name, value in allow.items():
-                mask &= attribute_mask(self.catalog, name, value)
-            self._filters[key] = ItemFilter.allowing(self.trie, np.flatnonzero(mask))
-        return self._filters[key]
+        return self._live.filter(allow)
 
-    def _request_filter(self, request: RankRequest) -> ItemFilter | None:
-        removed = np.unique(request.history if request.excluded is None else np.r_[request.history, request.excluded])
-        if request.allowed is not None:
-            return request.allowed.without(removed)
-        return ItemFilter.excluding(self.trie, removed) if len(removed) else None
+    def _prompt_tokens(self, live: LiveCatalogue, history: NDArray[np.int32]) -> list[int]:
+        newest = history[-self._max_history_items :]
+        return self._prompt.token_ids(live.item_tokens[newest].ravel().tolist())
 
 
-def attribute_mask(catalog: Catalog, name: str, value: Any) -> NDArray[np.bool_]:
-    """Items whose attribute equals `value`, or one of them where `value` is a list; (I,).
-
-    An attribute that is itself a list (genres, categories) matches where it contains a wanted value. Numbers
-    are equal to their text: `1994` finds 1994, 1994.0 and "1994". Raises ConfigError for an attribute that the
-    catalogue does not have and for a value that no attribute can equal.
-    """
-    if name not in catalog.table.columns:
-        raise ConfigError(f"the catalogue has no attribute {name!r}.", f"It has: {', '.join(catalog.table.columns)}.")
-    values = value if isinstance(value, list | tuple) else [value]
-    if wrong := [one for one in values if not isinstance(one, str | int | float)]:
-        raise ConfigError(
-            f"attribute {name!r} cannot be compared with {wrong[0]!r}.",
-            "Give a text, a number or a boolean, or a list of them: an item matches if it has one of them.",
-        )
-    wanted = {_as_text(one) for one in values}
-    column = catalog.table[name]
-    if isinstance(column.dtype, pl.List):
-        found = [bool(wanted & {_as_text(part) for part in cell or ()}) for cell in column.to_list()]
-    else:
-        found = [cell is not None and _as_text(cell) in wanted for cell in column.to_list()]
-    return np.asarray(found, dtype=np.bool_)
-
-
-def _as_text(value: Any) -> str:
-    """Whole floats read like integers: a column of years with gaps may come as 1994.0."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+def _request_filter(trie: ItemTrie, request: RankRequest) -> ItemFilter | None:
+    removed = np.unique(request.history if request.excluded is None else np.r_[request.history, request.excluded])
+    if request.allowed is not None:
+        return request.allowed.without(removed)
+    return ItemFilter.excluding(trie, removed) if len(removed) else None
 
 
 def _check_ids(items: Any, what: str) -> None:

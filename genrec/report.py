@@ -23,6 +23,13 @@ _GROUP_WORDS = {
 }
 
 
+_COLD_PROTOCOL = (
+    " Held-out items are no targets of these users and in no history; in the tables of cold items every interaction "
+    "with one is a target, after everything earlier of its user. Intervals there resample the held-out items; "
+    "`random` is the exact expectation."
+)
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean over cases with its 95 % bootstrap interval."""
@@ -69,6 +76,26 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class ColdMethod:
+    """One row of the table of held-out items: `recall@10`, `recall@50`, `ndcg@10` over two sets of items."""
+
+    name: str
+    among_all: dict[str, Estimate]
+    among_cold: dict[str, Estimate]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ColdResult:
+    """What was found with held-out items as targets (see `cold_evaluation`)."""
+
+    num_items: int  # held out
+    num_all_items: int
+    num_cases: int
+    methods: list[ColdMethod]
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
     """Everything that one evaluation found; `as_json` is `evaluation/<split>.json`."""
 
@@ -83,6 +110,8 @@ class EvaluationResult:
     methods: list[MethodResult]
     comparisons: list[Comparison] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)  # baseline → why it could not run
+    cold: ColdResult | None = None  # where ingest held items out
+    num_removed_targets: int = 0  # cases that are left out: their target was removed from the catalogue
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -93,6 +122,7 @@ class EvaluationResult:
     def facts(self) -> dict[str, Any]:
         """The headline figures, for the manifest."""
         shown = [f"{metric}@{self.headline}" for metric in ("recall", "ndcg", "mrr")]
+        cold = {} if self.cold is None else {"cold": asdict(self.cold)}
         return {
             "split": self.split,
             "num_cases": self.num_cases,
@@ -101,6 +131,7 @@ class EvaluationResult:
             },
             "comparisons": {entry.baseline: asdict(entry.difference) for entry in self.comparisons},
             "skipped": self.skipped,
+            **cold,
         }
 
 
@@ -117,6 +148,8 @@ def verdicts(result: EvaluationResult) -> list[str]:
     if not any(method.name == MODEL for method in result.methods):
         lines.append("No model was evaluated: these are the baselines alone.")
     lines += [f"{name} was left out: {reason}" for name, reason in result.skipped.items()]
+    if result.num_removed_targets:
+        lines.append(f"{result.num_removed_targets:,} users are left out: what they took was removed since.")
     if result.num_repeats:
         lines.append(
             f"{result.num_repeats:,} of {result.num_cases:,} targets are already in the history; history "
@@ -136,7 +169,33 @@ def terminal_lines(result: EvaluationResult) -> list[str]:
             f"{method.name:<14}{figure(method.metrics[f'recall@{k}'].value):>11}{figure(ndcg.value):>10}  "
             f"{f'{figure(ndcg.low)}–{figure(ndcg.high)}':<17}{method.coverage:>9.1%}{method.seconds:>9.1f}"
         )
+    if result.cold is not None:
+        lines += _cold_lines(result.cold)
     return lines + verdicts(result)
+
+
+def _cold_lines(cold: ColdResult) -> list[str]:
+    head = f"{'method':<14}{'Recall@10':>11}{'Recall@50':>11}{'NDCG@10':>10}   {'Recall@50, 95 % interval':<24}"
+    lines = []
+    for words, figures in _cold_views(cold).items():
+        lines += ["", words, head]
+        for name, row in figures.items():
+            values = f"{row['recall@10'].value:>11.4f}{row['recall@50'].value:>11.4f}{row['ndcg@10'].value:>10.4f}"
+            lines.append(f"{name:<14}{values}   {figure(row['recall@50'].low)}–{figure(row['recall@50'].high)}")
+    return [*lines, ""]
+
+
+def _cold_views(cold: ColdResult) -> dict[str, dict[str, dict[str, Estimate]]]:
+    """Words → method → figures, best first: held-out targets among all items, and among each other."""
+    what = f"Cold: {cold.num_cases:,} interactions with {cold.num_items:,} held-out items"
+    views = {
+        f"{what}, all {cold.num_all_items:,} items ranked": {m.name: m.among_all for m in cold.methods},
+        f"{what}, only held-out items ranked": {m.name: m.among_cold for m in cold.methods},
+    }
+    return {
+        words: dict(sorted(view.items(), key=lambda entry: -entry[1]["recall@50"].value))
+        for words, view in views.items()
+    }
 
 
 def markdown_report(result: EvaluationResult, *, title: str) -> str:
@@ -184,6 +243,7 @@ def _protocol(result: EvaluationResult) -> str:
         f"{result.num_items:,} items without those of the history; hits are counted in items.{extra} "
         f"Intervals: 95 %, {result.bootstrap_samples:,} bootstrap resamples of the users, "
         f"seed {result.seed}. They say nothing about other training seeds."
+        + (_COLD_PROTOCOL if result.cold is not None else "")
     )
 
 
@@ -208,6 +268,17 @@ def _tables(result: EvaluationResult) -> dict[str, list[list[str]]]:
         "Accuracy at every cutoff": accuracy,
         "Spread of the recommendations": spread,
         f"Recall@{k} by popularity of the target": strata,
+        **_cold_tables(result.cold),
+    }
+
+
+def _cold_tables(cold: ColdResult | None) -> dict[str, list[list[str]]]:
+    if cold is None:
+        return {}
+    names = {"Recall@10": "recall@10", "Recall@50": "recall@50", "NDCG@10": "ndcg@10"}
+    return {
+        words: [["method", *names], *([name, *(str(row[key]) for key in names.values())] for name, row in view.items())]
+        for words, view in _cold_views(cold).items()
     }
 
 

@@ -17,15 +17,17 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, TypeVar, cast
 
-from genrec.errors import RunError
+from genrec.errors import GenrecError, RunError
+from genrec.journal import finish_change, is_changing
 
 FORMAT_VERSION = 1
+ReadT = TypeVar("ReadT")
 # polars, safetensors and tokenizers are written in Rust: a full disk is an exception of their own, whose text
 # ends in "No space left on device (os error 28)".
 _RUST_OS_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -75,8 +77,12 @@ class Run:
 
     @classmethod
     def open(cls, path: Path | str) -> Run:
-        """Open an existing run. Raises RunError if there is none or its format is another."""
+        """Open an existing run, and finish a change of it that was killed when it had been decided.
+
+        Raises RunError if there is none or its format is another.
+        """
         folder = Path(path)
+        finish_change(folder)
         manifest = folder / "manifest.json"
         if not manifest.is_file():
             raise RunError(
@@ -96,6 +102,34 @@ class Run:
         """The finished stages by name, in the order in which they were recorded."""
         stages = _read_manifest(self.path / "manifest.json")["stages"]
         return {name: StageRecord(**record) for name, record in stages.items()}
+
+    @property
+    def amendments(self) -> list[dict[str, Any]]:
+        """What has changed the catalogue since it was ingested, oldest first (see `amend`)."""
+        return list(_read_manifest(self.path / "manifest.json").get("amendments", []))
+
+    @property
+    def stamp(self) -> tuple[int, ...]:
+        """Changes whenever the manifest does; costs one look at the file system."""
+        try:
+            status = (self.path / "manifest.json").stat()
+        except OSError as error:
+            raise RunError(f"{self.path} has lost its manifest.json: {error.strerror}.") from error
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def read_unchanged(self, read: Callable[[], ReadT]) -> ReadT:
+        """What `read` gives while nothing changes the run: it is called again where something did meanwhile."""
+        while True:
+            finish_change(self.path)
+            before = self.stamp
+            try:
+                found = read()
+            except GenrecError:
+                if self.stamp == before and not is_changing(self.path):
+                    raise
+                continue
+            if self.stamp == before and not is_changing(self.path):
+                return found
 
     def require(self, stage: str, *, verify: bool = True) -> StageRecord:
         """The record of a finished stage. Raises RunError where it is missing or its files have changed."""
@@ -141,11 +175,39 @@ class Run:
             seconds=round(seconds, 3),
             report=report.facts,
         )
+        if report.stage == "ingest":  # another catalogue, which nothing has changed yet
+            manifest.pop("amendments", None)
         stages = manifest["stages"]
         stages.pop(report.stage, None)
         stages[report.stage] = asdict(entry)
         _drop_stale(stages)
         _write_manifest(self.path, manifest)
+
+    def amend(
+        self, staging: Path, report: StageReport, *, when: str, outputs: Mapping[str, Sequence[str]]
+    ) -> list[str]:
+        """Write the manifest of a changed catalogue into `staging`, whose files are about to take their places.
+
+        The stages stay valid: records that read or wrote a changed file get its new checksum, and `outputs`
+        (stage → run-relative files) replaces what a stage vouches for. Evaluations are dropped: they measured
+        another catalogue. Appends an entry of `report` and `when` (ISO 8601). Returns the dropped stages.
+        """
+        manifest = _read_manifest(self.path / "manifest.json")
+        changed = {
+            file.relative_to(staging).as_posix(): file_checksum(file) for file in staging.rglob("*") if file.is_file()
+        }
+        stages = manifest["stages"]
+        dropped = [name for name in stages if name.split(":")[0] == "evaluate"]
+        for name in dropped:
+            del stages[name]
+        for name, record in stages.items():
+            files = outputs.get(name, list(record["outputs"]))
+            record["outputs"] = {file: changed.get(file) or record["outputs"][file] for file in files}
+            record["inputs"] = {file: changed.get(file, sum_) for file, sum_ in record["inputs"].items()}
+        entry = {"change": report.stage, "when": when, "facts": report.facts, "dropped": dropped}
+        manifest["amendments"] = [*manifest.get("amendments", []), entry]
+        _write_manifest(staging, manifest)
+        return dropped
 
     def contains(self, path: Path) -> bool:
         """Whether `path` lies inside this run."""

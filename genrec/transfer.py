@@ -49,6 +49,7 @@ from genrec.transfer_report import (
     plot_svg,
     terminal_lines,
 )
+from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import VOCABULARY_FILE, SidVocabulary
 
 _STATE_FILE = "transfer.json"
@@ -243,8 +244,11 @@ def _evaluate(run: Run, config: TransferConfig, progress: Progress) -> None:
     recommender = Recommender.load(run.path, beam_width=chosen.beam_width, score_mode=chosen.score)
     ranked: list[list[int]] = []
 
-    def recommend(histories: list[NDArray[np.int32]], k: int) -> list[list[int]]:
-        answers = recommender.rank([RankRequest(history) for history in histories], k)
+    def recommend(
+        histories: list[NDArray[np.int32]], k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> list[list[int]]:
+        only = None if allowed is None else ItemFilter.allowing(recommender.trie, allowed)
+        answers = recommender.rank([RankRequest(history, allowed=only) for history in histories], k)
         ranked.extend([item.item_index for item in answer] for answer in answers)
         return ranked[-len(histories) :]
 
@@ -255,6 +259,7 @@ def _evaluate(run: Run, config: TransferConfig, progress: Progress) -> None:
         cases = cases.sample(chosen.max_users, seed=chosen.seed)
     k = max(chosen.cutoffs)
     headline = _result(run, config)["headline"]
+    ranked = ranked[: len(cases)]  # where the target holds items out, their cases come after those of the split
     ndcg = metrics.ndcg(metrics.target_ranks(metrics.pad_rankings(ranked, k), cases.targets), headline)
     with atomic_file(run.path / _CASES_FILE) as temporary, array_stream(temporary) as stream:
         np.save(stream, ndcg, allow_pickle=False)

@@ -4,9 +4,10 @@ Every item is one `uint64`: its codes side by side, the first level in the most 
 sorted order the items under a prefix stand side by side, so a *node* of the trie is a half-open range
 [lo, hi) of positions and needs no memory of its own. Children of a node come from a small table of
 boundaries (first levels), by reading the codes off the range (few items) or by binary search (many).
-Several items may share a key (collision policy `shared`); a leaf is then a range of several positions.
+Several items may share a key (collision policy `shared`); a leaf is then a range of several positions. A trie
+may leave out rows of its catalogue (items that were removed): they keep their item_index and stand nowhere here.
 
-Shapes: I items, L levels, K codes of a level, W nodes asked at once, C children found.
+Shapes: R rows of the catalogue, I ≤ R items, L levels, K codes of a level, W nodes asked at once, C children found.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from numpy.typing import ArrayLike, NDArray
 from genrec.errors import RunError, TrieError
 from genrec.run import array_stream, atomic_file, atomic_folder, file_checksum, read_json, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READABLE = (1, 2)  # version 1 has no "num_rows": its tries hold every row of their catalogue
 _TABLE_BITS = 16  # boundaries of all prefixes of up to 16 bits are kept: at most 65,537 int32 (256 KiB)
 _HINT_BITS = 16  # an item's position is remembered to 16 bits: 2 bytes per item instead of 4
 _REBUILD = "Run `genrec tokenize RUN` again."
@@ -46,23 +48,31 @@ class Children:
 
 @dataclass(frozen=True, eq=False)
 class ItemTrie:
-    """All items of one catalogue version. Immutable; arrays may be memory-mapped files.
+    """The valid items of one catalogue version. Immutable; arrays may be memory-mapped files.
 
     The root is the node (0, num_items) at level 0. 10 M items take 120 MB (8 + 4 bytes per item).
     """
 
     keys: NDArray[np.uint64]  # (I,) sorted
     items: NDArray[np.int32]  # (I,) item_index at each position
+    num_rows: int  # R: every item_index is below it
     codebook_sizes: tuple[int, ...]  # (L,)
     order_checksum: str  # of the catalogue whose rows `items` names
     version: str  # of the content: equal tries have equal versions
 
     @classmethod
-    def build(cls, codes: ArrayLike, codebook_sizes: Sequence[int], *, order_checksum: str = "") -> ItemTrie:
-        """Build from codes (I, L), row = item_index.
+    def build(
+        cls,
+        codes: ArrayLike,
+        codebook_sizes: Sequence[int],
+        *,
+        live: NDArray[np.bool_] | None = None,
+        order_checksum: str = "",
+    ) -> ItemTrie:
+        """Build from codes (R, L), row = item_index, of which those in the mask `live` (R,) are valid (None: all).
 
-        Raises TrieError for an empty or misshapen table, codes that are not integers or out of range, and
-        codebooks that need more than 64 bits.
+        Raises TrieError for an empty or misshapen table, codes that are not integers or out of range,
+        codebooks that need more than 64 bits, and where no row is live.
         """
         sizes = tuple(int(size) for size in codebook_sizes)
         table = _checked_codes(np.asarray(codes), sizes)
@@ -70,13 +80,14 @@ class ItemTrie:
         for level, bits in enumerate(_bits(sizes)):
             keys = (keys << np.uint64(bits)) | table[:, level].astype(np.uint64)
         order = np.argsort(keys, kind="stable")  # stable: items that share a key stay in index order
+        order = order if live is None else order[_checked_live(live, len(table))[order]]
         keys, items = keys[order], order.astype(np.int32)
         sums = (_array_checksum(keys), _array_checksum(items))
-        return cls(keys, items, sizes, order_checksum, _version(*sums, sizes, order_checksum))
+        return cls(keys, items, len(table), sizes, order_checksum, _version(*sums, len(table), sizes, order_checksum))
 
     @property
     def num_items(self) -> int:
-        """I, items and not distinct semantic IDs."""
+        """I, valid items and not distinct semantic IDs."""
         return len(self.keys)
 
     @property
@@ -100,24 +111,28 @@ class ItemTrie:
         return self._children_by_search(level, lo, hi)
 
     def positions(self, items: ArrayLike) -> NDArray[np.int64]:
-        """Where items (H,) stand in the sorted order, int64 (H,). Raises TrieError for an unknown item_index."""
+        """Where items (H,) stand in the sorted order, int64 (H,); −1 for a row that is not valid.
+
+        Raises TrieError for an item_index that the catalogue does not have.
+        """
         wanted = self.checked_items(items)
         shift, hints = self._hints
         block = hints[wanted].astype(np.int64) << shift
         candidates = block[:, None] + np.arange(1 << shift)  # (H, 2^shift), 1 wide up to 65,536 items
         candidates = np.minimum(candidates, self.num_items - 1)
-        return np.asarray(block + (self.items[candidates] == wanted[:, None]).argmax(axis=1))
+        hits = self.items[candidates] == wanted[:, None]
+        return np.asarray(np.where(hits.any(axis=1), block + hits.argmax(axis=1), -1))
 
     def checked_items(self, items: ArrayLike) -> NDArray[np.int64]:
-        """Item indices as int64 (H,). Raises TrieError where they are no integers or not in the trie."""
+        """Item indices as int64 (H,). Raises TrieError where they are no integers or no rows of the catalogue."""
         given = np.asarray(items).reshape(-1)
         if given.size and not np.issubdtype(given.dtype, np.integer):
             raise TrieError(f"items of type {given.dtype} were given; expected integer item indices.")
         indices = given.astype(np.int64)
-        unknown = indices[(indices < 0) | (indices >= self.num_items)]
+        unknown = indices[(indices < 0) | (indices >= self.num_rows)]
         if len(unknown):
             raise TrieError(
-                f"item_index {int(unknown[0])} is not in the trie, which has {self.num_items} items.",
+                f"item_index {int(unknown[0])} is not in the catalogue of the trie, which has {self.num_rows} rows.",
                 "Compile filters against the catalogue that the trie was built from.",
             )
         return indices
@@ -137,6 +152,7 @@ class ItemTrie:
                 "codebook_sizes": list(self.codebook_sizes),
                 "order_checksum": self.order_checksum,
                 "num_items": self.num_items,
+                "num_rows": self.num_rows,
                 "sha256": {name: file_checksum(temporary / name) for name in ("keys.npy", "items.npy")},
             }
             write_json(temporary / "meta.json", meta)
@@ -151,18 +167,24 @@ class ItemTrie:
         target = folder / version
         try:
             meta = read_json(target / "meta.json")
-            if meta["format_version"] != FORMAT_VERSION:
+            if meta["format_version"] not in _READABLE:
                 raise TrieError(f"{target} has trie format {meta['format_version']!r}.", _REBUILD)
             sums = meta["sha256"]
             keys = _load_array(target / "keys.npy", sums["keys.npy"], mmap=mmap)
             items = _load_array(target / "items.npy", sums["items.npy"], mmap=mmap)
             sizes = tuple(int(size) for size in meta["codebook_sizes"])
             order_checksum = str(meta["order_checksum"])
+            num_rows = len(keys) if meta["format_version"] == 1 else int(meta["num_rows"])
         except (KeyError, TypeError, RunError) as error:
             raise TrieError(f"{target / 'meta.json'} is missing or damaged: {error}.", _REBUILD) from error
         if len(keys) != len(items) or keys.dtype != np.uint64 or items.dtype != np.int32:
             raise TrieError(f"{target}: keys.npy and items.npy do not belong together.", _REBUILD)
-        return cls(keys, items, sizes, order_checksum, version)
+        return cls(keys, items, num_rows, sizes, order_checksum, version)
+
+    @staticmethod
+    def live_version(folder: Path) -> str:
+        """The version that `CURRENT` names. Raises TrieError where there is none."""
+        return _current_version(folder)
 
     @cached_property
     def _shifts(self) -> tuple[int, ...]:
@@ -184,9 +206,9 @@ class ItemTrie:
 
     @cached_property
     def _hints(self) -> tuple[int, NDArray[np.uint16]]:
-        """(shift, position >> shift of every item). Made when the first user's items are excluded."""
+        """(shift, position >> shift of every row, 0 where it is not valid). Made when items are first excluded."""
         shift = max(0, (self.num_items - 1).bit_length() - _HINT_BITS)
-        hints = np.empty(self.num_items, dtype=np.uint16)
+        hints = np.zeros(self.num_rows, dtype=np.uint16)
         hints[self.items] = np.arange(self.num_items) >> shift
         return shift, hints
 
@@ -258,12 +280,20 @@ def _checked_codes(codes: NDArray[Any], sizes: tuple[int, ...]) -> NDArray[np.in
     return codes
 
 
+def _checked_live(live: NDArray[np.bool_], num_rows: int) -> NDArray[np.bool_]:
+    if live.shape != (num_rows,) or live.dtype != np.bool_:
+        raise TrieError(f"a mask of {live.dtype} {live.shape} was given for codes of {num_rows} items.")
+    if not live.any():
+        raise TrieError("no item is left: a trie needs one at least.", "Keep an item, or add others first.")
+    return live
+
+
 def _array_checksum(array: NDArray[Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
-def _version(keys_sum: str, items_sum: str, sizes: tuple[int, ...], order_checksum: str) -> str:
-    content = "\n".join([keys_sum, items_sum, str(list(sizes)), order_checksum])
+def _version(keys_sum: str, items_sum: str, num_rows: int, sizes: tuple[int, ...], order_checksum: str) -> str:
+    content = "\n".join([keys_sum, items_sum, str(num_rows), str(list(sizes)), order_checksum])
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 

@@ -55,20 +55,24 @@ class ItemFilter:
 
     @classmethod
     def allowing(cls, trie: ItemTrie, items: ArrayLike) -> ItemFilter:
-        """Only these: item indices, or a bool mask (I,). Raises TrieError for a wrong length or unknown index."""
+        """Only these: item indices, or a bool mask over the rows of the catalogue, (R,); valid items count.
+
+        Raises TrieError for a wrong length or unknown index.
+        """
         given = np.asarray(items)
         if given.dtype == np.bool_:
             mask = given
         else:
-            mask = np.zeros(trie.num_items, dtype=np.bool_)
+            mask = np.zeros(trie.num_rows, dtype=np.bool_)
             mask[trie.checked_items(given)] = True
-        if mask.shape != (trie.num_items,):
+        if mask.shape != (trie.num_rows,):
             raise TrieError(
-                f"a mask of shape {mask.shape} was given for a trie of {trie.num_items} items.",
+                f"a mask of shape {mask.shape} was given for a trie over {trie.num_rows} items.",
                 "Give one value per row of the catalogue.",
             )
         none = np.zeros(0, dtype=np.int64)
-        return cls(trie, _Bitset.pack(mask[trie.items]), none, int(mask.sum()))
+        by_position = mask[trie.items]
+        return cls(trie, _Bitset.pack(by_position), none, int(by_position.sum()))
 
     @classmethod
     def excluding(cls, trie: ItemTrie, items: ArrayLike) -> ItemFilter:
@@ -78,6 +82,7 @@ class ItemFilter:
     def without(self, items: ArrayLike) -> ItemFilter:
         """This filter minus item indices (a user's history): shares the bitset. Raises TrieError if unknown."""
         positions = self.trie.positions(items)
+        positions = positions[positions >= 0]  # a removed item may stand in a history; it is left out already
         if self.allowed is not None:
             positions = positions[self.allowed.test(positions)]
         removed = np.union1d(self.removed, positions)

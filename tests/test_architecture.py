@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("progress",),
+    ("journal",),
     ("run",),
     ("config",),
     ("data",),
@@ -36,8 +37,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report_plots",),
     ("report",),
     ("transfer_report",),
+    ("cold_evaluation",),
+    ("live_catalogue",),
     ("recommender",),
-    ("evaluation", "batch", "inspection"),
+    ("evaluation", "batch", "inspection", "catalogue_changes"),
     ("pipeline",),
     ("quickstart", "transfer"),
     ("genrec",),
@@ -54,6 +57,7 @@ ONLY_PARTS = {
 ONLY_PACKAGES = {
     "errors": set[str](),
     "progress": set[str](),
+    "journal": set[str](),
     "run": set[str](),
     "metrics": {"numpy"},
     "trie": {"numpy"},

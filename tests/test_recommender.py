@@ -13,8 +13,8 @@ from genrec import Recommender
 from genrec.data.catalog import Catalog
 from genrec.decoding.scripted import ScriptedEngine
 from genrec.errors import ConfigError, RunError, TrieError, UnknownItemError
+from genrec.live_catalogue import attribute_mask
 from genrec.prompting import HistoryPrompt
-from genrec.recommender import attribute_mask
 from genrec.run import Run
 from genrec.trie import ItemTrie
 from genrec.vocabulary import SidVocabulary

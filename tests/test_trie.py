@@ -204,3 +204,59 @@ def test_a_damaged_trie_is_refused(tmp_path: Path, damage: str) -> None:
         (folder / damage).unlink()
     with pytest.raises(TrieError):
         ItemTrie.load(tmp_path)
+
+
+@settings(max_examples=100, deadline=None)
+@given(tables(), st.integers(0, 2**32 - 1))
+def test_a_trie_of_some_rows_is_the_trie_of_these_items_alone(
+    table: tuple[NDArray[np.int64], tuple[int, ...]], seed: int
+) -> None:
+    codes, sizes = table
+    rng = np.random.default_rng(seed)
+    live = rng.random(len(codes)) < 0.6
+    live[rng.integers(len(codes))] = True
+    rows = np.flatnonzero(live)
+    trie, alone = ItemTrie.build(codes, sizes, live=live), ItemTrie.build(codes[live], sizes)
+    assert (trie.num_items, trie.num_rows) == (live.sum(), len(codes))
+    np.testing.assert_array_equal(trie.keys, alone.keys)
+    np.testing.assert_array_equal(trie.items, rows[alone.items])
+    expected = np.full(len(codes), -1)
+    expected[rows] = alone.positions(np.arange(len(rows)))
+    np.testing.assert_array_equal(trie.positions(np.arange(len(codes))), expected)
+    # Masks and histories speak of rows of the catalogue; what is not valid counts nowhere.
+    mask, history = rng.random(len(codes)) < 0.5, rng.integers(0, len(codes), 5)
+    found = ItemFilter.allowing(trie, mask).without(history)
+    allowed = mask & live
+    allowed[history] = False
+    assert found.num_items == allowed.sum()
+    np.testing.assert_array_equal(found.admits(np.arange(trie.num_items)), allowed[trie.items])
+    excluding = ItemFilter.excluding(trie, history)
+    assert excluding.num_items == (live & ~np.isin(np.arange(len(codes)), history)).sum()
+
+
+def test_a_trie_of_some_rows_is_saved_with_the_number_of_all(tmp_path: Path) -> None:
+    codes, live = np.arange(6)[:, None], np.array([True, False, True, True, False, True])
+    trie = ItemTrie.build(codes, (6,), live=live)
+    trie.save(tmp_path)
+    loaded = ItemTrie.load(tmp_path)
+    assert (loaded.num_rows, loaded.num_items, loaded.items.tolist()) == (6, 4, [0, 2, 3, 5])
+    assert loaded.positions([1, 3]).tolist() == [-1, 2]
+    assert ItemTrie.live_version(tmp_path) == trie.version != ItemTrie.build(codes, (6,)).version
+
+
+def test_a_trie_of_the_first_format_holds_every_row(tmp_path: Path) -> None:
+    trie = ItemTrie.build([[0], [2], [1]], (3,))
+    trie.save(tmp_path)
+    file = tmp_path / trie.version / "meta.json"
+    meta = json.loads(file.read_text()) | {"format_version": 1}
+    del meta["num_rows"]
+    file.write_text(json.dumps(meta))
+    assert ItemTrie.load(tmp_path).num_rows == 3
+
+
+@pytest.mark.parametrize(
+    ("live", "message"), [([False, False], "no item is left"), ([True], "a mask of bool"), ([1, 0], "a mask of int")]
+)
+def test_a_mask_that_makes_no_trie_is_named(live: list[object], message: str) -> None:
+    with pytest.raises(TrieError, match=message):
+        ItemTrie.build([[0], [1]], (2,), live=np.array(live))

@@ -46,18 +46,21 @@ def rank_all(
     *,
     num_items: int,
     seed: int,
+    allowed: NDArray[np.bool_] | None = None,
     progress: Progress = SILENT,
 ) -> NDArray[np.int32]:
     """The k best items after every history, (C, k), best first; -1 where fewer are left.
 
-    Items of the history are left out. Ties are ordered as `top_k` says.
+    Items of the history are left out, and those outside `allowed` (I,). Ties are ordered as `top_k` says.
     """
     rows = max(1, _SCORES_AT_ONCE // max(num_items, 1))
+    refused = np.zeros(0, np.int64) if allowed is None else np.flatnonzero(~allowed)
     ranked = np.full((len(histories), k), -1, dtype=np.int32)
     with progress.track(f"Ranking with {baseline.name}", len(histories), "users") as task:
         for start in range(0, len(histories), rows):
             batch = histories[start : start + rows]
-            best = top_k(baseline.scores(batch), k, exclude=batch, seed=seed, first_row=start)
+            exclude = batch if not len(refused) else [np.concatenate([history, refused]) for history in batch]
+            best = top_k(baseline.scores(batch), k, exclude=exclude, seed=seed, first_row=start)
             ranked[start : start + len(batch), : best.shape[1]] = best
             task.advance(len(batch))
     return ranked
@@ -101,6 +104,15 @@ def _descending(scores: NDArray[np.float32]) -> NDArray[np.uint32]:
     sign = np.uint32(0x80000000)
     # Positive floats compare like their bits, negative ones the other way round.
     return np.where(bits & sign, bits, ~(bits | sign))
+
+
+def centred_directions(vectors: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Unit vectors after the mean of the present ones is taken away; zero where missing, (I, D)."""
+    mean = vectors[mask].mean(axis=0) if mask.any() else np.float32(0.0)
+    centred = np.where(mask[:, None], vectors - mean, 0.0)
+    norm = np.linalg.norm(centred, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = (centred / np.maximum(norm, 1e-12)).astype(np.float32)
+    return unit
 
 
 def item_counts(sequences: Sequences, num_items: int) -> NDArray[np.int64]:

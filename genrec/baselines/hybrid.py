@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from genrec.baselines.base import item_counts, recency_weights, transition_counts
+from genrec.baselines.base import centred_directions, item_counts, recency_weights, transition_counts
 from genrec.data.sequences import Sequences
 from genrec.progress import SILENT, Progress
 
@@ -36,7 +36,7 @@ class Hybrid:
 
     def __init__(self, vectors: NDArray[np.float32], mask: NDArray[np.bool_], *, text_weight: float = 0.5) -> None:
         self._text_weight = text_weight
-        self._directions = _centred(vectors, mask)  # (I, D)
+        self._directions = centred_directions(vectors, mask)  # (I, D)
 
     def fit(self, sequences: Sequences, num_items: int, *, seed: int, progress: Progress = SILENT) -> None:
         """Count and damp the transitions of the training sequences; nothing is random."""
@@ -54,12 +54,3 @@ class Hybrid:
         profile = (weights @ self._directions).astype(np.float32)  # (B, D)
         behaviour += np.float32(self._text_weight) * (profile @ self._directions.T)
         return behaviour
-
-
-def _centred(vectors: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Unit vectors after the mean of the present ones is taken away; zero where missing, (I, D)."""
-    mean = vectors[mask].mean(axis=0) if mask.any() else np.float32(0.0)
-    centred = np.where(mask[:, None], vectors - mean, 0.0)
-    norm = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = (centred / np.maximum(norm, 1e-12)).astype(np.float32)
-    return unit

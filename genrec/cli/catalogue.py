@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from genrec.cli.options import AsJson, ConfigFile, RunPath, app, resolve
+from genrec.cli.options import AsJson, ConfigFile, RunPath, app, names_and_files, resolve
 from genrec.config import AlignConfig, EmbedConfig, IngestConfig, TokenizeConfig
 from genrec.console import ConsoleProgress, print_report
 from genrec.errors import ConfigError
@@ -24,6 +24,10 @@ def ingest(
     min_rating: Annotated[float | None, typer.Option(help="Leave out interactions rated below.")] = None,
     on_bad_row: Annotated[str | None, typer.Option(help="`stop` or `skip`.  [default: stop]")] = None,
     empty_title: Annotated[str | None, typer.Option(help="`item-id` or `stop`.  [default: item-id]")] = None,
+    cold_fraction: Annotated[
+        float | None, typer.Option(help="Hold this share of the items out of all training, to evaluate on them.")
+    ] = None,
+    cold_seed: Annotated[int | None, typer.Option(help="Seed of which items are held out.")] = None,
     config: ConfigFile = None,
     json_: AsJson = False,
 ) -> None:
@@ -41,6 +45,8 @@ def ingest(
         min_rating=min_rating,
         on_bad_row=on_bad_row,
         empty_title=empty_title,
+        cold_fraction=cold_fraction,
+        cold_seed=cold_seed,
     )
     print_report(run_ingest(Run.create(out), source, paths, resolved, progress=ConsoleProgress()), as_json=json_)
 
@@ -98,7 +104,7 @@ def embed(
         video_model=video,
         media_root=media_root,
         batch_size=batch_size,
-        precomputed=dict(_name_and_file(pair) for pair in precomputed) if precomputed else None,
+        precomputed=names_and_files(precomputed) or None,
     )
     absent = {"text_model": text, "behaviour_model": behaviour}
     resolved = resolved.model_copy(update={name: None for name, model in absent.items() if model == "none"})
@@ -194,10 +200,3 @@ def _check_frozen(options: dict[str, object]) -> None:
             f"{', '.join(given)} cannot change a frozen tokenizer.",
             "With --from, only --collisions is yours to choose.",
         )
-
-
-def _name_and_file(pair: str) -> tuple[str, str]:
-    name, found, file = pair.partition("=")
-    if not (name and found and file):
-        raise ConfigError(f"--precomputed {pair!r} is not NAME=FILE.", "For example: behaviour=vectors.npy")
-    return name, file

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from genrec.config import Config, build_config, dump_config, load_config
+from genrec.errors import ConfigError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,6 +38,17 @@ def resolve(kind: type[ConfigT], path: Path | None, **flags: Any) -> ConfigT:
     given = {name: value for name, value in flags.items() if value is not None}
     from_file = dump_config(load_config(kind, path)) if path is not None else {}
     return build_config(kind, from_file | given, source="options")
+
+
+def names_and_files(pairs: Sequence[str] | None) -> dict[str, Path]:
+    """`--precomputed NAME=FILE …` as name → file. Raises ConfigError for anything else."""
+    files = {}
+    for pair in pairs or ():
+        name, found, file = pair.partition("=")
+        if not (name and found and file):
+            raise ConfigError(f"--precomputed {pair!r} is not NAME=FILE.", "For example: mine=vectors.npy")
+        files[name] = Path(file)
+    return files
 
 
 def as_json(value: Any) -> str:

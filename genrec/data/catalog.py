@@ -14,6 +14,8 @@ from genrec.data.interactions import read_run_table
 from genrec.errors import ConfigError, UnknownItemError
 from genrec.run import Run, text_checksum
 
+REMOVED_ITEMS = "removed_items.parquet"  # item_id of every removed item; there only where some are removed
+
 
 @dataclass(frozen=True, eq=False)
 class Catalog:
@@ -74,6 +76,19 @@ class Catalog:
             )
         columns = [self.table[field].to_list() for field in present]
         return [_text(present, row) for row in zip(*columns, strict=True)]
+
+
+def listed_items(run: Run, name: str, *, catalog: Catalog) -> NDArray[np.bool_]:
+    """Which items (I,) the list `name` of the run names; none where its catalogue came with no such list."""
+    mask = np.zeros(len(catalog), dtype=np.bool_)
+    if name in run.require("ingest", verify=False).outputs:
+        mask[catalog.indices(read_run_table(run, name)["item_id"].to_list())] = True
+    return mask
+
+
+def removed_items(run: Run, *, catalog: Catalog) -> NDArray[np.bool_]:
+    """Which items (I,) were removed: rows that histories may hold and that are recommended to nobody."""
+    return listed_items(run, REMOVED_ITEMS, catalog=catalog)
 
 
 def _text(fields: Sequence[str], values: Sequence[object]) -> str:

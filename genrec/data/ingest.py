@@ -20,7 +20,7 @@ from genrec.data.interactions import FilterStep, filter_interactions
 from genrec.data.sources import amazon, movielens, tables
 from genrec.data.sources.cells import InputLog
 from genrec.data.sources.records import RawData, items_frame
-from genrec.data.splits import make_splits, split_facts
+from genrec.data.splits import COLD_ITEMS, draw_cold_items, hold_out, make_splits, split_facts
 from genrec.errors import BadRowsError, ConfigError, DataError
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, StageReport, atomic_file
@@ -65,14 +65,16 @@ def ingest(
         raw.interactions, min_interactions=config.min_interactions, min_rating=config.min_rating
     )
     items = _surviving_items(raw, interactions, config)
-    splits = make_splits(interactions, config)
-    outputs = _write(run, items, interactions, splits, log)
-    facts = _facts(raw, log, steps, items, splits) | {"source": source}
+    cold = draw_cold_items(items["item_id"], fraction=config.cold_fraction, seed=config.cold_seed)
+    splits = hold_out(make_splits(interactions, config), cold)
+    tables = {"items": items, "interactions": interactions, "splits": splits, "cold_items": cold}
+    outputs = _write(run, tables, log)
+    facts = _facts(raw, log, steps, tables) | {"source": source}
     report = StageReport("ingest", facts, _words(raw, facts, steps, config), f"genrec embed {run.path}")
     run.record(
         report,
         config={"source": source, "paths": [str(path) for path in paths], **dump_config(config)},
-        seed=0,  # nothing here is random
+        seed=config.cold_seed,  # which items are held out; nothing else is random
         inputs=raw.files,
         outputs=outputs,
         seconds=time.monotonic() - started,
@@ -101,14 +103,12 @@ def _surviving_items(raw: RawData, interactions: pl.DataFrame, config: IngestCon
     return items.filter(pl.col("item_id").is_in(interactions["item_id"].unique().to_list()))
 
 
-def _write(
-    run: Run, items: pl.DataFrame, interactions: pl.DataFrame, splits: pl.DataFrame, log: InputLog
-) -> list[Path]:
-    contents = {
-        run.path / "items.parquet": _parquet_bytes(items),
-        run.path / "interactions.parquet": _parquet_bytes(interactions),
-        run.path / "splits.parquet": _parquet_bytes(splits),
-    }
+def _write(run: Run, tables: Mapping[str, pl.DataFrame], log: InputLog) -> list[Path]:
+    """Write every table but an empty `cold_items`, which would say what its absence says."""
+    cold = run.path / COLD_ITEMS
+    contents = {run.path / f"{name}.parquet": _parquet_bytes(table) for name, table in tables.items()}
+    if tables["cold_items"].is_empty():
+        del contents[cold]
     rejected = run.path / "rejected.jsonl"
     if log.problems:
         contents[rejected] = log.json_lines().encode()
@@ -116,8 +116,9 @@ def _write(
         # All are written under temporary names before the first takes its place.
         for path, content in contents.items():
             together.enter_context(atomic_file(path)).write_bytes(content)
-    if not log.problems:
-        rejected.unlink(missing_ok=True)
+    for file in (rejected, cold):
+        if file not in contents:
+            file.unlink(missing_ok=True)
     return list(contents)
 
 
@@ -128,11 +129,11 @@ def _parquet_bytes(table: pl.DataFrame) -> bytes:
 
 
 def _facts(
-    raw: RawData, log: InputLog, steps: Sequence[FilterStep], items: pl.DataFrame, splits: pl.DataFrame
+    raw: RawData, log: InputLog, steps: Sequence[FilterStep], tables: Mapping[str, pl.DataFrame]
 ) -> dict[str, Any]:
     seen = set(raw.interactions["item_id"].unique().to_list())
     return {
-        "num_items": items.height,
+        "num_items": tables["items"].height,
         "num_users": steps[-1].num_users,
         "num_interactions": steps[-1].num_interactions,
         "num_items_read": len(raw.items),
@@ -141,7 +142,7 @@ def _facts(
         "num_items_without_title": sum(not item["title"] for item in raw.items),
         "num_rejected_rows": log.num_rejected_rows,
         "num_control_characters": log.num_control_characters,
-        **split_facts(splits),
+        **split_facts(tables["splits"], tables["cold_items"]),
         **raw.facts,
     }
 
@@ -171,6 +172,11 @@ def _split_words(facts: Mapping[str, Any], config: IngestConfig) -> list[str]:
         f"Split {config.split}: {facts['num_train']:,} train, {facts['num_validation']:,} validation, "
         f"{facts['num_test']:,} test interactions."
     ]
+    if config.cold_fraction:
+        words.append(
+            f"Cold: {facts['num_cold_items']:,} items ({config.cold_fraction:.0%}, seed {config.cold_seed}) and their "
+            f"{facts['num_held_out']:,} training interactions are held out of every training stage."
+        )
     if facts["num_training_only_users"]:
         words.append(f"{facts['num_training_only_users']:,} users have training interactions only.")
     for split in ("validation", "test"):

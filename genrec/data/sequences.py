@@ -62,7 +62,13 @@ class EvaluationCases:
         """A seeded sample of `size` cases, in the original order (all of them if there are fewer)."""
         if size >= len(self):
             return self
-        chosen = np.sort(np.random.default_rng(seed).choice(len(self), size=size, replace=False))
+        return self._at(np.sort(np.random.default_rng(seed).choice(len(self), size=size, replace=False)))
+
+    def select(self, kept: NDArray[np.bool_]) -> EvaluationCases:
+        """The cases under a mask, (C,), in the original order."""
+        return self if kept.all() else self._at(np.flatnonzero(kept))
+
+    def _at(self, chosen: NDArray[np.int64]) -> EvaluationCases:
         histories = [self.histories[int(case)] for case in chosen]
         users = [self.user_ids[int(case)] for case in chosen]
         return EvaluationCases(

@@ -1,7 +1,7 @@
 """The stage `embed`: what items are, to one set of vectors per modality in `embeddings/`.
 
 Every modality takes the same path: an encoder and one input per item, or vectors at once, become `Embeddings`
-with a mask, facts and words. `_wanted` is the list of modalities.
+with a mask, facts and words. `_encoders` is the list of modalities.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 
 from genrec.config import EmbedConfig, dump_config
 from genrec.data.catalog import Catalog
+from genrec.data.sources.cells import MEDIA_FIELDS
 from genrec.data.splits import training_sequences
 from genrec.encoders.audio import audio_encoder
 from genrec.encoders.base import Embeddings, ItemEncoder, check_modality
@@ -43,6 +44,7 @@ class EmbedJob:
     config: EmbedConfig
     catalog: Catalog
     progress: Progress
+    is_whole: bool = True  # the catalogue of the run, in which a modality without one readable input is a mistake
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +92,35 @@ def embed(run: Run, config: EmbedConfig, *, progress: Progress = SILENT) -> Stag
     return report
 
 
-def _wanted(config: EmbedConfig) -> dict[str, Maker]:
-    """What makes each modality that `config` asks for. A new modality is one line here and its maker below."""
+def encode_catalog(
+    run: Run, config: EmbedConfig, catalog: Catalog, *, progress: Progress = SILENT
+) -> dict[str, Embeddings | None]:
+    """Vectors of the items of `catalog`, any items, by every encoder that `config` names: modality → vectors.
+
+    None where not one of the items names a file of that modality. Inputs that cannot be read are said and masked.
+    Reads the run's cache of vectors and adds to it; writes nothing else.
+    """
+    job = EmbedJob(run, config, catalog, progress, is_whole=False)
+    vectors: dict[str, Embeddings | None] = {}
+    for modality, make in _encoders(config.model_copy(update={"behaviour_model": None})).items():
+        if modality in MEDIA_FIELDS and not _any_file(catalog, modality):
+            vectors[modality] = None
+            continue
+        made = make(job)
+        vectors[modality] = made.embeddings
+        for problem in made.problems:
+            progress.say(
+                f"{modality}: {problem['item_id']} ({problem['file']}) counts as missing: {problem['reason']}."
+            )
+    return vectors
+
+
+def _any_file(catalog: Catalog, column: str) -> bool:
+    return column in catalog.table.columns and any(catalog.table[column].to_list())
+
+
+def _encoders(config: EmbedConfig) -> dict[str, Maker]:
+    """What makes each modality that `config` names a model for. A new one is one line here and its maker below."""
     encoders: list[tuple[str, bool, Maker]] = [
         ("text", config.text_model is not None, _text),
         ("image", config.image_model is not None, _image),
@@ -99,7 +128,12 @@ def _wanted(config: EmbedConfig) -> dict[str, Maker]:
         ("audio", config.audio_model is not None, _audio),
         ("video", config.video_model is not None, _video),
     ]
-    asked = {name: make for name, wanted, make in encoders if wanted}
+    return {name: make for name, wanted, make in encoders if wanted}
+
+
+def _wanted(config: EmbedConfig) -> dict[str, Maker]:
+    """What makes each modality that `config` asks for."""
+    asked = _encoders(config)
     for name in config.precomputed:
         check_modality(name)
         if name in asked:
@@ -168,7 +202,7 @@ def _encode(job: EmbedJob, encoder: ItemEncoder[Any, Any], inputs: Sequence[Any]
         {"item_id": job.catalog.item_ids[row], "file": _file_name(inputs[row]), "reason": reason}
         for row, reason in made.unreadable.items()
     ]
-    if problems and not made.mask.any():
+    if problems and job.is_whole and not made.mask.any():
         raise DataError(
             f"Not one {encoder.modality} can be read:\n" + "\n".join(_problem_words(encoder.modality, problems)[1:]),
             "Is the folder right (--media-root), and are these the files that the table means?",

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from genrec.config import TokenizeConfig, dump_config
 from genrec.data.catalog import Catalog
 from genrec.data.sequences import Sequences
-from genrec.data.splits import training_sequences
+from genrec.data.splits import cold_items, training_sequences
 from genrec.encoders.base import Embeddings, embedding_files
 from genrec.errors import ConfigError, RunError
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, StageReport, atomic_folder, read_json, write_json
 from genrec.tokenizers.base import ItemTokenizer, Makeup
-from genrec.tokenizers.codes import SemanticIds, resolve_collisions
+from genrec.tokenizers.codes import Policy, SemanticIds, resolve_collisions
 from genrec.tokenizers.controls import ItemIdCodes, RandomCodes
 from genrec.tokenizers.fusion import Fusion
 from genrec.tokenizers.health import (
@@ -31,6 +31,7 @@ from genrec.tokenizers.health import (
     relative_error,
 )
 from genrec.tokenizers.health_plot import plot_health
+from genrec.tokenizers.placement import place_items
 from genrec.tokenizers.residual_kmeans import ResidualKMeans
 from genrec.tokenizers.rqvae import RQVAE
 from genrec.tokenizers.rqvae_training import RQVAEOptions
@@ -51,6 +52,13 @@ class ItemVectors:
         loaded = [Embeddings.load(run, name, catalog=catalog) for name in names]
         return cls({one.modality: one.vectors for one in loaded}, {one.modality: one.mask for one in loaded})
 
+    def only(self, rows: NDArray[np.bool_]) -> ItemVectors:
+        """These of some items, by a mask (I,)."""
+        return ItemVectors(
+            {name: values[rows] for name, values in self.vectors.items()},
+            {name: mask[rows] for name, mask in self.masks.items()},
+        )
+
     @property
     def present(self) -> NDArray[np.bool_]:
         """Which item has which modality, (I, M)."""
@@ -61,7 +69,8 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
     """Write `semantic_ids/` (codes, tokenizer, health report and plot) and record the stage.
 
     A missing modality of an item is guessed from its others. An item without any vector stands at the mean, so it
-    lands under a common prefix and the collision policy tells it apart; the report counts them. Raises DataError
+    lands under a common prefix and the collision policy tells it apart; the report counts them. Held-out items
+    (`--cold-fraction`) teach nothing and get codes afterwards, as items that are added later do. Raises DataError
     where there are fewer vectors than codes of a level, RunError where vectors are missing or belong to another
     catalogue, ConfigError for a weight or a loss that no modality has.
     """
@@ -69,10 +78,12 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
     catalog = Catalog.load(run)
     items = ItemVectors.load(run, wanted_modalities(run, config), catalog=catalog)
     _check(config, items)
-    fusion = Fusion.fit(items.vectors, items.masks, weights=config.weights, seed=config.seed)
+    warm = ~cold_items(run)
+    known = items.only(warm)
+    fusion = Fusion.fit(known.vectors, known.masks, weights=config.weights, seed=config.seed)
     fused, guesses = fusion.apply(items.vectors, items.masks)
     # An item without any vector teaches nothing; but every item has an id.
-    some = np.asarray(items.present.any(axis=1) | (config.method == ItemIdCodes.method), dtype=np.bool_)
+    some = np.asarray(warm & (items.present.any(axis=1) | (config.method == ItemIdCodes.method)), dtype=np.bool_)
     histories = training_sequences(run)
     makeup = Makeup(
         widths=fusion.widths,
@@ -83,12 +94,7 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
     tokenizer = _make(config)
     tokenizer.fit(fused[some], seed=config.seed, makeup=makeup, progress=progress)
     before = tokenizer.encode(fused)
-    after, sizes = resolve_collisions(
-        before,
-        tokenizer.codebook_sizes,
-        policy=config.collisions,
-        last_costs=lambda rows: tokenizer.last_costs(fused[rows], before[rows]),
-    )
+    after, sizes = _semantic_ids(tokenizer, fused, before, warm, policy=config.collisions)
     health = measure_health(tokenizer, fusion, items, before=before, after=after, sizes=sizes, histories=histories)
     ids = SemanticIds(after, sizes, catalog.order_checksum)
     outputs = write_semantic_ids(run, tokenizer, fusion, ids=ids, health=health)
@@ -180,6 +186,28 @@ def _pairs(histories: Sequences, some: NDArray[np.bool_]) -> NDArray[np.int64]:
     pairs = np.stack(consecutive_pairs(histories), axis=1)
     pairs = pairs[some[pairs].all(axis=1)]
     return (np.cumsum(some) - 1)[pairs].astype(np.int64)
+
+
+def _semantic_ids(
+    tokenizer: ItemTokenizer,
+    fused: NDArray[np.float32],
+    before: NDArray[np.uint16],
+    warm: NDArray[np.bool_],
+    *,
+    policy: Policy,
+) -> tuple[NDArray[np.uint16], tuple[int, ...]]:
+    """Codes of all items: collisions of the warm ones are resolved together, then the cold ones find places."""
+    rows = np.flatnonzero(warm)
+    resolved, sizes = resolve_collisions(
+        before[rows],
+        tokenizer.codebook_sizes,
+        policy=policy,
+        last_costs=lambda some: tokenizer.last_costs(fused[rows[some]], before[rows[some]]),
+    )
+    after = np.zeros((len(before), len(sizes)), dtype=np.uint16)
+    after[warm] = resolved
+    after[~warm] = place_items(tokenizer, fused[~warm], taken=resolved, sizes=sizes, policy=policy)
+    return after, sizes
 
 
 def measure_health(

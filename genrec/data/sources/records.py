@@ -68,33 +68,37 @@ def require_columns(file: InputFile, found: Sequence[str], *, needed: Sequence[s
 
 def read_items(
     file: InputFile,
-    names: Mapping[str, str],
+    names: Mapping[str, str] | None,
     *,
     log: InputLog,
     keep_others: bool = True,
     title_required: bool = True,
     repeats: list[int] | None = None,
+    check: Callable[[Item], list[tuple[str, BadCellError]]] | None = None,
     progress: Progress = SILENT,
 ) -> list[Item]:
     """Read items. `names` maps columns of the file to ours; other columns become attributes if `keep_others`.
 
-    A second row of an item is a problem, unless `repeats` is given: then it is left out and its line is
-    appended there. Media paths must exist in the file's folder.
+    With `names` None the columns have our names, and an item has the keys that its own row has. A second row of
+    an item is a problem, unless `repeats` is given: then it is left out and its line is appended there. `check`
+    finds more problems of an item: columns and what is wrong. Media paths must exist in the file's folder.
     """
     parsers = _item_parsers(log, file.path.parent, title_required=title_required)
     lines: dict[str, int] = {}
     items = []
     for number, row in read_rows(file, log, progress=progress):
-        item, bad = _parse_item(row, names, parsers, log, keep_others)
+        own = {name: name for name in KNOWN_COLUMNS if name in row or name == "item_id"} if names is None else names
+        item, bad = _parse_item(row, own, parsers, log, keep_others)
         item_id = item.get("item_id")
         if item_id in lines and repeats is not None:
             repeats.append(number)
             continue
         if item_id in lines:
             found = f"{shown(item_id)} is already on {row_name(file.name, lines[item_id])}"
-            bad.append((_name_of("item_id", names), BadCellError(found, "every item once")))
+            bad.append((_name_of("item_id", own), BadCellError(found, "every item once")))
         elif item_id:
             lines[item_id] = number
+            bad += [] if check is None else check(item)
         for column, error in bad:
             log.reject(file.name, number, found=error.found, expected=error.expected, column=column)
         if not bad:

@@ -1,0 +1,281 @@
+"""Items that come, go and change while a run is in use: `genrec items add | remove | update`. Nothing is trained.
+
+A new item is a new row at the end of the catalogue. It is encoded by the run's encoders, gets codes from the
+frozen tokenizer that nobody else has, and is in the next version of the trie. A removed item keeps its row and its
+codes, so it may stand in histories and come back as what it was; it only leaves the trie. Nobody's semantic ID
+ever changes, unless an update asks for it. All files change together (`journal`), the manifest last.
+
+R rows of the catalogue, N rows of a change, L levels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from genrec.config import EmbedConfig, TokenizeConfig, build_config
+from genrec.data.catalog import REMOVED_ITEMS, Catalog, removed_items
+from genrec.data.changes import read_changed_items, read_new_items, read_removed_ids, with_rows
+from genrec.data.sources.cells import MEDIA_FIELDS
+from genrec.data.sources.records import Item
+from genrec.encoders.base import Embeddings
+from genrec.encoders.extend import extend_embeddings
+from genrec.journal import change_together
+from genrec.progress import SILENT, Progress
+from genrec.run import Run, StageReport, atomic_file
+from genrec.tokenizers.codes import SemanticIds
+from genrec.tokenizers.placement import place_items
+from genrec.tokenizers.stage import load_fusion, load_tokenizer
+from genrec.trie import ItemTrie
+
+_LAST = ("trie/CURRENT", "manifest.json")  # moved into place after everything that they speak of
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """A run's catalogue before a change, or after it."""
+
+    catalog: Catalog
+    removed: NDArray[np.bool_]  # (R,)
+    ids: SemanticIds
+
+    @classmethod
+    def load(cls, run: Run) -> _State:
+        for stage in ("ingest", "embed", "tokenize", "trie"):
+            run.require(stage)
+        catalog = Catalog.load(run)
+        return cls(catalog, removed_items(run, catalog=catalog), SemanticIds.load(run, catalog=catalog))
+
+
+def add_items(
+    run: Run,
+    file: Path,
+    *,
+    when: str,
+    precomputed: Mapping[str, Path] | None = None,
+    progress: Progress = SILENT,
+) -> StageReport:
+    """Add the items of a table, recommendable at once. Items that were removed come back with their old IDs.
+
+    `precomputed` has vectors of the new items for modalities that came from files; without one they are missing
+    there. `when` (ISO 8601) goes into the manifest. Raises BadRowsError naming every bad row, DataError where
+    no semantic ID is free, RunError where the run is not tokenized or is being changed; then nothing has changed.
+    """
+    started = time.monotonic()
+    with change_together(run.path, last=_LAST) as staging:
+        before = _State.load(run)
+        items = read_new_items(
+            file,
+            before.catalog,
+            removed=before.removed,
+            title_required=_title_required(run),
+            media_root=_media_root(run),
+            progress=progress,
+        )
+        rows = _rows_of(items, before.catalog)
+        catalog = Catalog(with_rows(before.catalog.table, dict(zip(rows.tolist(), items, strict=True))))
+        embeddings = extend_embeddings(
+            run, before.catalog, catalog, encode=rows, precomputed=precomputed or {}, progress=progress
+        )
+        fresh = rows[rows >= len(before.catalog)]
+        ids, num_moved = _place(run, before.ids, catalog, embeddings, rows=fresh)
+        removed = np.concatenate([before.removed, np.zeros(len(fresh), np.bool_)])
+        removed[rows] = False
+        missing = {name: int((~made.mask[rows]).sum()) for name, made in embeddings.items()}
+        num_again = len(rows) - len(fresh)
+        facts = {"num_added": len(rows), "num_again": num_again, "num_moved": num_moved, "missing": missing}
+        again = f", {num_again:,} of them again, with their old IDs" if num_again else ""
+        words = [f"Added {len(rows):,} items{again}."]
+        if num_moved:
+            words.append(f"{num_moved:,} of them got the nearest free ID: others have the codes that they asked for.")
+        words += [f"{name}: {count:,} of them have no vector." for name, count in missing.items() if count]
+        report = StageReport("items add", facts, words)
+        after = _State(catalog, removed, ids)
+        return _finish(run, staging, before, after, embeddings, report=report, when=when, started=started)
+
+
+def remove_items(run: Run, file: Path, *, when: str) -> StageReport:
+    """Remove the items whose ids stand in a file, one a line: they are recommended to nobody any more.
+
+    Raises BadRowsError naming every line that cannot be followed, TrieError where no item would be left.
+    """
+    started = time.monotonic()
+    with change_together(run.path, last=_LAST) as staging:
+        before = _State.load(run)
+        item_ids = read_removed_ids(file, before.catalog, removed=before.removed)
+        removed = before.removed.copy()
+        removed[before.catalog.indices(item_ids)] = True
+        report = StageReport("items remove", {"num_removed": len(item_ids)}, [f"Removed {len(item_ids):,} items."])
+        after = replace(before, removed=removed)
+        return _finish(run, staging, before, after, {}, report=report, when=when, started=started)
+
+
+def update_items(
+    run: Run,
+    file: Path,
+    *,
+    when: str,
+    reencode: bool = False,
+    precomputed: Mapping[str, Path] | None = None,
+    progress: Progress = SILENT,
+) -> StageReport:
+    """Change attributes, titles and other columns of items. Their semantic IDs stay, unless `reencode`.
+
+    A change of what an encoder reads changes the item's vector. The model knows the item by its ID, so the ID
+    stays; with `reencode` the items of the file get the IDs that new items with their vectors would get. Raises
+    what `add_items` raises.
+    """
+    started = time.monotonic()
+    with change_together(run.path, last=_LAST) as staging:
+        before = _State.load(run)
+        items = read_changed_items(
+            file,
+            before.catalog,
+            removed=before.removed,
+            title_required=_title_required(run),
+            media_root=_media_root(run),
+            progress=progress,
+        )
+        rows = _rows_of(items, before.catalog)
+        table = before.catalog.table
+        merged = {int(row): table.row(int(row), named=True) | item for row, item in zip(rows, items, strict=True)}
+        catalog = Catalog(with_rows(table, merged))
+        read_by_encoders = {*_embed_config(run).text_fields, *MEDIA_FIELDS}
+        encode = [row for row in sorted(merged) if _differs(table.row(row, named=True), merged[row], read_by_encoders)]
+        embeddings = extend_embeddings(
+            run,
+            before.catalog,
+            catalog,
+            encode=np.array(encode, dtype=np.int64),
+            precomputed=precomputed or {},
+            given=np.sort(rows),
+            progress=progress,
+        )
+        ids, num_moved = before.ids, 0
+        if reencode:
+            ids, num_moved = _place(run, before.ids, catalog, embeddings, rows=np.sort(rows))
+        num_ids = int((ids.codes != before.ids.codes).any(axis=1).sum())
+        facts = {"num_updated": len(rows), "num_encoded": len(encode), "num_new_ids": num_ids, "num_moved": num_moved}
+        words = [f"Updated {len(rows):,} items; {len(encode):,} of them read differently to the encoders."]
+        kept = "Every ID is what it was (--reencode gives new ones)."
+        words.append(f"{num_ids:,} got another ID." if reencode else kept)
+        after = replace(before, catalog=catalog, ids=ids)
+        report = StageReport("items update", facts, words)
+        return _finish(run, staging, before, after, embeddings, report=report, when=when, started=started)
+
+
+def _finish(
+    run: Run,
+    staging: Path,
+    before: _State,
+    after: _State,
+    embeddings: Mapping[str, Embeddings],
+    *,
+    report: StageReport,
+    when: str,
+    started: float,
+) -> StageReport:
+    """Write the files of a change into `staging` and say what has changed."""
+    kept = [row for row in range(len(before.catalog)) if before.catalog.item_ids[row] != after.catalog.item_ids[row]]
+    assert not kept, "an item's row has moved"
+    mirror = Run(staging)
+    for made in embeddings.values():
+        made.save(mirror)
+    if after.catalog is not before.catalog:
+        _write_table(staging / "items.parquet", after.catalog.table)
+    if after.ids is not before.ids:
+        after.ids.save(mirror)
+    ingest_files = [name for name in run.require("ingest", verify=False).outputs if name != REMOVED_ITEMS]
+    if after.removed.any():
+        gone = pl.DataFrame({"item_id": after.catalog.table["item_id"].filter(pl.Series(after.removed))})
+        _write_table(staging / REMOVED_ITEMS, gone)
+        ingest_files.append(REMOVED_ITEMS)
+    trie = ItemTrie.build(
+        after.ids.codes,
+        after.ids.codebook_sizes,
+        live=~after.removed,
+        order_checksum=after.catalog.order_checksum,
+    )
+    trie_files = [file.relative_to(staging).as_posix() for file in trie.save(staging / "trie")]
+    facts = report.facts | {
+        "num_items": trie.num_items,
+        "num_rows": trie.num_rows,
+        "version": trie.version,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    dropped = run.amend(
+        staging, replace(report, facts=facts), when=when, outputs={"ingest": ingest_files, "trie": trie_files}
+    )
+    words = [*report.words, f"Trie {trie.version}: {trie.num_items:,} items of {trie.num_rows:,} rows."]
+    if dropped:
+        words.append(f"Dropped {', '.join(dropped)}: measured on another catalogue. Run `genrec evaluate` again.")
+    words.append(f"Done in {facts['seconds']:.1f} s.")
+    next_command = f"genrec recommend {run.path} --input users.jsonl --output recs.jsonl"
+    return StageReport(report.stage, facts | {"dropped": dropped}, words, next_command)
+
+
+def _place(
+    run: Run,
+    ids: SemanticIds,
+    catalog: Catalog,
+    embeddings: Mapping[str, Embeddings],
+    *,
+    rows: NDArray[np.int64],
+) -> tuple[SemanticIds, int]:
+    """IDs in which `rows` (N,) have new codes and all others theirs; and how many did not get what they asked for."""
+    config = build_config(
+        TokenizeConfig, run.require("tokenize", verify=False).config, source="the manifest, stage tokenize"
+    )
+    fusion, tokenizer = load_fusion(run), load_tokenizer(run)
+    read = {name: embeddings.get(name) or Embeddings.load(run, name, catalog=catalog) for name in fusion.names}
+    vectors = {name: made.vectors[rows] for name, made in read.items()}
+    fused, _ = fusion.apply(vectors, {name: made.mask[rows] for name, made in read.items()})
+    others = np.ones(len(ids.codes), dtype=np.bool_)
+    others[rows[rows < len(others)]] = False
+    placed = place_items(tokenizer, fused, taken=ids.codes[others], sizes=ids.codebook_sizes, policy=config.collisions)
+    codes = np.zeros((len(catalog), ids.codes.shape[1]), dtype=np.uint16)
+    codes[: len(ids.codes)] = ids.codes
+    codes[rows] = placed
+    untouched = np.flatnonzero(others)
+    assert (codes[untouched] == ids.codes[untouched]).all(), "another item's ID has changed"
+    levels = len(tokenizer.codebook_sizes)
+    wanted = tokenizer.encode(fused) if len(fused) else placed
+    moved = int((placed[:, :levels] != wanted[:, :levels]).any(axis=1).sum())
+    return SemanticIds(codes, ids.codebook_sizes, catalog.order_checksum), moved
+
+
+def _rows_of(items: Sequence[Item], catalog: Catalog) -> NDArray[np.int64]:
+    """Row of every item, (N,): its own, or one behind the catalogue for an item that it does not have."""
+    fresh = iter(range(len(catalog), len(catalog) + len(items)))
+    rows = [catalog.index[item["item_id"]] if item["item_id"] in catalog.index else next(fresh) for item in items]
+    return np.array(rows, dtype=np.int64)
+
+
+def _differs(old: Mapping[str, Any], new: Mapping[str, Any], names: set[str]) -> bool:
+    return any(old.get(name) != new.get(name) for name in names)
+
+
+def _title_required(run: Run) -> bool:
+    return run.require("ingest", verify=False).config.get("empty_title") == "stop"
+
+
+def _media_root(run: Run) -> Path:
+    # Without media at ingest there is no such column, and a path in a new row is refused.
+    ingested = run.require("ingest", verify=False).report.get("media_root", run.path)
+    return _embed_config(run).media_root or Path(ingested)
+
+
+def _embed_config(run: Run) -> EmbedConfig:
+    return build_config(EmbedConfig, run.require("embed", verify=False).config, source="the manifest, stage embed")
+
+
+def _write_table(path: Path, table: pl.DataFrame) -> None:
+    with atomic_file(path) as temporary:
+        table.write_parquet(temporary)

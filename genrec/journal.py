@@ -1,0 +1,107 @@
+"""Several files of a folder that change together: all of them or, whenever a process is killed, none.
+
+New files are written into a staging folder that mirrors the folder. One rename to `.change` decides: from then
+on the change counts, and whoever opens the folder next finishes it by moving what is left into place. A change
+that was killed before that rename leaves rubbish and nothing else. A lock, which the operating system takes
+back from a dead process, keeps two changes apart.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from genrec.errors import RunError
+
+_DECIDED = ".change"
+_STAGING = ".change-"
+_LAST = ".last"  # in a staging folder: the files that are moved last, one a line
+_LOCK = ".change.lock"
+
+
+@contextmanager
+def change_together(folder: Path, *, last: Sequence[str]) -> Iterator[Path]:
+    """Yield an empty folder; the files written there take their places in `folder` together, those of `last` last.
+
+    An exception leaves `folder` as it was. Raises RunError where another process is changing it now, or where it
+    cannot be written.
+    """
+    with _locked(folder, wait=False):
+        with _errors(folder):
+            _move(folder)  # what a killed process decided
+            for rubbish in folder.glob(f"{_STAGING}*"):
+                shutil.rmtree(rubbish, ignore_errors=True)
+            staging = Path(tempfile.mkdtemp(dir=folder, prefix=_STAGING))
+        try:
+            yield staging
+            with _errors(folder):
+                (staging / _LAST).write_text("\n".join(last), encoding="utf-8")
+                staging.replace(folder / _DECIDED)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        with _errors(folder):
+            _move(folder)
+
+
+def is_changing(folder: Path) -> bool:
+    """Whether a change is decided and not all of its files are in place yet."""
+    return (folder / _DECIDED).is_dir()
+
+
+def finish_change(folder: Path) -> None:
+    """Put into place what a killed process had decided; waits for a living one. Raises RunError if it cannot."""
+    if not is_changing(folder):
+        return
+    with _locked(folder, wait=True), _errors(folder):
+        _move(folder)
+
+
+def _move(folder: Path) -> None:
+    """Move what is left of a decided change into place. Does nothing where there is none."""
+    decided = folder / _DECIDED
+    if not decided.is_dir():
+        return
+    last = (decided / _LAST).read_text(encoding="utf-8").split("\n") if (decided / _LAST).is_file() else []
+    files = [file.relative_to(decided).as_posix() for file in sorted(decided.rglob("*")) if file.is_file()]
+    ordered = [name for name in files if name not in last and name != _LAST]
+    for name in [*ordered, *(name for name in last if name in files)]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (decided / name).replace(folder / name)
+    shutil.rmtree(decided)
+
+
+@contextmanager
+def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
+    with _errors(folder):
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        _lock(handle, folder, wait=wait)
+        yield
+    finally:
+        os.close(handle)  # and so unlocked
+
+
+def _lock(handle: int, folder: Path, *, wait: bool) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RunError(
+            f"{folder} is being changed by another process.", "Wait until it has finished, then try again."
+        ) from error
+
+
+@contextmanager
+def _errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{folder} could not be changed: {error.strerror or error}.",
+            "Free some disk space, or see whether the folder may be written, then try again.",
+        ) from error

@@ -1,0 +1,140 @@
+"""What a run's catalogue is at one moment: items, trie and item tokens that belong together.
+
+A recommender holds one such moment and answers a request from it alone. When items are added or removed, the
+next moment is loaded beside it and takes its place by one assignment, so no request ever sees two.
+
+R rows of the catalogue, L levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from genrec.data.catalog import Catalog
+from genrec.errors import ConfigError, RunError, TrieError
+from genrec.run import Run
+from genrec.tokenizers.codes import SemanticIds
+from genrec.trie import ItemTrie
+from genrec.trie_filters import ItemFilter
+from genrec.vocabulary import SidVocabulary
+
+_CATALOGUE_STAGES = ("ingest", "tokenize", "trie")  # whose files a moment is read from
+
+
+@dataclass(frozen=True, eq=False)
+class LiveCatalogue:
+    """One moment of a catalogue, and the filters compiled for it so far."""
+
+    catalog: Catalog
+    trie: ItemTrie
+    item_tokens: NDArray[np.int64]  # (R, L)
+    _filters: dict[tuple[tuple[str, Any], ...], ItemFilter] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, run: Run, vocabulary: SidVocabulary) -> LiveCatalogue:
+        """Read a run. Raises TrieError where trie, codes and model do not belong together, RunError if damaged."""
+        catalog = Catalog.load(run)
+        codes = SemanticIds.load(run, catalog=catalog)
+        trie = ItemTrie.load(run.path / "trie")
+        if trie.codebook_sizes != vocabulary.codebook_sizes or codes.codebook_sizes != vocabulary.codebook_sizes:
+            raise TrieError(
+                f"the model knows codebooks {vocabulary.codebook_sizes}, the trie has {trie.codebook_sizes}.",
+                "The items were tokenized again after training: run `genrec train RUN` again.",
+            )
+        if trie.order_checksum != catalog.order_checksum:
+            raise TrieError("the trie belongs to another catalogue.", "Run `genrec tokenize RUN` again.")
+        return cls(catalog, trie, vocabulary.token_ids(codes.codes))
+
+    def filter(self, allow: Mapping[str, Any]) -> ItemFilter:
+        """The items that have all the attributes asked for; compiled once per distinct question."""
+        key = tuple(sorted((name, repr(value)) for name, value in allow.items()))
+        found = self._filters.get(key)
+        if found is None:
+            mask = np.ones(len(self.catalog), dtype=np.bool_)
+            for name, value in allow.items():
+                mask &= attribute_mask(self.catalog, name, value)
+            found = self._filters[key] = ItemFilter.allowing(self.trie, mask)
+        return found
+
+
+@dataclass
+class CatalogueSource:
+    """Where moments come from: a run on disk and the model that was trained on it."""
+
+    run: Run
+    vocabulary: SidVocabulary
+    stamp: tuple[int, ...] = ()
+    _pins: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def load(self) -> LiveCatalogue:
+        """The moment that the run is in now."""
+        return self.run.read_unchanged(self._read)
+
+    def load_if_changed(self) -> LiveCatalogue | None:
+        """The new moment, or None where the catalogue is what it was: then it costs one look at the file system.
+
+        Raises RunError where the run was trained or tokenized again: its new model has to be loaded, too.
+        """
+        if self.run.stamp == self.stamp:
+            return None
+        return self.run.read_unchanged(self._read_if_changed)
+
+    def _read(self) -> LiveCatalogue:
+        self.stamp, self._pins = self.run.stamp, self._current_pins()
+        return LiveCatalogue.load(self.run, self.vocabulary)
+
+    def _read_if_changed(self) -> LiveCatalogue | None:
+        stamp, pins = self.run.stamp, self._current_pins()
+        if pins["train"] != self._pins["train"]:
+            raise RunError(
+                f"{self.run.path} was trained or tokenized again; this process still has the model of before.",
+                "Load the recommender anew.",
+            )
+        if pins == self._pins:
+            self.stamp = stamp
+            return None
+        for stage in ("tokenize", "trie"):
+            self.run.require(stage)
+        loaded = LiveCatalogue.load(self.run, self.vocabulary)
+        self.stamp, self._pins = stamp, pins
+        return loaded
+
+    def _current_pins(self) -> dict[str, dict[str, str]]:
+        """Checksums of what the catalogue and the model are made of; a stage that is gone has none."""
+        stages = self.run.stages
+        return {name: stages[name].outputs if name in stages else {} for name in (*_CATALOGUE_STAGES, "train")}
+
+
+def attribute_mask(catalog: Catalog, name: str, value: Any) -> NDArray[np.bool_]:
+    """Items whose attribute equals `value`, or one of them where `value` is a list; (R,).
+
+    An attribute that is itself a list (genres, categories) matches where it contains a wanted value. Numbers
+    are equal to their text: `1994` finds 1994, 1994.0 and "1994". Raises ConfigError for an attribute that the
+    catalogue does not have and for a value that no attribute can equal.
+    """
+    if name not in catalog.table.columns:
+        raise ConfigError(f"the catalogue has no attribute {name!r}.", f"It has: {', '.join(catalog.table.columns)}.")
+    values = value if isinstance(value, list | tuple) else [value]
+    if wrong := [one for one in values if not isinstance(one, str | int | float)]:
+        raise ConfigError(
+            f"attribute {name!r} cannot be compared with {wrong[0]!r}.",
+            "Give a text, a number or a boolean, or a list of them: an item matches if it has one of them.",
+        )
+    wanted = {_as_text(one) for one in values}
+    column = catalog.table[name]
+    if isinstance(column.dtype, pl.List):
+        found = [bool(wanted & {_as_text(part) for part in cell or ()}) for cell in column.to_list()]
+    else:
+        found = [cell is not None and _as_text(cell) in wanted for cell in column.to_list()]
+    return np.asarray(found, dtype=np.bool_)
+
+
+def _as_text(value: Any) -> str:
+    """Whole floats read like integers: a column of years with gaps may come as 1994.0."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

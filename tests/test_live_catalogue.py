@@ -1,0 +1,102 @@
+"""A recommender that follows the catalogue of its run: when it switches, when it refuses, what a request sees."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from genrec import Recommender, pipeline
+from genrec.catalogue_changes import add_items
+from genrec.config import EvaluateConfig, TokenizeConfig, load_config
+from genrec.errors import RunError
+from genrec.run import Run
+
+
+@pytest.fixture
+def run(tiny_copy: Path) -> Run:
+    return Run.open(tiny_copy)
+
+
+def add(run: Run, numbers: Sequence[int]) -> None:
+    file = run.path.parent / "new.jsonl"
+    file.write_text("".join(json.dumps({"item_id": f"n{n}", "title": f"New {n}"}) + "\n" for n in numbers))
+    add_items(run, file, when="2026-01-02T03:04:05+00:00")
+
+
+def test_refresh_is_false_where_nothing_has_changed_also_after_an_evaluation(run: Run, tiny_files: Path) -> None:
+    recommender = Recommender.load(run.path)
+    assert not recommender.refresh()
+    pipeline.evaluate(run, load_config(EvaluateConfig, tiny_files / "evaluate.yaml"))
+    assert not recommender.refresh()
+    add(run, [1])
+    assert recommender.refresh()
+    assert not recommender.refresh()
+
+
+def test_refresh_refuses_a_run_that_was_tokenized_again(run: Run, tiny_files: Path) -> None:
+    recommender = Recommender.load(run.path)
+    config = load_config(TokenizeConfig, tiny_files / "tokenize.yaml").model_copy(update={"seed": 5})
+    pipeline.tokenize(run, config)
+    with pytest.raises(RunError, match="Load the recommender anew"):
+        recommender.refresh()
+    assert recommender.recommend(["i1"], k=3)  # the old one still answers
+
+
+def test_a_pinned_recommender_stays_with_its_version(run: Run) -> None:
+    recommender = Recommender.load(run.path)
+    here = recommender.pinned()
+    add(run, range(3))
+    assert recommender.refresh()
+    assert (len(here.catalog), len(recommender.catalog)) == (30, 33)
+    assert here.trie.version != recommender.trie.version
+    assert len(here.recommend(["i1"], k=40)) == 29
+
+
+def test_requests_of_another_thread_never_fail_and_never_mix_versions_while_items_come(run: Run) -> None:
+    recommender = Recommender.load(run.path)
+    answers: list[set[str]] = []
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set() or len(answers) < 5:
+            try:
+                found = recommender.recommend(["i1", "i4"], k=64, allow={"item_id": all_ids})
+                answers.append({item.item_id for item in found})
+            except BaseException as error:
+                failures.append(error)
+                return
+
+    all_ids = [f"i{n}" for n in range(30)] + [f"n{n}" for n in range(12)]
+    old = {f"i{n}" for n in range(30)} - {"i1", "i4"}
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        for number in range(12):
+            add(run, [number])
+            assert recommender.refresh()
+    finally:
+        done.set()
+        thread.join()
+    assert not failures
+    versions = [old | {f"n{n}" for n in range(count)} for count in range(13)]
+    assert all(answer in versions for answer in answers)
+    assert {item.item_id for item in recommender.recommend(["i1", "i4"], k=64)} == versions[-1]
+
+
+def test_a_recommender_that_was_not_loaded_cannot_refresh(run: Run) -> None:
+    loaded = Recommender.load(run.path)
+    made = Recommender(
+        loaded.catalog,
+        loaded.trie,
+        engine=loaded.engine,
+        prompt=loaded._prompt,
+        item_tokens=loaded.item_tokens,
+        max_history_items=6,
+    )
+    with pytest.raises(RunError, match=r"Recommender\.load"):
+        made.refresh()
