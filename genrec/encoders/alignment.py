@@ -4,7 +4,8 @@
     RUN/embeddings/adapted-<modality>.npy                what an unfrozen encoder gives (I, D)
     RUN/alignment/                                       heads and adapters, for items that come later
 
-What is learned comes from item content and from the training split alone. I items, A attribute texts, R = I + A
+What is learned comes from item content and from the training split alone; items that ingest held out teach nothing
+and are aligned like new ones. I items, A attribute texts, R = I + A
 rows, D width of a modality, W width of the common space.
 """
 
@@ -47,7 +48,7 @@ def align(run: Run, config: AlignConfig, *, progress: Progress = SILENT) -> Stag
     with PartialState().main_process_first():  # the cache has one writer at a time
         inputs = read_inputs(run, config, progress=progress)
     model = _untrained(inputs, config)
-    data = make_pairs(training_sequences(run), inputs.attributes, present=inputs.has_vector, config=config)
+    data = make_pairs(training_sequences(run), inputs.attributes, present=inputs.teaches, config=config)
     objective = make_objective(config, data, model)
     before = _raw_directions(model)
     learned = {"heads": train(model, objective, data, phase_of_heads(config), progress=progress)}
@@ -97,12 +98,12 @@ def align(run: Run, config: AlignConfig, *, progress: Progress = SILENT) -> Stag
 
 
 def _untrained(inputs: AlignmentInputs, config: AlignConfig) -> AlignmentModel:
-    """Heads with seeded weights, standardised by the items' vectors."""
+    """Heads with seeded weights, standardised by the vectors of the items that may teach."""
     torch.manual_seed(config.seed)
     widths = {name: made.vectors.shape[1] for name, made in inputs.embeddings.items()}
     heads = Heads(widths, width=config.width, hidden_width=config.hidden_width)
     for name, made in inputs.embeddings.items():
-        heads[name].standardise_by(torch.from_numpy(made.vectors[made.mask]))
+        heads[name].standardise_by(torch.from_numpy(made.vectors[made.mask & inputs.warm]))
     vectors = {name: torch.from_numpy(rows) for name, rows in inputs.vectors.items()}
     return AlignmentModel(heads, Features(vectors, torch.from_numpy(inputs.present)))
 

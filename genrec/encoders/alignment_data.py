@@ -58,7 +58,7 @@ class PairData:
 def make_pairs(
     sequences: Sequences, attributes: Attributes, *, present: NDArray[np.bool_], config: AlignConfig
 ) -> PairData:
-    """Pairs of training histories. `present` (I,) tells which items have a vector of any modality."""
+    """Pairs of training histories. `present` (I,) tells which items may teach: they have a vector of any modality."""
     num_items = len(present)
     rng = np.random.default_rng([config.seed, 0])
     items_out = _choose(np.flatnonzero(present), config.held_out_share, rng)
@@ -75,17 +75,19 @@ def make_pairs(
     return PairData(train, held_out, _log_share(counts), attributes, _attribute_log_q(attributes, train.tagged))
 
 
-def find_attributes(catalog: Catalog, config: AlignConfig) -> Attributes:
-    """Attribute texts of the catalogue's `attribute_fields` that neither too few nor too many items have."""
+def find_attributes(catalog: Catalog, config: AlignConfig, *, warm: NDArray[np.bool_]) -> Attributes:
+    """Attribute texts of `attribute_fields` that neither too few nor too many of the items of `warm` (I,) have."""
     members: dict[str, set[int]] = {}
     for field in config.attribute_fields:
         if field not in catalog.table.columns:
             continue
-        for row, cell in enumerate(catalog.table[field].to_list()):
+        cells = catalog.table[field].to_list()
+        for row in np.flatnonzero(warm).tolist():
+            cell = cells[row]
             for value in cell if isinstance(cell, list) else [cell]:
                 if value is not None and str(value).strip():
                     members.setdefault(str(value).strip(), set()).add(row)
-    most = config.attribute_max_share * len(catalog)
+    most = config.attribute_max_share * int(warm.sum())
     texts = sorted(text for text, rows in members.items() if config.attribute_min_items <= len(rows) <= most)
     rows = np.array([row for text in texts for row in sorted(members[text])], dtype=np.int64)
     columns = np.repeat(np.arange(len(texts)), [len(members[text]) for text in texts])

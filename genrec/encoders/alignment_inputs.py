@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from genrec.config import AlignConfig, EmbedConfig, build_config
 from genrec.data.catalog import Catalog
+from genrec.data.splits import cold_items
 from genrec.encoders.alignment_data import ATTRIBUTE_MODALITY, Attributes, find_attributes, no_attributes
 from genrec.encoders.base import WRITTEN_BY_ALIGN, Embeddings
 from genrec.encoders.cache import encode_items
@@ -33,6 +34,7 @@ class AlignmentInputs:
     embeddings: dict[str, Embeddings]  # by modality, of the items
     attributes: Attributes
     attribute_vectors: NDArray[np.float32] | None  # (A, D) of ATTRIBUTE_MODALITY; None: there are no attributes
+    warm: NDArray[np.bool_]  # (I,) items that may teach: not those that ingest held out
     remarks: list[str]  # for people: what was asked for and cannot be had, what a figure hides
 
     @property
@@ -59,6 +61,11 @@ class AlignmentInputs:
         """Which items have a vector of any modality, (I,)."""
         return np.logical_or.reduce([made.mask for made in self.embeddings.values()])
 
+    @property
+    def teaches(self) -> NDArray[np.bool_]:
+        """Which items something is learned from, (I,)."""
+        return self.has_vector & self.warm
+
     def _with_attributes(self, modality: str, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         more = np.zeros((len(self.attributes.texts), vectors.shape[1]), dtype=np.float32)
         if modality == ATTRIBUTE_MODALITY and self.attribute_vectors is not None:
@@ -79,24 +86,31 @@ def read_inputs(run: Run, config: AlignConfig, *, progress: Progress) -> Alignme
         if name.split("-")[0] in WRITTEN_BY_ALIGN:
             raise ConfigError(f"Modality {name!r} has a name that align writes.", "Embed it under another name.")
     embeddings = {name: Embeddings.load(run, name, catalog=catalog) for name in names}
-    attributes, vectors, remarks = _attributes(run, config, catalog, embedded=embedded, progress=progress)
+    warm = ~cold_items(run)
+    attributes, vectors, remarks = _attributes(run, config, catalog, warm=warm, embedded=embedded, progress=progress)
     if embedded.behaviour_model is not None:
         remarks.append(
             "The behaviour vectors were made from all training histories, those of the held-out users too: what is "
             "said below of the item used next by behaviour, and by all, is partly remembered."
         )
-    return AlignmentInputs(run, catalog, embedded, embeddings, attributes, vectors, remarks)
+    return AlignmentInputs(run, catalog, embedded, embeddings, attributes, vectors, warm, remarks)
 
 
 def _attributes(
-    run: Run, config: AlignConfig, catalog: Catalog, *, embedded: EmbedConfig, progress: Progress
+    run: Run,
+    config: AlignConfig,
+    catalog: Catalog,
+    *,
+    warm: NDArray[np.bool_],
+    embedded: EmbedConfig,
+    progress: Progress,
 ) -> tuple[Attributes, NDArray[np.float32] | None, list[str]]:
     nothing = no_attributes(len(catalog))
     if config.objective != "contrastive" or config.attribute_weight == 0:
         return nothing, None, []
     if embedded.text_model is None:
         return nothing, None, ["No attribute text is used: the run was embedded without a text encoder."]
-    found = find_attributes(catalog, config)
+    found = find_attributes(catalog, config, warm=warm)
     if not found.texts:
         fields = ", ".join(config.attribute_fields)
         return nothing, None, [f"No attribute text is used: none of {fields} has values that are common enough."]

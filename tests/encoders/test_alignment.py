@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from genrec.config import AlignConfig, EmbedConfig, TokenizeConfig
 from genrec.data.catalog import Catalog
+from genrec.data.splits import COLD_ITEMS
 from genrec.encoders.alignment import align
 from genrec.encoders.alignment_heads import load_alignment
 from genrec.encoders.base import Embeddings
@@ -62,15 +63,23 @@ def walks() -> list[dict[str, object]]:
     return rows
 
 
-def make_run(folder: Path, rows: list[dict[str, object]], files: dict[str, Path]) -> Run:
+def make_run(
+    folder: Path, rows: list[dict[str, object]], files: dict[str, Path], cold: Sequence[int] = (), kind: int = 0
+) -> Run:
+    """`cold` items are held out of training; where `kind` is 1 they have another genre."""
     run = Run.create(folder)
     kinds = [["round", "angular"][int(value > 0)] for value in hidden_factor()[:, 0]]
+    for row in cold:
+        kinds[row] = ["round", "angular"][kind]
     ids = [f"i{row}" for row in range(NUM_ITEMS)]
     pl.DataFrame({"item_id": ids, "title": ids, "genres": [[kind] for kind in kinds]}).write_parquet(
         folder / "items.parquet"
     )
     pl.DataFrame(rows).write_parquet(folder / "splits.parquet")
     outputs = [folder / "items.parquet", folder / "splits.parquet"]
+    if cold:
+        outputs.append(folder / COLD_ITEMS)
+        pl.DataFrame({"item_id": [ids[row] for row in cold]}).write_parquet(outputs[-1])
     run.record(StageReport("ingest", {}, []), config={}, seed=0, inputs=[], outputs=outputs, seconds=0.0)
     embed(run, EmbedConfig(text_model=None, precomputed=files))
     return run
@@ -173,6 +182,33 @@ def test_validation_and_test_interactions_change_nothing(
     run = make_run(tmp_path / "other", changed, files)
     align(run, QUICK)
     assert outputs(run)["alignment/heads.safetensors"] != outputs(aligned[0])["alignment/heads.safetensors"]
+
+
+@pytest.mark.parametrize("objective", ["contrastive", "reconstructive", "autoregressive"])
+def test_held_out_items_teach_nothing_and_are_aligned_all_the_same(objective: str, tmp_path: Path):
+    cold = list(range(0, NUM_ITEMS, 8))
+    rows = [row for row in walks() if int(str(row["item_id"])[1:]) not in cold]
+    config = QUICK.model_copy(update={"objective": objective, "steps": 40})
+    heads, aligned = [], []
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        files = views(folder)
+        if number:  # the held-out items look and sound like nothing before
+            for file in files.values():
+                table = pl.read_parquet(file)
+                is_cold = pl.col("item_id").is_in([f"i{row}" for row in cold])
+                other = pl.col("vector").list.eval(pl.element() * -3.0 + 5.0)
+                table.with_columns(vector=pl.when(is_cold).then(other).otherwise("vector")).write_parquet(file)
+        run = make_run(folder / "run", rows, files, cold, kind=number)
+        align(run, config)
+        heads.append(outputs(run)["alignment/heads.safetensors"])
+        aligned.append(vectors_of(run, "aligned"))
+    assert heads[0] == heads[1]
+    warm = np.setdiff1d(np.arange(NUM_ITEMS), cold)
+    np.testing.assert_array_equal(aligned[0].vectors[warm], aligned[1].vectors[warm])
+    assert aligned[0].mask[cold].all()
+    assert (aligned[0].vectors[cold] != aligned[1].vectors[cold]).any(axis=1).all()
 
 
 @pytest.mark.parametrize("objective", ["reconstructive", "autoregressive"])
