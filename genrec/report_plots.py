@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe & Ito's palette: distinct for colour-blind readers, readable on white and on near-black.
-_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8a8a")
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#8a8a8a")
+_MODEL_COLOUR = "#d55e00"  # the same in every plot, and no other method's
 _INK = "#010203"  # stands for the page's text colour until the SVG is written
 _STYLE = {
     "svg.fonttype": "none",
@@ -32,7 +33,7 @@ def bar_chart(names: Sequence[str], metrics: Mapping[str, Sequence[tuple[float, 
             values = [value for value, _, _ in estimates]
             below = [value - low for value, low, _ in estimates]
             above = [high - value for value, _, high in estimates]
-            colours = [_COLOURS[5] if name == "model" else _COLOURS[0] for name in names]
+            colours = [_MODEL_COLOUR if name == "model" else _COLOURS[0] for name in names]
             panel.barh(range(len(names)), values, xerr=(below, above), color=colours, ecolor=_INK, capsize=3)
             panel.set_yticks(range(len(names)), list(names))
             panel.set_xlabel(label)
@@ -48,10 +49,11 @@ def group_chart(recall: Mapping[str, Mapping[str, float | None]]) -> str:
         panel = figure.subplots()
         groups = list(next(iter(recall.values()), {}))
         width = 0.8 / max(len(recall), 1)
+        colours = _colours(list(recall))
         for number, (name, values) in enumerate(recall.items()):
             places = [place + number * width for place in range(len(groups))]
             heights = [values[group] or 0.0 for group in groups]
-            panel.bar(places, heights, width=width, label=name, color=_COLOURS[number % len(_COLOURS)])
+            panel.bar(places, heights, width=width, label=name, color=colours[name])
         centre = 0.4 - width / 2
         panel.set_xticks([place + centre for place in range(len(groups))], groups)
         panel.set_ylabel("recall")
@@ -64,15 +66,21 @@ def recall_curves(curves: Mapping[str, Sequence[float]]) -> str:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(9, 3.6), layout="constrained")
         panel = figure.subplots()
-        for number, (name, values) in enumerate(curves.items()):
+        colours = _colours(list(curves))
+        for name, values in curves.items():
             style = "-" if name == "model" else "--"
-            colour = _COLOURS[number % len(_COLOURS)]
-            panel.plot(range(1, len(values) + 1), values, style, label=name, color=colour)
+            panel.plot(range(1, len(values) + 1), values, style, label=name, color=colours[name])
         panel.set_xlabel("k")
         panel.set_ylabel("recall@k")
         panel.set_ylim(bottom=0)
         _legend(panel)
         return _svg(figure)
+
+
+def _colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour per method, in order; the model has its own."""
+    others = [name for name in names if name != "model"]
+    return {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(others)} | {"model": _MODEL_COLOUR}
 
 
 def _legend(panel: Axes) -> None:

@@ -135,3 +135,19 @@ def test_json_and_facts_survive_a_round_trip() -> None:
 
 def test_figures_have_four_places_and_a_dash_for_none() -> None:
     assert (figure(None), figure(0.12345), figure(0.5, sign=True)) == ("–", "0.1235", "+0.5000")
+
+
+def test_the_model_has_one_colour_in_every_plot_and_shares_it_with_nobody() -> None:
+    names = ["hybrid", "transitions", "item-knn", "sasrec", "model", "dense-knn", "popularity"]
+    marked = "#d55e00"
+    bars = bar_chart(names, {"NDCG@10": [(0.1, 0.05, 0.2)] * 7})
+    groups = group_chart({name: {"head": 0.1} for name in names})
+    curves = recall_curves({name: [0.1, 0.2] for name in names})
+    assert marked in bars
+    without = [name for name in names if name != "model"]
+    for drawn, draw in (
+        (groups, lambda kept: group_chart({name: {"head": 0.1} for name in kept})),
+        (curves, lambda kept: recall_curves({name: [0.1, 0.2] for name in kept})),
+    ):
+        assert marked in drawn
+        assert marked not in draw(without)

@@ -14,16 +14,14 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import is_sentence_transformer_model
 from torch import nn
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoImageProcessor
 
 from genrec.encoders.checkpoints import (
     commit_hash,
     fingerprint_of,
-    first_line,
     folder_checksum,
     inner_model,
     multiplies_bfloat16,
@@ -32,9 +30,9 @@ from genrec.encoders.checkpoints import (
 )
 from genrec.encoders.media import MediaFile
 from genrec.encoders.pictures import PICTURE_VERSION, read_picture
+from genrec.encoders.pretrained import LOADING_ERRORS, load_model, loading_error
 from genrec.errors import ModelError
 
-_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError)
 _LONGEST_SIDE = 2048
 _PROBE = Image.new("RGB", (64, 64))  # encoded once to learn the width, and that the model takes images at all
 
@@ -52,29 +50,17 @@ class VisionEncoder:
 
     def __init__(self, name: str, *, max_megapixels: float) -> None:
         """Load `name`, a hub name or a folder. Raises ModelError where it is no model that gives image vectors."""
-        folder = Path(name)
         try:
             # By its own choice transformers takes torchvision's processors where torchvision is, and their pixels
             # differ a little: the vectors of a cache would depend on what else is installed.
             self._processor = AutoImageProcessor.from_pretrained(name, backend="pil", trust_remote_code=False)
-            self._model, info = AutoModel.from_pretrained(
-                name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-            )
-        except _LOADING_ERRORS as error:
-            raise _not_loaded(name, error) from error
-        missing = sorted(info["missing_keys"])
-        self._pooled = not any("pooler." in key for key in missing)
-        if lost := [key for key in missing if "pooler." not in key]:
-            raise ModelError(
-                f"The image encoder {name!r} lacks {len(lost)} of its weights, {lost[0]} first.",
-                "They would be random numbers. Give the whole checkpoint.",
-            )
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model.eval().to(self._device)
-        self._reduced = self._device.type == "cpu" and multiplies_bfloat16()
+        except LOADING_ERRORS as error:
+            raise loading_error(name, error, what="image encoder") from error
+        loaded = load_model(name, what="image encoder")
+        self._model: Any = loaded.model
+        self._pooled, self._device, self._reduced = loaded.pooled, loaded.device, loaded.reduced
         self._max_megapixels = max_megapixels
-        self.model = folder.name if folder.is_dir() else name
-        self.revision = folder_checksum(folder) if folder.is_dir() else str(self._model.config._commit_hash)
+        self.model, self.revision = loaded.name, loaded.revision
         self.fingerprint = _fingerprint(name, self.revision, reduced=self._reduced)
         self.width = self.encode([self.prepare(_PROBE)]).shape[1]
 
@@ -146,8 +132,8 @@ class SentenceImageEncoder:
             self._encoder = SentenceTransformer(
                 name, model_kwargs={"use_safetensors": True}, processor_kwargs=pixels, trust_remote_code=False
             )
-        except _LOADING_ERRORS as error:
-            raise _not_loaded(name, error) from error
+        except LOADING_ERRORS as error:
+            raise loading_error(name, error, what="image encoder") from error
         if not self._encoder.supports("image"):
             raise ModelError(
                 f"{name!r} is a sentence-transformers model of {', '.join(map(str, self._encoder.modalities))}.",
@@ -211,8 +197,8 @@ def load_vision_encoder(name: str, *, max_megapixels: float) -> VisionEncoder | 
     """
     try:
         sentence = is_sentence_transformer_model(name)
-    except _LOADING_ERRORS as error:
-        raise _not_loaded(name, error) from error
+    except LOADING_ERRORS as error:
+        raise loading_error(name, error, what="image encoder") from error
     kind = SentenceImageEncoder if sentence else VisionEncoder
     return kind(name, max_megapixels=max_megapixels)
 
@@ -236,11 +222,3 @@ def _mean_state(states: torch.Tensor | None) -> torch.Tensor | None:
     if states is None:
         return None
     return states.mean(dim=1) if states.ndim == 3 else states.flatten(2).mean(dim=2)
-
-
-def _not_loaded(name: str, error: Exception) -> ModelError:
-    return ModelError(
-        f"The image encoder {name!r} cannot be loaded: {first_line(error)}.",
-        "Give a folder or a hub name of a vision model with safetensors weights (CLIP, SigLIP, DINOv2 or a "
-        "multimodal sentence-transformers model), or use `--image descriptors`, which needs no weights.",
-    )

@@ -108,7 +108,7 @@ def test_a_model_folder_is_known_by_its_contents(vision_models: Path, tmp_path: 
 
 
 def test_models_that_cannot_be_used_say_why(vision_models: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"cannot be loaded.*--image descriptors"):
+    with pytest.raises(ModelError, match=r"cannot be loaded.*use `descriptors`"):
         load_vision_encoder("no-such-organisation/no-such-model", max_megapixels=1)
     pickled = shutil.copytree(vision_models / "clip", tmp_path / "pickled")
     torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
