@@ -32,7 +32,7 @@ format: setup ## rewrite the sources in the one format, with the lint fixes that
 # CUDA's packages stay out of the lock: PyTorch itself pins those that its build needs, and the CPU's has none.
 lock: setup ## resolve requirements/lock.txt anew (LOCK_FLAGS=--upgrade for newer releases)
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
-	  $(LOCK_FLAGS) --extra offline --extra image --extra audio --extra video --extra dev --constraints requirements/torch.txt --constraints requirements/limits.txt \
+	  $(LOCK_FLAGS) --extra offline --extra image --extra audio --extra video --extra quantized --extra text-metrics --extra serve --extra ray --extra dev --constraints requirements/torch.txt --constraints requirements/limits.txt \
 	  --output-file requirements/lock.txt --quiet pyproject.toml
 	grep -vE '^(torch|triton|nvidia-|cuda-)' requirements/lock.txt > requirements/lock.txt.new
 	mv requirements/lock.txt.new requirements/lock.txt
