@@ -57,7 +57,7 @@ class EmbedConfig(Config):
     max_megapixels: float = Field(100.0, gt=0, description="larger images are not decoded and count as unreadable")
     media_root: Path | None = Field(None, description="what media paths are relative to, where it has moved")
     batch_size: int = Field(64, ge=1, description="inputs per batch: what a killed run encodes again at most")
-    behaviour_model: Literal["ppmi-svd", "sequential"] | None = Field(
+    behaviour_model: Literal["ppmi-svd", "spectral", "sequential"] | None = Field(
         None, description="vectors from the order of the training histories"
     )
     behaviour_width: int = Field(128, ge=2)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -24,6 +24,7 @@ from genrec.prompting import HistoryPrompt, compile_history_prompt, load_templat
 from genrec.run import Run
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
+from genrec.views import filter_for, merge_answers
 from genrec.vocabulary import SidVocabulary
 
 ENGINES = ("transformers",)
@@ -65,6 +66,7 @@ class Recommender:
         source: CatalogueSource | None = None,
     ) -> None:
         """`item_tokens` holds the semantic-ID token ids of every item, (R, L). Without a `source` nothing changes."""
+        self._views: tuple[Recommender, ...] = ()
         self._live = LiveCatalogue(catalog, trie, item_tokens)
         self.engine, self._prompt, self._source = engine, prompt, source
         self._max_history_items, self.beam_width = max_history_items, beam_width
@@ -93,6 +95,8 @@ class Recommender:
         """
         if self._source is None:
             raise RunError("this recommender was not loaded from a run.", "Make it with Recommender.load.")
+        if self._views:
+            raise RunError("a recommender with views does not follow changes of its catalogue.", "Load it anew.")
         loaded = self._source.load_if_changed()
         if loaded is None:
             return False
@@ -105,6 +109,19 @@ class Recommender:
         For whoever asks it several things that must fit together: indices, a filter, an answer, its description.
         """
         return copy.copy(self)
+
+    def with_views(self, views: Sequence[Recommender]) -> Recommender:
+        """This recommender with the answers of others merged into its own (see `views`).
+
+        Each is a run of the same ingested catalogue with other semantic IDs and a model of its own. Raises RunError
+        for a view of another catalogue.
+        """
+        for view in views:
+            if view.trie.order_checksum != self.trie.order_checksum:
+                raise RunError("a view is of another catalogue.", "Views are runs with one ingest and `items` changes.")
+        merged = self.pinned()
+        merged._views = tuple(view.pinned() for view in views)
+        return merged
 
     @classmethod
     def load(
@@ -217,7 +234,20 @@ class Recommender:
         return answers[0] if one else answers
 
     def rank(self, requests: Sequence[RankRequest], k: int) -> list[list[RankedItem]]:
-        """The engine's answers to requests in item indices, at most `k` each, best first."""
+        """The engine's answers to requests in item indices, at most `k` each, best first; all views merged."""
+        if not self._views:
+            return self._rank_alone(requests, k)
+        widest = max(self.beam_width, k)  # what a view found behind its k-th place may be among the k best of all
+        answers = [self._rank_alone(requests, widest)]
+        answers += [view._rank_alone([self._as_seen_by(view, one) for one in requests], widest) for view in self._views]
+        return [merge_answers(of_one, k) for of_one in zip(*answers, strict=True)]
+
+    def _as_seen_by(self, view: Recommender, request: RankRequest) -> RankRequest:
+        if request.allowed is None:
+            return request
+        return replace(request, allowed=filter_for(view.trie, request.allowed, num_items=len(self.catalog)))
+
+    def _rank_alone(self, requests: Sequence[RankRequest], k: int) -> list[list[RankedItem]]:
         live = self._live
         prompts = [self._prompt_tokens(live, request.history) for request in requests]
         filters = [_request_filter(live.trie, request) for request in requests]

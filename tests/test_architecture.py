@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report",),
     ("transfer_report",),
     ("cold_evaluation",),
-    ("live_catalogue",),
+    ("live_catalogue", "views"),
     ("recommender",),
     ("evaluation", "batch", "inspection", "catalogue_changes"),
     ("pipeline",),

@@ -64,7 +64,8 @@ def embed(
         str | None, typer.Option(help="Vision model name or folder, or `descriptors` (no weights needed).")
     ] = None,
     behaviour: Annotated[
-        str | None, typer.Option(help="Vectors from training histories: `ppmi-svd`, `sequential` or `none`.")
+        str | None,
+        typer.Option(help="Vectors from training histories: `ppmi-svd`, `spectral`, `sequential` or `none`."),
     ] = None,
     audio: Annotated[
         str | None, typer.Option(help="Audio model name or folder, or `descriptors` (no weights needed).")

@@ -92,6 +92,27 @@ def test_a_folder_a_packed_folder_and_a_zip_give_the_same(tmp_path: Path) -> Non
         check(run)
 
 
+def test_posters_and_plots_beside_the_tables_belong_to_their_films(tmp_path: Path) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "omdb_text.jsonl").write_text(
+        '{"movieId": 10, "plot": "A hacker wakes up.", "director": "L. Wachowski", "actors": "K. Reeves, C. Moss"}\n'
+        '{"movieId": 999, "plot": "Not in the catalogue."}\n'
+    )
+    (tmp_path / "posters").mkdir()
+    (tmp_path / "posters" / "20.JPG").write_bytes(b"not looked at by ingest")
+    (tmp_path / "posters" / "notes.txt").write_text("no picture")
+    run = Run.create(tmp_path / "run")
+    report = ingest(run, "movielens", [tmp_path], EVERY_ITEM)
+    table = Catalog.load(run).table
+    assert table["image"].to_list() == [None, "posters/20.JPG"]
+    assert table["description"].to_list() == ["A hacker wakes up.", None]
+    assert table["director"].to_list() == ["L. Wachowski", None]
+    assert table["actors"].to_list() == [["K. Reeves", "C. Moss"], []]
+    assert report.facts["media_root"] == str(tmp_path.resolve())
+    assert any(line.startswith("Posters: 1 of 2 films") for line in report.words)
+
+
 def test_the_dat_layout_is_read_in_latin_1_too(tmp_path: Path) -> None:
     (tmp_path / "ratings.dat").write_text("1::10::4::30\n1::20::3::10\n")
     (tmp_path / "movies.dat").write_bytes(

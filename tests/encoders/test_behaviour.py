@@ -20,7 +20,7 @@ def walks(num_users: int = 400, seed: int = 0) -> Sequences:
     return Sequences.from_lists([str(user) for user in range(num_users)], histories)
 
 
-@pytest.mark.parametrize("model", ["ppmi-svd", "sequential"])
+@pytest.mark.parametrize("model", ["ppmi-svd", "spectral", "sequential"])
 def test_items_that_are_used_together_are_near_and_an_unused_item_has_no_vector(model: str) -> None:
     vectors, mask = behaviour_vectors(walks(), NUM_ITEMS, model=model, width=12, seed=0)
     assert vectors.shape == (NUM_ITEMS, 12)

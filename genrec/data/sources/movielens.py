@@ -2,6 +2,9 @@
 
 "Matrix, The (1999)" becomes the title "The Matrix" and the year 1999. Tags are what users wrote, some of
 them after the interactions that are to be predicted: they are kept as an attribute and are no default text.
+
+A folder may hold two things more, which GroupLens does not publish: `posters/` with one picture per film, named by
+its movieId, and `omdb_text.jsonl` with `movieId`, `plot`, `director` and `actors`.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from genrec.config import IngestConfig
 from genrec.data.sources.cells import InputLog
@@ -26,6 +30,8 @@ _DAT_COLUMNS = {
     "tags": ("userId", "movieId", "tag", "timestamp"),
 }
 _ENDINGS = (".csv", ".csv.gz", ".dat")
+_PLOTS = "omdb_text.jsonl"
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 _YEAR = re.compile(r"^(?P<title>.*\S)\s*\((?P<year>\d{4})(?:[-–]\d{0,4})?\)$")
 _ARTICLE = re.compile(
     r"^(?P<title>[^(]*\S), (?P<article>The|An?|Les?|La|L'|Las|Los|El|Il|Lo|Der|Die|Das|Den|Det|Une?)"
@@ -64,8 +70,37 @@ def read(paths: Sequence[Path], config: IngestConfig, *, log: InputLog, progress
         items_name=movies.name,
         progress=progress,
     )
-    files = {file.path: None for file in (ratings, movies, tags, links) if file is not None}
-    return RawData(items, interactions, list(files))
+    plots = InputFile(paths[0] / _PLOTS) if (paths[0] / _PLOTS).is_file() else None
+    if plots is not None:
+        _add_plots(by_id, plots, log)
+    files = {file.path: None for file in (ratings, movies, tags, links, plots) if file is not None}
+    facts, words = _add_posters(by_id, paths[0])
+    return RawData(items, interactions, list(files), facts=facts, words=words)
+
+
+def _add_plots(items: dict[str, Item], file: InputFile, log: InputLog) -> None:
+    require_columns(file, columns_of(file), needed=("movieId", "plot"), what="plots")
+    for item in items.values():
+        item |= {"description": None, "director": None, "actors": []}
+    for _, row in read_rows(file, log):
+        film = items.get(str(row["movieId"]))
+        if film is not None:
+            film["description"] = log.clean(str(row["plot"] or "")) or None
+            film["director"] = log.clean(str(row.get("director") or "")) or None
+            film["actors"] = [name for part in str(row.get("actors") or "").split(",") if (name := log.clean(part))]
+
+
+def _add_posters(items: dict[str, Item], root: Path) -> tuple[dict[str, Any], list[str]]:
+    """Give films their picture; what the report of `ingest` says about it."""
+    folder = root / "posters"
+    if not folder.is_dir():
+        return {}, []
+    pictures = {path.stem: path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in _PICTURES}
+    for item_id, item in items.items():
+        item["image"] = f"posters/{pictures[item_id]}" if item_id in pictures else None
+    found = len(pictures.keys() & items.keys())
+    words = [f"Posters: {found:,} of {len(items):,} films have one; `genrec embed --image …` reads them."]
+    return {"media_root": str(root.resolve())}, words
 
 
 def bundled_movielens() -> Path:

@@ -1,0 +1,48 @@
+"""Several semantic IDs of one catalogue at once: each view has a model and a trie, their answers are merged.
+
+A view may be a modality (one code stream each for text, image and behaviour, as MQL4GRec does; Zhai et al. 2025) or
+another tokenizer, seed or size. An item's merged score is the log of the mean of the probabilities that the views
+give it: the probability under a mixture of the models. Theirs share one model between the streams; here every view
+has a run of its own, so that views are made, changed and served like any run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genrec.decoding.engine import RankedItem
+from genrec.errors import ConfigError
+from genrec.trie import ItemTrie
+from genrec.trie_filters import ItemFilter
+
+
+def merge_answers(answers: Sequence[Sequence[RankedItem]], k: int) -> list[RankedItem]:
+    """The `k` best items of one user over the answers of all views, ties by item index.
+
+    An item that a view did not find counts as probability zero there, which is a lower bound: a wider beam makes
+    it exact. Raises ConfigError where views score in different modes.
+    """
+    modes = {item.score_mode for answer in answers for item in answer}
+    if len(modes) > 1:
+        raise ConfigError(f"views score in different modes: {', '.join(sorted(modes))}.", "Load all with one mode.")
+    found: dict[int, list[float]] = {}
+    for answer in answers:
+        for item in answer:
+            found.setdefault(item.item_index, []).append(item.score)
+    merged = [
+        RankedItem(index, float(np.logaddexp.reduce(scores)) - math.log(len(answers)), next(iter(modes)))
+        for index, scores in found.items()
+    ]
+    return sorted(merged, key=lambda item: (-item.score, item.item_index))[:k]
+
+
+def filter_for(trie: ItemTrie, item_filter: ItemFilter, *, num_items: int) -> ItemFilter:
+    """The same items as `item_filter`, which was compiled for another trie over the same `num_items` items."""
+    other = item_filter.trie
+    mask: NDArray[np.bool_] = np.zeros(num_items, dtype=np.bool_)
+    mask[other.items[item_filter.admits(np.arange(other.num_items))]] = True
+    return ItemFilter.allowing(trie, mask)
