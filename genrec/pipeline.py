@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,10 +144,22 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
 
 
 def evaluate(
-    run: Run, config: EvaluateConfig, *, engine: str = "transformers", progress: Progress = SILENT
+    run: Run,
+    config: EvaluateConfig,
+    *,
+    engine: str = "transformers",
+    views: Sequence[Run] = (),
+    progress: Progress = SILENT,
 ) -> StageReport:
-    """Rank every user of a split with the run's model and with the baselines; write the report."""
-    recommender = Recommender.load(run.path, engine, beam_width=config.beam_width, score_mode=config.score)
+    """Rank every user of a split with the run's model, merged with those of `views`, and with the baselines.
+
+    Writes the report. Raises RunError for a view of another catalogue.
+    """
+    first, *others = (
+        Recommender.load(one.path, engine, beam_width=config.beam_width, score_mode=config.score)
+        for one in (run, *views)
+    )
+    recommender = first.with_views(others) if others else first
 
     def recommend(
         histories: list[NDArray[np.int32]], k: int, allowed: NDArray[np.bool_] | None = None
@@ -156,7 +168,7 @@ def evaluate(
         answers = recommender.rank([RankRequest(history, allowed=only) for history in histories], k)
         return [[item.item_index for item in ranked] for ranked in answers]
 
-    model_files = [run.path / file for file in run.require("train", verify=False).outputs]
+    model_files = [one.path / file for one in (run, *views) for file in one.require("train", verify=False).outputs]
     return evaluate_split(run, config, recommend=recommend, model_files=model_files, progress=progress)
 
 

@@ -93,10 +93,12 @@ class Recommender:
         A request that another thread is answering goes on with the catalogue that it started with. Raises RunError
         where the run was trained or tokenized again, and where this recommender was not loaded from a run.
         """
-        if self._source is None:
-            raise RunError("this recommender was not loaded from a run.", "Make it with Recommender.load.")
-        if self._views:
-            raise RunError("a recommender with views does not follow changes of its catalogue.", "Load it anew.")
+        if self._source is None or self._views:
+            # Views change one after the other; between two changes they would not fit together.
+            raise RunError(
+                "this recommender does not follow changes: it was not loaded from a run, or it has views.",
+                "Make it with Recommender.load, and anew after a change where it has views.",
+            )
         loaded = self._source.load_if_changed()
         if loaded is None:
             return False

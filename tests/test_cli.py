@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -224,3 +226,27 @@ def test_a_missing_stage_names_the_verb_to_run(
     status, _, err = genrec(verb, tiny_copy, *files)
     assert status == 1
     assert expected in err
+
+
+def test_a_view_is_merged_into_recommendations_and_into_the_evaluation(
+    genrec: Genrec, tiny_copy: Path, tiny_files: Path, tmp_path: Path
+) -> None:
+    view = tmp_path / "view"
+    shutil.copytree(tiny_copy, view)
+    assert genrec("tokenize", view, "--config", tiny_files / "tokenize.yaml", "--seed", 9)[0] == 0
+    assert genrec("train", view, "--config", tiny_files / "train.yaml", "--seed", 9)[0] == 0
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"history": ["i0", "i3"]}\n')
+    scores = {}
+    for name, runs in {"one": [tiny_copy], "other": [view], "both": [tiny_copy, "--view", view]}.items():
+        assert genrec("recommend", *runs, "--input", users, "--output", tmp_path / name, "-k", 28)[0] == 0
+        items = json.loads((tmp_path / name).read_text())["items"]
+        scores[name] = {item["item_id"]: math.exp(item["score"]) for item in items}
+    mean = {item: (scores["one"][item] + scores["other"][item]) / 2 for item in scores["one"]}
+    assert scores["both"] == pytest.approx(mean, rel=1e-4)
+    alone = genrec("evaluate", tiny_copy, "--baselines", "none", "--config", tiny_files / "evaluate.yaml", "--json")
+    merged = genrec(
+        "evaluate", tiny_copy, "--baselines", "none", "--config", tiny_files / "evaluate.yaml", "--view", view, "--json"
+    )
+    assert (alone[0], merged[0]) == (0, 0)
+    assert alone[1] != merged[1]

@@ -217,3 +217,41 @@ def test_a_trie_of_another_catalogue_is_refused(tiny_copy: Path) -> None:
     ItemTrie.build(codes, vocabulary.codebook_sizes, order_checksum="other").save(tiny_copy / "trie")
     with pytest.raises((TrieError, RunError), match=r"CURRENT is not what .*genrec tokenize"):
         Recommender.load(tiny_copy)
+
+
+def make_view(*, order_seed: int = 5, checksum: str = "") -> Recommender:
+    """The same items with other codes, and so another opinion of them."""
+    whole = make_recommender()
+    codes = np.random.default_rng(order_seed).permutation(make_codes())
+    return Recommender(
+        whole.catalog,
+        ItemTrie.build(codes, SIZES, order_checksum=checksum),
+        engine=ScriptedEngine(script),
+        prompt=HistoryPrompt(BEFORE),
+        item_tokens=VOCABULARY.token_ids(codes),
+        max_history_items=3,
+        beam_width=NUM_ITEMS,
+    )
+
+
+def test_a_recommender_with_views_ranks_by_the_mean_probability_under_every_filter() -> None:
+    first, second = make_recommender(), make_view()
+    merged = first.with_views([second])
+    history, allow = ["i4", "i9"], {"genres": "Drama"}
+    answers = [one.recommend(history, NUM_ITEMS, exclude=["i1"], allow=allow) for one in (first, second)]
+    mean: dict[str, float] = {}
+    for answer in answers:
+        for item in answer:
+            mean[item.item_id] = mean.get(item.item_id, 0.0) + np.exp(item.score) / 2
+    found = merged.recommend(history, 5, exclude=["i1"], allow=allow)
+    best = sorted(mean, key=lambda item: -mean[item])[:5]
+    assert ids(found) == best
+    assert [np.exp(item.score) for item in found] == pytest.approx([mean[item] for item in best], rel=1e-5)
+    assert ids(first.recommend(history, 5, exclude=["i1"], allow=allow)) != best  # the view has a say
+
+
+def test_a_view_of_another_catalogue_is_refused_and_views_follow_no_changes() -> None:
+    with pytest.raises(RunError, match="another catalogue"):
+        make_recommender().with_views([make_view(checksum="other")])
+    with pytest.raises(RunError, match="or it has views"):
+        make_recommender().with_views([make_view()]).refresh()

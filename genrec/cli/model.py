@@ -13,6 +13,11 @@ from genrec.config import EvaluateConfig, TrainConfig
 from genrec.console import ConsoleProgress, print_lines, print_report
 from genrec.run import Run
 
+Views = Annotated[
+    list[Path] | None,
+    typer.Option("--view", metavar="RUN", help="Merge in a run of the same items with other semantic IDs. Repeatable."),
+]
+
 
 @app.command()
 def train(
@@ -46,6 +51,7 @@ def evaluate(
     beam_width: Annotated[int | None, typer.Option(help="Beams per user.  [default: 50]")] = None,
     score: Annotated[str | None, typer.Option(help="`level`, `raw` or `renormalised`.")] = None,
     max_users: Annotated[int | None, typer.Option(help="A seeded sample of so many users.")] = None,
+    view: Views = None,
     config: ConfigFile = None,
     json_: AsJson = False,
 ) -> None:
@@ -62,7 +68,9 @@ def evaluate(
     opened = Run.open(run)
     from genrec import pipeline
 
-    report = pipeline.evaluate(opened, resolved, engine=engine, progress=ConsoleProgress())
+    report = pipeline.evaluate(
+        opened, resolved, engine=engine, views=[Run.open(path) for path in view or ()], progress=ConsoleProgress()
+    )
     print_report(report, as_json=json_)
 
 
@@ -74,6 +82,7 @@ def recommend(
     k: Annotated[int, typer.Option("-k", min=1, help="Items per user.")] = 10,
     beam_width: Annotated[int, typer.Option(min=1, help="Beams per user.")] = 50,
     engine: Annotated[str, typer.Option(help="Which engine decodes.")] = "transformers",
+    view: Views = None,
     json_: AsJson = False,
 ) -> None:
     """Recommend for a file of users. A bad line gets an error in its place; all others are served.
@@ -84,6 +93,8 @@ def recommend(
     from genrec.recommender import Recommender
 
     recommender = Recommender.load(run, engine, beam_width=beam_width)
+    if view:
+        recommender = recommender.with_views([Recommender.load(path, engine, beam_width=beam_width) for path in view])
     summary = recommend_file(recommender, input_, output, k=k, progress=ConsoleProgress())
     if json_:
         typer.echo(as_json(asdict(summary)))
