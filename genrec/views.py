@@ -29,14 +29,14 @@ def merge_answers(answers: Sequence[Sequence[RankedItem]], k: int) -> list[Ranke
     modes = {item.score_mode for answer in answers for item in answer}
     if len(modes) > 1:
         raise ConfigError(f"views score in different modes: {', '.join(sorted(modes))}.", "Load all with one mode.")
-    found: dict[int, list[float]] = {}
+    found: dict[int, list[tuple[float, float]]] = {}
     for answer in answers:
         for item in answer:
-            found.setdefault(item.item_index, []).append(item.score)
-    merged = [
-        RankedItem(index, float(np.logaddexp.reduce(scores)) - math.log(len(answers)), next(iter(modes)))
-        for index, scores in found.items()
-    ]
+            found.setdefault(item.item_index, []).append((item.score, item.model_score))
+    merged = []
+    for index, scores in found.items():
+        score, own = (float(np.logaddexp.reduce(part)) - math.log(len(answers)) for part in zip(*scores, strict=True))
+        merged.append(RankedItem(index, score, next(iter(modes)), own))
     return sorted(merged, key=lambda item: (-item.score, item.item_index))[:k]
 
 

@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tokenizers",),
     ("trie", "vocabulary"),
     ("trie_filters",),
+    ("evidence",),
     ("prompting",),
     ("examples",),
     ("training", "decoding"),
@@ -62,6 +63,7 @@ ONLY_PACKAGES = {
     "metrics": {"numpy"},
     "trie": {"numpy"},
     "trie_filters": {"numpy"},
+    "evidence": {"numpy"},
 }
 HEAVY = ("torch", "transformers", "sentence_transformers", "vllm", "ray", "fastapi", "polars", "matplotlib")
 

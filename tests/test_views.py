@@ -15,7 +15,8 @@ from genrec.views import filter_for, merge_answers
 
 
 def ranked(scores: dict[int, float], mode: str = "level") -> list[RankedItem]:
-    return [RankedItem(item, math.log(p), mode) for item, p in sorted(scores.items(), key=lambda pair: -pair[1])]  # type: ignore[arg-type]
+    best_first = sorted(scores.items(), key=lambda pair: -pair[1])
+    return [RankedItem(item, math.log(p), mode, math.log(p / 2)) for item, p in best_first]  # type: ignore[arg-type]
 
 
 def test_merged_scores_are_the_mean_of_the_probabilities_and_what_one_view_lacks_counts_zero() -> None:
@@ -23,6 +24,7 @@ def test_merged_scores_are_the_mean_of_the_probabilities_and_what_one_view_lacks
     found = {item.item_index: math.exp(item.score) for item in merged}
     assert found == pytest.approx({2: 0.35, 1: 0.25, 4: 0.175, 3: 0.05})
     assert [item.item_index for item in merged] == [2, 1, 4, 3]
+    assert all(math.exp(item.model_score) == pytest.approx(found[item.item_index] / 2) for item in merged)
     assert [item.item_index for item in merge_answers([ranked({1: 0.5, 2: 0.3}), ranked({2: 0.5, 1: 0.3})], 1)] == [1]
 
 

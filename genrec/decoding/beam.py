@@ -2,7 +2,8 @@
 
 The level of the search is the level of the semantic ID: every beam has the same length, so there is no end
 token and no length penalty, and a score is a plain float32 sum of log-probabilities. Only children that
-hold an allowed item become candidates: leaving the trie is impossible, not penalised.
+hold an allowed item become candidates: leaving the trie is impossible, not penalised. Evidence other than the
+model's (`genrec.evidence`) joins here, so every engine that ranks through this loop has it.
 
 Shapes: B users, W beams (the widest user's), K codes of the level, C candidates of all users together.
 """
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from genrec.decoding.engine import RankedItem, ScoreMode
 from genrec.errors import ConfigError, ModelError, TrieError
+from genrec.evidence import Evidence, EvidenceTerms, check_evidence
 from genrec.trie import Children, ItemTrie
 from genrec.trie_filters import ItemFilter
 
@@ -55,7 +57,7 @@ class _Beams:
     slot: Integers  # number of the beam within its user
     lo: Integers
     hi: Integers
-    score: Floats
+    score: Floats  # of the model alone; with evidence, beams are chosen by the joined score
 
 
 def beam_search(
@@ -67,9 +69,16 @@ def beam_search(
     k: int,
     score_mode: ScoreMode,
     allowed: Sequence[ItemFilter | None] | None = None,
+    evidence: Sequence[Evidence | None] | None = None,
 ) -> list[list[RankedItem]]:
     """The best `k` items of each user. Every user's filter must leave an item (see `answerable`)."""
     filters = check_request(trie, num_users=num_users, beam_width=beam_width, k=k, allowed=allowed)
+    terms = EvidenceTerms.compile(
+        check_evidence(evidence, trie=trie, num_users=num_users),
+        filters,
+        renormalise=score_mode == "renormalised",
+        num_items=trie.num_items,
+    )
     beams = _Beams(
         user=np.arange(num_users),
         slot=np.zeros(num_users, np.int64),
@@ -84,7 +93,8 @@ def beam_search(
         bounds = np.searchsorted(owner, np.arange(num_users + 1)).tolist()  # user u: [bounds[u], bounds[u + 1])
         if level == trie.num_levels - 1:
             break
-        kept = [start + best(scores[start:end], beam_width) for start, end in pairwise(bounds)]
+        joined = scores if terms is None else terms.join_nodes(owner, children.lo, children.hi, scores)
+        kept = [start + best(joined[start:end], beam_width) for start, end in pairwise(bounds)]
         counts = np.array([len(chosen) for chosen in kept])
         chosen = np.concatenate(kept)
         slot = np.concatenate([np.arange(count) for count in counts])
@@ -94,10 +104,14 @@ def beam_search(
         codes[owner[chosen], slot] = children.code[chosen]
         beams = _Beams(owner[chosen], slot, children.lo[chosen], children.hi[chosen], scores[chosen])
         values = scorer.step(parents, codes, counts)
-    return [
-        _leaves_to_items(trie, children.select(slice(start, end)), scores[start:end], filters[user], k, score_mode)
-        for user, (start, end) in enumerate(pairwise(bounds))
-    ]
+    found = []
+    for user, (start, end) in enumerate(pairwise(bounds)):
+        leaves, leaf_scores = children.select(slice(start, end)), scores[start:end]
+        if terms is None and end - start > k:
+            leaves, leaf_scores = _as_good_as(k, leaves, leaf_scores)
+        items = _items_under(trie, leaves, leaf_scores, filters[user])
+        found.append(_ranked(items, terms, user=user, k=k, score_mode=score_mode))
+    return found
 
 
 def check_request(
@@ -154,7 +168,6 @@ def _candidates(
         )
     if score_mode == "renormalised":
         gained = gained - _log_sum_exp(gained, children.node)
-    # Other evidence would join here: a term per candidate, from its user, lo and hi.
     return children, beams.score[children.node] + gained
 
 
@@ -178,24 +191,38 @@ def _log_sum_exp(values: Floats, node: Integers) -> Floats:
     return np.asarray(np.repeat(peak + np.log(total), sizes), dtype=np.float32)
 
 
-def _leaves_to_items(
-    trie: ItemTrie,
-    leaves: Children,
-    scores: Floats,
-    item_filter: ItemFilter | None,
-    k: int,
-    score_mode: ScoreMode,
-) -> list[RankedItem]:
-    """The best `k` items under a user's leaves; a leaf can hold several. Ties by item index."""
-    if len(scores) > k:  # every leaf has an item, so the k best items are under leaves as good as the k-th
-        kept = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
-        leaves, scores = leaves.select(kept), scores[kept]
+def _as_good_as(k: int, leaves: Children, scores: Floats) -> tuple[Children, Floats]:
+    """The leaves as good as the k-th: every leaf has an item, so the k best items are under these."""
+    kept = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+    return leaves.select(kept), scores[kept]
+
+
+def _items_under(
+    trie: ItemTrie, leaves: Children, scores: Floats, item_filter: ItemFilter | None
+) -> tuple[Integers, Integers, Floats]:
+    """Position, item_index and model score of every allowed item under a user's leaves; a leaf can hold several."""
     sizes = leaves.hi - leaves.lo
     position = np.arange(int(sizes.sum())) + np.repeat(leaves.lo - (np.cumsum(sizes) - sizes), sizes)
     score = np.repeat(scores, sizes)
     if item_filter is not None:
         admitted = item_filter.admits(position)
         position, score = position[admitted], score[admitted]
-    items = trie.items[position]
+    return position, trie.items[position].astype(np.int64), score
+
+
+def _ranked(
+    found: tuple[Integers, Integers, Floats],
+    terms: EvidenceTerms | None,
+    *,
+    user: int,
+    k: int,
+    score_mode: ScoreMode,
+) -> list[RankedItem]:
+    """The best `k` of a user's items, best first. Ties by item index."""
+    position, items, model = found
+    score = model if terms is None else terms.join_items(np.full(len(items), user), position, model)
     order = np.lexsort((items, -score))[:k]
-    return [RankedItem(int(items[index]), float(score[index]), score_mode) for index in order]
+    return [
+        RankedItem(int(items[index]), float(score[index]), score_mode, model_score=float(model[index]))
+        for index in order
+    ]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from genrec.evidence import Evidence
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 
@@ -19,11 +20,16 @@ allowed children of the node. The three rank differently."""
 
 @dataclass(frozen=True)
 class RankedItem:
-    """One item of an answer. `score` is a sum of log-probabilities over the levels, comparable within a mode."""
+    """One item of an answer. `score` is a sum of log-probabilities over the levels, comparable within a mode.
+
+    With evidence `score` is what the two together say (see `genrec.evidence`) and `model_score` the model's own
+    part; without, they are equal.
+    """
 
     item_index: int
     score: float
     score_mode: ScoreMode
+    model_score: float
 
 
 @dataclass(frozen=True)
@@ -46,11 +52,13 @@ class Engine(Protocol):
         beam_width: int,
         k: int,
         allowed: Sequence[ItemFilter | None] | None = None,
+        evidence: Sequence[Evidence | None] | None = None,
     ) -> list[list[RankedItem]]:
         """The best items per prompt, at most `k`, best first, ties by item index.
 
         Only items of the trie and of the prompt's filter; fewer than `k` where fewer are valid, never filler.
-        Raises ConfigError for k > beam_width and TrieError for a filter of another trie.
+        `evidence` joins the model's scores on every level; None, or None for a prompt, is the model alone.
+        Raises ConfigError for k > beam_width, TrieError for a filter or evidence of another trie.
         """
         ...
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from genrec.decoding.beam import Floats, Integers, answerable, beam_search, check_request
 from genrec.decoding.engine import Generation, RankedItem, ScoreMode
 from genrec.errors import ConfigError
+from genrec.evidence import Evidence, check_evidence
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 
@@ -42,9 +43,11 @@ class ScriptedEngine:
         beam_width: int,
         k: int,
         allowed: Sequence[ItemFilter | None] | None = None,
+        evidence: Sequence[Evidence | None] | None = None,
     ) -> list[list[RankedItem]]:
         """See `Engine.rank`."""
         filters = check_request(trie, num_users=len(prompts), beam_width=beam_width, k=k, allowed=allowed)
+        given = check_evidence(evidence, trie=trie, num_users=len(prompts))
         users = answerable(filters)
         answers: list[list[RankedItem]] = [[] for _ in prompts]
         if not users:
@@ -57,6 +60,7 @@ class ScriptedEngine:
             k=k,
             score_mode=self._score_mode,
             allowed=[filters[user] for user in users],
+            evidence=[given[user] for user in users],
         )
         for user, ranked in zip(users, found, strict=True):
             answers[user] = ranked

@@ -21,6 +21,7 @@ from genrec.decoding.engine import Generation, RankedItem, ScoreMode
 from genrec.decoding.shared_prefix import SharedPrefixScorer, check_length, check_model
 from genrec.decoding.text import Decoder, TextUnderWay, next_tokens
 from genrec.errors import ConfigError, ModelError, TrieError
+from genrec.evidence import Evidence, check_evidence
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary, sid_token
@@ -81,10 +82,12 @@ class TransformersEngine:
         beam_width: int,
         k: int,
         allowed: Sequence[ItemFilter | None] | None = None,
+        evidence: Sequence[Evidence | None] | None = None,
     ) -> list[list[RankedItem]]:
         """See `Engine.rank`. Raises ModelError for an empty prompt and one beyond the model's context."""
         model = self._opened()
         filters = check_request(trie, num_users=len(prompts), beam_width=beam_width, k=k, allowed=allowed)
+        given = check_evidence(evidence, trie=trie, num_users=len(prompts))
         if trie.codebook_sizes != self._vocabulary.codebook_sizes:
             raise TrieError(
                 f"the trie has codebooks {trie.codebook_sizes}, the model {self._vocabulary.codebook_sizes}.",
@@ -109,6 +112,7 @@ class TransformersEngine:
                     k=k,
                     score_mode=self._score_mode,
                     allowed=[filters[user] for user in batch],
+                    evidence=[given[user] for user in batch],
                 )
                 for user, ranked in zip(batch, found, strict=True):
                     answers[user] = ranked

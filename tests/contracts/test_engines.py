@@ -35,6 +35,7 @@ from genrec.decoding.engine import Engine, RankedItem, ScoreMode
 from genrec.decoding.scripted import ScriptedEngine
 from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.errors import ConfigError, TrieError
+from genrec.evidence import Evidence, Join
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary
@@ -155,7 +156,7 @@ def check_answer(case: Case, found: list[RankedItem], scores: dict[int, float], 
     assert len({item.item_index for item in found}) == len(found) == len(expected)
     np.testing.assert_allclose([item.score for item in found], expected, atol=2e-4)
     for item in found:
-        assert abs(item.score - scores[item.item_index]) < 2e-4
+        assert np.isclose(item.score, scores[item.item_index], rtol=0, atol=2e-4)  # −inf equals −inf
         assert item.score_mode == case.score_mode
     for better, worse in pairwise(found):
         assert (-better.score, better.item_index) < (-worse.score, worse.item_index)
@@ -241,3 +242,82 @@ def test_requests_that_make_no_sense_are_refused(engine_case: Case) -> None:
         engine.rank(PROMPTS, trie, beam_width=5, k=5, allowed=[None])
     with pytest.raises(TrieError, match="another trie"):
         engine.rank(PROMPTS[:1], trie, beam_width=5, k=5, allowed=[ItemFilter.excluding(other, [1])])
+
+
+def joined(
+    case: Case, scores: dict[int, float], mass: NDArray[np.float64], *, weight: float, join: Join
+) -> dict[int, float]:
+    """What model scores become with evidence of `mass` per item, by the definition and item by item."""
+    total = mass.sum()
+    if case.score_mode == "renormalised":
+        total = sum(mass[item] for item in scores)
+    together = {}
+    with np.errstate(divide="ignore"):
+        for item, score in scores.items():
+            share = mass[item] / total if total > 0 else 0.0
+            if weight == 0:
+                together[item] = score
+            elif join == "product":
+                together[item] = score + weight * float(np.log(share))
+            else:
+                together[item] = float(np.log((1 - weight) * np.exp(score) + weight * share))
+    return together
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    num_items=st.integers(1, 40),
+    seed=st.integers(0, 2**32 - 1),
+    weights=st.lists(st.sampled_from([0.0, 0.3, 0.9, 1.0]), min_size=len(PROMPTS), max_size=len(PROMPTS)),
+    joins=st.lists(st.sampled_from(["mixture", "product", None]), min_size=len(PROMPTS), max_size=len(PROMPTS)),
+)
+@pytest.mark.parametrize("names", CASES, ids=["-".join(names) for names in CASES])
+def test_evidence_under_random_tries_and_filters_equals_scoring_item_by_item(
+    names: tuple[str, ScoreMode], num_items: int, seed: int, weights: list[float], joins: list[Join | None]
+) -> None:
+    engine_case, rng = case(*names), np.random.default_rng(seed)
+    codes = random_codes(seed, num_items)  # up to 40 of 60 IDs: items share leaves and have evidence of their own
+    trie = ItemTrie.build(codes, SIZES)
+    masks = rng.random((len(PROMPTS), num_items)) < rng.random((len(PROMPTS), 1)) * 1.5
+    masses = rng.gamma(0.3, size=(len(PROMPTS), num_items)) * (rng.random((len(PROMPTS), num_items)) < 0.9)
+    evidence = [
+        None if join is None else Evidence.from_mass(trie, mass, weight=weight, join=join)
+        for mass, weight, join in zip(masses, weights, joins, strict=True)
+    ]
+    found = engine_case.engine.rank(
+        PROMPTS,
+        trie,
+        beam_width=num_items,
+        k=num_items,
+        allowed=[ItemFilter.allowing(trie, mask) for mask in masks],
+        evidence=evidence,
+    )
+    for prompt, answer, mask, mass, weight, join in zip(PROMPTS, found, masks, masses, weights, joins, strict=True):
+        alone = exhaustive(engine_case, prompt, codes, mask)
+        expected = joined(engine_case, alone, mass, weight=weight, join=join) if join else alone
+        check_answer(engine_case, answer, expected, num_items)
+        for item in answer:
+            assert abs(item.model_score - alone[item.item_index]) < 2e-4
+
+
+def test_evidence_finds_the_item_that_a_narrow_beam_of_the_model_alone_loses(engine_case: Case) -> None:
+    codes = random_codes(6, 40)
+    trie = ItemTrie.build(codes, SIZES)
+    alone = engine_case.engine.rank(PROMPTS, trie, beam_width=2, k=2)
+    for prompt, answer in zip(PROMPTS, alone, strict=True):
+        scores = exhaustive(engine_case, prompt, codes, np.ones(40, bool))
+        last = min(scores, key=lambda item: scores[item])
+        assert last not in {item.item_index for item in answer}
+        sure = Evidence.from_scores(trie, np.where(np.arange(40) == last, 30.0, 0.0), weight=1.0)
+        (found,) = engine_case.engine.rank([prompt], trie, beam_width=2, k=2, evidence=[sure])
+        assert found[0].item_index == last
+
+
+def test_evidence_that_makes_no_sense_is_refused(engine_case: Case) -> None:
+    trie = ItemTrie.build(random_codes(4, 10), SIZES)
+    other = ItemTrie.build(random_codes(5, 10), SIZES)
+    evidence = Evidence.from_mass(other, np.ones(10), weight=0.5)
+    with pytest.raises(TrieError, match="made for another trie"):
+        engine_case.engine.rank(PROMPTS[:1], trie, beam_width=5, k=5, evidence=[evidence])
+    with pytest.raises(ConfigError, match="evidence for 1 users was given for 4"):
+        engine_case.engine.rank(PROMPTS, trie, beam_width=5, k=5, evidence=[None])

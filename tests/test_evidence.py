@@ -1,0 +1,81 @@
+"""Evidence: scores and masses over items, before any search."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genrec.errors import ConfigError
+from genrec.evidence import Evidence, EvidenceTerms
+from genrec.trie import ItemTrie
+from genrec.trie_filters import ItemFilter
+
+
+def random_trie(seed: int, num_rows: int = 30) -> ItemTrie:
+    rng = np.random.default_rng(seed)
+    live = rng.random(num_rows) < 0.8
+    live[0] = True
+    return ItemTrie.build(rng.integers(0, 4, (num_rows, 3)), (4, 4, 4), live=live)
+
+
+@given(st.integers(0, 10_000))
+def test_the_mass_of_every_node_is_the_sum_of_its_allowed_items(seed: int) -> None:
+    rng, trie = np.random.default_rng(seed), random_trie(seed)
+    mass = rng.gamma(0.2, size=30)
+    allowed = ItemFilter.allowing(trie, rng.random(30) < 0.5)
+    evidence = Evidence.from_mass(trie, mass, weight=1.0)
+    terms = EvidenceTerms.compile([evidence], [allowed], renormalise=False, num_items=trie.num_items)
+    assert terms is not None
+    nodes = np.sort(rng.integers(0, trie.num_items + 1, (20, 2)), axis=1)
+    inside = [trie.items[position] for position in range(trie.num_items)]
+    admitted = allowed.admits(np.arange(trie.num_items))
+    for lo, hi in nodes:
+        expected = sum(mass[inside[position]] for position in range(lo, hi) if admitted[position])
+        found = terms.join_nodes(np.zeros(1, int), np.array([lo]), np.array([hi]), np.zeros(1, np.float32))
+        np.testing.assert_allclose(np.exp(found), expected / mass[trie.items].sum(), atol=1e-6)
+
+
+def test_scores_become_a_softmax_over_the_items_of_the_trie() -> None:
+    trie = random_trie(0)
+    scores = np.random.default_rng(1).normal(size=30)
+    scores[trie.items[2]] = -np.inf
+    evidence = Evidence.from_scores(trie, scores, weight=0.5)
+    expected = np.exp(scores[trie.items])
+    np.testing.assert_allclose(evidence.mass, expected / expected.sum(), atol=1e-12)
+    assert evidence.mass[2] == 0
+
+
+def test_a_finite_score_always_leaves_the_model_a_chance() -> None:
+    trie = ItemTrie.build([[0], [1]], (2,))
+    evidence = Evidence.from_scores(trie, [0.0, -1e9], weight=0.5)
+    assert 0 < evidence.mass[1] < 1e-12
+
+
+def test_evidence_that_forbids_everything_has_no_mass() -> None:
+    trie = ItemTrie.build([[0], [1]], (2,))
+    assert not Evidence.from_scores(trie, [-np.inf, -np.inf], weight=0.5).mass.any()
+    assert not Evidence.from_mass(trie, [0.0, 0.0], weight=0.5).mass.any()
+
+
+@pytest.mark.parametrize("mass", [[1.0], [1.0, -1.0], [1.0, np.nan], [1.0, np.inf], [[1.0, 1.0]]])
+def test_mass_that_is_no_mass_is_refused(mass: list[float]) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        Evidence.from_mass(ItemTrie.build([[0], [1]], (2,)), mass, weight=0.5)
+
+
+@pytest.mark.parametrize("scores", [[1.0], [1.0, np.nan], [1.0, np.inf]])
+def test_scores_that_are_no_scores_are_refused(scores: list[float]) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        Evidence.from_scores(ItemTrie.build([[0], [1]], (2,)), scores, weight=0.5)
+
+
+@pytest.mark.parametrize(
+    ("join", "weight"),
+    [("mixture", -0.1), ("mixture", 1.1), ("product", -1.0), ("product", np.inf), ("mixture", np.nan)],
+)
+def test_a_weight_outside_its_range_is_refused(join: str, weight: float) -> None:
+    trie = ItemTrie.build([[0], [1]], (2,))
+    with pytest.raises(ConfigError, match="weight of evidence"):
+        Evidence.from_mass(trie, [1.0, 1.0], weight=weight, join=join)  # type: ignore[arg-type]
