@@ -9,7 +9,7 @@ import pytest
 from genrec.errors import ConfigError
 from genrec.prompting import compile_history_prompt, default_prompts, load_templates, save_templates
 from genrec.run import Run
-from genrec.training.model import train_text_tokenizer
+from genrec.training.text_tokenizer import train_text_tokenizer
 from genrec.vocabulary import extend_tokenizer
 
 TOKENIZER = train_text_tokenizer(["Items: seen so far"] * 4, 320)

@@ -15,7 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrai
 
 from genrec.config import ScratchConfig
 from genrec.errors import ModelError
-from genrec.training.model import scratch_model, train_text_tokenizer
+from genrec.training.model import scratch_model
+from genrec.training.text_tokenizer import train_text_tokenizer
 from genrec.vocabulary import (
     VOCABULARY_FILE,
     SidVocabulary,

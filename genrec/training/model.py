@@ -20,15 +20,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from genrec.config import ScratchConfig, TrainConfig
 from genrec.errors import ModelError
 from genrec.training.attention import attention_for
+from genrec.training.text_tokenizer import train_text_tokenizer
 from genrec.vocabulary import SidVocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 def load_base(config: TrainConfig, texts: Sequence[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
@@ -37,7 +33,8 @@ def load_base(config: TrainConfig, texts: Sequence[str]) -> tuple[PreTrainedMode
     `texts` are the catalogue's; only `scratch` reads them. Raises ModelError for a base that cannot be loaded.
     """
     if config.base == "scratch":
-        tokenizer = train_text_tokenizer(texts, config.scratch.text_vocabulary)
+        # The words of our own prompt become few tokens.
+        tokenizer = train_text_tokenizer([*texts, "Items:"], config.scratch.text_vocabulary)
         torch.manual_seed(config.seed)
         return scratch_model(config.scratch, tokenizer), tokenizer
     try:
@@ -66,25 +63,6 @@ def load_base(config: TrainConfig, texts: Sequence[str]) -> tuple[PreTrainedMode
             "Give a causal language model with all of its layers.",
         )
     return model, loaded
-
-
-def train_text_tokenizer(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of `size` tokens for these texts, with ChatML control tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator([*texts, "Items:"], trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    tokenizer.chat_template = _CHAT_TEMPLATE
-    return tokenizer
 
 
 def scratch_model(shape: ScratchConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:

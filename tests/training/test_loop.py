@@ -28,7 +28,8 @@ from genrec.errors import ConfigError, ModelError
 from genrec.examples import Example, history_examples
 from genrec.progress import SILENT, Progress, Task
 from genrec.training.loop import Trainer, TrainingTask, learning_rate
-from genrec.training.model import scratch_model, train_text_tokenizer
+from genrec.training.model import scratch_model
+from genrec.training.text_tokenizer import train_text_tokenizer
 from genrec.vocabulary import extend_tokenizer
 
 NUM_ITEMS = 8

@@ -31,7 +31,8 @@ from genrec.config import ScratchConfig, TrainConfig
 from genrec.errors import ModelError
 from genrec.examples import Example
 from genrec.training.batching import pack
-from genrec.training.model import PackedLoss, load_base, packed_mask, scratch_model, train_text_tokenizer
+from genrec.training.model import PackedLoss, load_base, packed_mask, scratch_model
+from genrec.training.text_tokenizer import train_text_tokenizer
 from genrec.vocabulary import SidVocabulary
 
 VOCABULARY = SidVocabulary((4, 5), (300, 304))
