@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("trie_filters",),
     ("prompting",),
     ("examples",),
+    ("tasks",),
     ("training", "decoding"),
     ("metrics", "baselines"),
     ("report_plots",),
