@@ -148,6 +148,10 @@ class TrainConfig(Config):
 
     base: str = Field("scratch", description="`scratch`, a Hugging Face folder or hub name, or a run")
     scratch: ScratchConfig = ScratchConfig()
+    tasks: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=lambda: {"A1": 1.0}, description="task of prompts/ → its share of the tokens (docs/tasks.md)"
+    )
+    prompts: Path | None = Field(None, description="a folder with task files of your own, beside those of genrec")
     max_history_items: int = Field(50, ge=1, description="items of a history that the model sees, newest kept")
     epochs: int = Field(20, ge=1)
     batch_tokens: int = Field(8192, ge=64, description="tokens of one optimizer step and process")

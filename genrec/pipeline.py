@@ -20,15 +20,16 @@ from genrec import metrics
 from genrec.config import EvaluateConfig, TokenizeConfig, TrainConfig, dump_config
 from genrec.data.catalog import Catalog, removed_items
 from genrec.data.sequences import EvaluationCases
-from genrec.data.splits import cold_items, evaluation_cases, training_sequences
+from genrec.data.splits import cold_items, evaluation_cases
 from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.errors import ConfigError, DataError
 from genrec.evaluation import evaluate as evaluate_split
-from genrec.examples import history_examples
 from genrec.progress import SILENT, Progress
-from genrec.prompting import compile_history_prompt, default_prompts, load_templates, save_templates
+from genrec.prompting import compile_history_prompt, default_prompts, load_templates, save_templates, task_files
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run, StageReport, atomic_folder, file_checksum
+from genrec.tasks.loading import load_mixture
+from genrec.tasks.mixture import Mixture
 from genrec.tokenizers.codes import Policy, SemanticIds
 from genrec.tokenizers.files import tokenizer_checksum
 from genrec.tokenizers.stage import tokenize as tokenize_items
@@ -122,9 +123,18 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
         beam_width=config.validation_beam_width,
     )
     inputs = [run.path / "items.parquet", run.path / "splits.parquet", run.path / "semantic_ids" / "codes.npy"]
-    identity = dump_config(config) | {path.name: file_checksum(path) for path in inputs}
-    task = _next_item_task(
-        run, config, recommender=recommender, prompt=prompt.before, vocabulary=vocabulary, identity=identity
+    folders = [default_prompts(), *([config.prompts] if config.prompts else [])]
+    mixture = load_mixture(
+        run,
+        config.tasks,
+        folders=folders,
+        tokenizer=tokenizer,
+        item_tokens=recommender.item_tokens,
+        max_items=config.max_history_items,
+    )
+    identity = dump_config(config) | {path.name: file_checksum(path) for path in (*inputs, *task_files(*folders))}
+    task = _training_task(
+        run, config, recommender=recommender, mixture=mixture, vocabulary=vocabulary, identity=identity
     )
     _check_context(model, config, num_tokens=task.max_example_tokens)
     trainer = Trainer(model, config, task, folder=run.path / "training", progress=progress)
@@ -136,7 +146,7 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
             config=dump_config(config),
             seed=config.seed,
             inputs=inputs,
-            outputs=_save_model(run, model, tokenizer, vocabulary) + save_templates(run, default_prompts()),
+            outputs=_save_model(run, model, tokenizer, vocabulary) + save_templates(run, *folders),
             seconds=time.monotonic() - started,
         )
         shutil.rmtree(run.path / "training" / "checkpoint", ignore_errors=True)
@@ -204,27 +214,23 @@ def _prepare_model(
     return model, tokenizer, vocabulary
 
 
-def _next_item_task(
+def _training_task(
     run: Run,
     config: TrainConfig,
     *,
     recommender: Recommender,
-    prompt: tuple[int, ...],
+    mixture: Mixture,
     vocabulary: SidVocabulary,
     identity: Mapping[str, Any],
 ) -> TrainingTask:
-    """Training histories as examples; validation by the live recommender on a sample of the validation split."""
+    """The tasks' examples; validation by the live recommender on a sample of the validation split."""
     cases = evaluation_cases(run, "validation").sample(config.validation_users, seed=config.seed)
     if len(cases) == 0:
         raise DataError("the run has no validation cases.", "Ingest data in which users have three items or more.")
-    sequences = training_sequences(run)
-    item_tokens = recommender.item_tokens
     return TrainingTask(
-        make_examples=lambda rng: history_examples(
-            sequences, prompt=prompt, item_tokens=item_tokens, max_items=config.max_history_items, rng=rng
-        ),
+        make_examples=mixture.examples,
         validate=lambda: validation_metrics(recommender, cases),
-        max_example_tokens=len(prompt) + item_tokens.shape[1] * config.max_history_items,
+        max_example_tokens=mixture.max_example_tokens,
         vocabulary=vocabulary,
         identity=identity,
     )

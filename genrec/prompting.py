@@ -3,6 +3,7 @@
 A template is Jinja2 text in which `{{ history }}` stands for semantic IDs. It is rendered once with a
 placeholder and split there: the words around it are ours and are encoded with the full tokenizer; the items
 are put in as token ids and never become text. So nothing that a catalogue says can turn into a control token.
+Templates with more fields than the history are rendered in `genrec/tasks`.
 """
 
 from __future__ import annotations
@@ -29,10 +30,25 @@ _HISTORY = "\ue000"  # a private-use character: no template of ours contains it
 
 
 class TaskTemplates(Config):
-    """One task of `prompts/`: its name and its paraphrases."""
+    """One task of `prompts/`: its name, its paraphrases, and where the values of their fields come from.
+
+    In a template an arrow `→` parts what the model is given from what it has to answer; without one, the model
+    is trained on everything from the first field on.
+    """
 
     task: str
     templates: tuple[str, ...] = Field(min_length=1)
+    id: str | None = Field(None, description="short name, such as B1; null: the task's name")
+    source: str | None = Field(None, description="what fills the fields: a name of genrec/tasks/sources.py")
+    paper: str | None = Field(None, description="where the task comes from")
+    held_out: tuple[str, ...] = Field(
+        (), description="paraphrases that are never trained on: evaluation asks with them"
+    )
+
+    @property
+    def name(self) -> str:
+        """What configurations call the task."""
+        return self.id or self.task
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,19 @@ class HistoryPrompt:
     def token_ids(self, history_tokens: Sequence[int]) -> list[int]:
         """The prompt for a history given as semantic-ID token ids, oldest first."""
         return [*self.before, *history_tokens]
+
+
+def task_files(*folders: Path) -> list[Path]:
+    """The template files of folders, by name; of files of one name that of the last folder.
+
+    Raises ConfigError for what is no folder.
+    """
+    files: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder} is not a folder of prompt templates.", "Check the path of `prompts`.")
+        files |= {path.name: path for path in folder.glob("*.yaml")}
+    return [files[name] for name in sorted(files)]
 
 
 def default_prompts() -> Path:
@@ -64,11 +93,14 @@ def load_templates(folder: Path, task: str) -> TaskTemplates:
     return build_config(TaskTemplates, values or {}, source=str(path))
 
 
-def compile_history_prompt(template: str, tokenizer: PreTrainedTokenizerBase) -> HistoryPrompt:
+def compile_history_prompt(
+    template: str, tokenizer: PreTrainedTokenizerBase, *, words_needed: bool = True
+) -> HistoryPrompt:
     """Turn a template that ends in `{{ history }}` into token ids.
 
     The tokenizer's own beginning-of-sequence token, if it has one, comes first. Raises ConfigError where the
-    template does not render, does not end in the history, or has no words before it.
+    template does not render, does not end in the history, or has no words before it (unless none are needed:
+    a model can be trained on bare sequences, but something must stand there when it is asked).
     """
     environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
     try:
@@ -76,7 +108,7 @@ def compile_history_prompt(template: str, tokenizer: PreTrainedTokenizerBase) ->
     except (TemplateError, ArithmeticError, TypeError) as error:
         raise ConfigError(f"prompt template {template!r}: {error}.", "Use {{ history }} only.") from error
     before, found, after = text.partition(_HISTORY)
-    if not found or after.strip() or not before.strip():
+    if not found or after.strip() or (words_needed and not before.strip()):
         raise ConfigError(
             f"prompt template {template!r} must hold words and then end in {{{{ history }}}}.",
             "What follows the history is what the model is asked for.",
@@ -88,9 +120,9 @@ def compile_history_prompt(template: str, tokenizer: PreTrainedTokenizerBase) ->
     return HistoryPrompt(tuple(ids))
 
 
-def save_templates(run: Run, source: Path) -> list[Path]:
-    """Copy the templates into the run, so that a model is always asked the way it was trained."""
+def save_templates(run: Run, *folders: Path) -> list[Path]:
+    """Copy the templates of folders into the run, so that a model is always asked the way it was trained."""
     with atomic_folder(run.path / "prompts") as temporary:
-        for path in sorted(source.glob("*.yaml")):
+        for path in task_files(*folders):
             shutil.copyfile(path, temporary / path.name)
     return sorted((run.path / "prompts").glob("*.yaml"))

@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evidence",),
     ("prompting",),
     ("examples",),
+    ("tasks",),
     ("training", "decoding"),
     ("metrics", "baselines"),
     ("report_plots",),

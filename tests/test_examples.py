@@ -19,7 +19,7 @@ ITEM_TOKENS = np.arange(200, dtype=np.int64).reshape(100, LEVELS)  # item i is t
 def make(histories: list[list[int]], max_items: int, seed: int = 0) -> list[Example]:
     sequences = Sequences.from_lists([str(user) for user in range(len(histories))], histories)
     return history_examples(
-        sequences, prompt=PROMPT, item_tokens=ITEM_TOKENS, max_items=max_items, rng=np.random.default_rng(seed)
+        sequences, prompts=[PROMPT], item_tokens=ITEM_TOKENS, max_items=max_items, rng=np.random.default_rng(seed)
     )
 
 

@@ -1,0 +1,136 @@
+"""What tasks are made of: the training part of a run and nothing else.
+
+Held-out and removed items are in no list here, validation and test interactions in no history. `leaks.py` checks the
+examples that come out against the run's tables all the same.
+
+I items, L levels, U users with training interactions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genrec.data.catalog import Catalog, removed_items
+from genrec.data.interactions import load_interactions, read_run_table
+from genrec.data.sequences import Sequences
+from genrec.data.splits import cold_items, training_sequences
+from genrec.encoders.base import Embeddings
+from genrec.run import Run
+from genrec.tasks.rendering import Codes
+
+# What users wrote about an item, some of it after the interactions that are to be predicted.
+WRITTEN_BY_USERS = ("tags",)
+_NOT_WORDS = ("item_id", "title", "description", "image", "audio", "video", "imdb_id", "tmdb_id", *WRITTEN_BY_USERS)
+_MOST_WORDS = 60  # of a cell
+_MIN_ITEMS = 2  # an attribute of one item says which it is
+_MAX_SHARE = 0.5  # an attribute of every other item says nothing
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A value that several items share: `Attribute("genres", "Comedy")`."""
+
+    column: str
+    value: str
+
+
+@dataclass(frozen=True, eq=False)
+class TaskData:
+    """The training part of a run, in item indices."""
+
+    catalog: Catalog
+    item_tokens: NDArray[np.int64]  # (I, L)
+    warm: NDArray[np.bool_]  # (I,) items that training may speak of
+    sequences: Sequences  # U training histories
+    reviews: Sequence[str] = ()  # of training interactions
+    embeddings: Callable[[], Mapping[str, Embeddings]] = dict  # by modality; read by tasks that need them only
+
+    def codes(self, items: Sequence[int] | NDArray[np.int32]) -> Codes:
+        """The semantic-ID tokens of items, one after the other."""
+        return Codes(tuple(self.item_tokens[np.asarray(items, dtype=np.int64)].ravel().tolist()))
+
+    @cached_property
+    def items(self) -> NDArray[np.int64]:
+        """Rows of the warm items."""
+        return np.flatnonzero(self.warm)
+
+    @cached_property
+    def attributes(self) -> list[list[Attribute]]:
+        """Of every item, (I,): values of its columns that it shares with other warm items; of others none."""
+        columns = [name for name in self.catalog.table.columns if name not in _NOT_WORDS]
+        found: list[list[Attribute]] = [[] for _ in range(len(self.catalog))]
+        for name in columns:
+            cells = [_values(cell) for cell in self.catalog.table[name].to_list()]
+            counts = Counter(value for item in self.items for value in set(cells[item]))
+            for item in self.items:
+                found[item] += [
+                    Attribute(name, value)
+                    for value in dict.fromkeys(cells[item])
+                    if _MIN_ITEMS <= counts[value] <= _MAX_SHARE * len(self.items)
+                ]
+        return found
+
+    @cached_property
+    def popularity(self) -> Counter[Attribute]:
+        """How many warm items have an attribute."""
+        return Counter(attribute for item in self.items for attribute in self.attributes[item])
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """Columns whose cells templates can name: words that came with the items, not with their users."""
+        return [
+            name
+            for name in self.catalog.table.columns
+            if name in ("title", "description") or name not in (*_NOT_WORDS, "item_id")
+        ]
+
+    @cached_property
+    def cells(self) -> dict[str, list[str]]:
+        """Column → its cells as text, (I,); empty where there is nothing, long ones cut."""
+        table = self.catalog.table
+        return {name: [_cut(", ".join(_values(cell))) for cell in table[name].to_list()] for name in self.columns}
+
+
+def load_task_data(run: Run, item_tokens: NDArray[np.int64]) -> TaskData:
+    """Read the training part of a run whose items have the semantic-ID tokens `item_tokens` (I, L)."""
+    catalog = Catalog.load(run)
+    warm = ~(cold_items(run) | removed_items(run, catalog=catalog))
+    return TaskData(
+        catalog,
+        item_tokens,
+        warm,
+        training_sequences(run),
+        _training_reviews(run),
+        embeddings=lambda: _embeddings(run, catalog),
+    )
+
+
+def _embeddings(run: Run, catalog: Catalog) -> dict[str, Embeddings]:
+    names = sorted(path.stem for path in (run.path / "embeddings").glob("*.json"))
+    return {name: Embeddings.load(run, name, catalog=catalog) for name in names}
+
+
+def _training_reviews(run: Run) -> list[str]:
+    interactions = load_interactions(run)
+    if "review" not in interactions.columns or interactions["review"].null_count() == interactions.height:
+        return []
+    splits = read_run_table(run, "splits.parquet")  # row by row the interactions
+    training = interactions.filter(splits["split"] == "train")
+    return [text for text in training["review"].to_list() if text]
+
+
+def _cut(text: str) -> str:
+    words = text.split()
+    return text if len(words) <= _MOST_WORDS else " ".join(words[:_MOST_WORDS])
+
+
+def _values(cell: object) -> list[str]:
+    if isinstance(cell, list):
+        return [str(value) for value in cell if str(value).strip()]
+    return [] if cell is None or not str(cell).strip() else [str(cell)]

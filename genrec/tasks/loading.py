@@ -1,0 +1,106 @@
+"""Files of `prompts/` become tasks: every name in them is checked here, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from numpy import int64
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from genrec.errors import ConfigError
+from genrec.prompting import TaskTemplates, compile_history_prompt, load_templates, task_files
+from genrec.run import Run
+from genrec.tasks.data import TaskData, load_task_data
+from genrec.tasks.history_sources import NextItems, Preferences
+from genrec.tasks.leaks import LeakCheck
+from genrec.tasks.mixture import SEQUENCE_TASK, Mixture, Task
+from genrec.tasks.neighbours import Neighbours
+from genrec.tasks.rendering import CompiledTemplate, WordEncoder
+from genrec.tasks.sources import HISTORIES, Interleaved, Items, Prefixes, Source, Texts
+
+SOURCES: Mapping[str, Callable[[TaskData], Source]] = {
+    "interleaved": Interleaved,
+    "items": Items,
+    "neighbours": Neighbours,
+    "next_items": NextItems,
+    "preferences": Preferences,
+    "prefixes": Prefixes,
+    "texts": Texts,
+}
+
+
+def load_mixture(
+    run: Run,
+    weights: Mapping[str, float],
+    *,
+    folders: Sequence[Path],
+    tokenizer: PreTrainedTokenizerFast,
+    item_tokens: NDArray[int64],
+    max_items: int,
+) -> Mixture:
+    """The tasks of `weights` (name → weight) from the template files of `folders`, over the training part of a run.
+
+    Raises ConfigError for a task, source or field that does not exist, naming those that do.
+    """
+    data = load_task_data(run, item_tokens)
+    known = read_tasks(folders)
+    unknown = sorted(set(weights) - set(known))
+    if unknown:
+        raise ConfigError(f"tasks: there is no {', '.join(unknown)}.", f"Known tasks: {', '.join(sorted(known))}.")
+    loader = TaskLoader(data, tokenizer)
+    alone = list(weights) == [SEQUENCE_TASK]
+    tasks = {name: (loader.load(*known[name], alone=alone), weight) for name, weight in weights.items()}
+    check = LeakCheck(run, data.sequences.user_ids, item_tokens)
+    return Mixture(tasks, data, encoder=WordEncoder(tokenizer), check=check, max_items=max_items)
+
+
+def read_tasks(folders: Sequence[Path]) -> dict[str, tuple[TaskTemplates, Path]]:
+    """Task name → its templates and their file, of all files that name a source.
+
+    Raises ConfigError where a file is wrong or two files give the same name.
+    """
+    found: dict[str, tuple[TaskTemplates, Path]] = {}
+    for path in task_files(*folders):
+        templates = load_templates(path.parent, path.stem)
+        if templates.source is None:  # templates of other parts of genrec
+            continue
+        if templates.name in found:
+            raise ConfigError(f"{path} and {found[templates.name][1]} are both task {templates.name}.", "Rename one.")
+        found[templates.name] = (templates, path)
+    return found
+
+
+class TaskLoader:
+    """Checks tasks against what their sources have in this run. A source is made once, for all tasks that use it."""
+
+    def __init__(self, data: TaskData, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._data, self._tokenizer = data, tokenizer
+        self._sources: dict[str, Source] = {}
+
+    def load(self, templates: TaskTemplates, path: Path, *, alone: bool = False) -> Task:
+        """A task of the file `path`. Raises ConfigError where a source or field does not exist.
+
+        `alone`: it is all that is trained, so the model learns the one way of asking that it will meet.
+        """
+        name = templates.name
+        if templates.source == HISTORIES:
+            texts = templates.templates[:1] if alone else templates.templates
+            needed = name == SEQUENCE_TASK  # the recommender asks with it
+            prompts = (compile_history_prompt(text, self._tokenizer, words_needed=needed).before for text in texts)
+            return Task(name, None, prompts=tuple(prompts))
+        source = self._source(str(templates.source), path)
+        compiled, held_out = (
+            tuple(CompiledTemplate(text, source.kinds, where=str(path)) for text in texts)
+            for texts in (templates.templates, templates.held_out)
+        )
+        return Task(name, source, templates=compiled, held_out=held_out)
+
+    def _source(self, name: str, path: Path) -> Source:
+        if name not in SOURCES:
+            known = ", ".join(sorted([HISTORIES, *SOURCES]))
+            raise ConfigError(f"{path}: there is no source {name!r}.", f"Known sources: {known}.")
+        if name not in self._sources:
+            self._sources[name] = SOURCES[name](self._data)
+        return self._sources[name]

@@ -1,0 +1,143 @@
+"""Tasks by weight become the examples of an epoch.
+
+Weights are shares of the *tokens* that the model reads. Half of an epoch for A1 and a tenth for B1 means: every
+training history is read once, and a fifth of that many tokens are titles with their IDs, drawn anew each epoch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from genrec.errors import DataError
+from genrec.examples import Example, history_examples
+from genrec.tasks.data import TaskData
+from genrec.tasks.leaks import LeakCheck
+from genrec.tasks.rendering import CompiledTemplate, WordEncoder, as_arrays
+from genrec.tasks.sources import Source
+
+SEQUENCE_TASK = "A1"
+MIN_EXAMPLE_TOKENS = 128  # room for a question and its answer where histories are short
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of `prompts/` ready to make examples. `source` is None for whole histories."""
+
+    name: str
+    source: Source | None
+    prompts: tuple[tuple[int, ...], ...] = ()  # of whole histories: what stands before them
+    templates: tuple[CompiledTemplate, ...] = ()
+    held_out: tuple[CompiledTemplate, ...] = ()
+
+
+class Mixture:
+    """Examples of several tasks. `loading.load_mixture` makes one; `examples` is what the training loop calls."""
+
+    def __init__(
+        self,
+        tasks: Mapping[str, tuple[Task, float]],
+        data: TaskData,
+        *,
+        encoder: WordEncoder,
+        check: LeakCheck,
+        max_items: int,
+    ) -> None:
+        """`tasks`: name → task and weight. `max_items` of a history are shown at most."""
+        self.tasks = {name: task for name, (task, _) in tasks.items()}
+        total = sum(weight for _, weight in tasks.values())
+        self._shares = {name: weight / total for name, (_, weight) in tasks.items()}
+        self.data, self.encoder, self._check, self._max_items = data, encoder, check, max_items
+        self.left_out: Counter[str] = Counter()  # task → examples that were too long with the shortest history
+        prompts = [len(prompt) for task in self.tasks.values() for prompt in task.prompts]
+        longest = max(prompts, default=0) + data.item_tokens.shape[1] * max_items
+        only_histories = all(task.source is None for task in self.tasks.values())
+        self.max_example_tokens = longest if only_histories else max(longest, MIN_EXAMPLE_TOKENS)
+
+    def examples(self, rng: np.random.Generator) -> list[Example]:
+        """The examples of an epoch, task after task, checked for leaks. Equal generators give equal examples.
+
+        Raises DataError for a leak, and for a task that has nothing to tell of this run.
+        """
+        sequences, num_levels = self.data.sequences, self.data.item_tokens.shape[1]
+        reference = len(sequences.items) * num_levels  # tokens of all histories once
+        found: list[Example] = []
+        if SEQUENCE_TASK in self.tasks:
+            found = self._histories(self.tasks[SEQUENCE_TASK], rng)
+            reference = int(sum(len(example.tokens) for example in found) / self._shares[SEQUENCE_TASK])
+        for name, task in self.tasks.items():
+            if name != SEQUENCE_TASK:
+                found += self.draw(task, rng, num_tokens=reference * self._shares[name])
+        self._check.check(found)
+        return found
+
+    def draw(self, task: Task, rng: np.random.Generator, *, num_tokens: float) -> list[Example]:
+        """Examples of a task until they have `num_tokens`, pass after pass over what its source tells of.
+
+        Raises DataError where a whole pass makes none.
+        """
+        found: list[Example] = []
+        size = 0
+        while size < num_tokens:
+            before = len(found)
+            for example in self._histories(task, rng) if task.source is None else self._pass(task, rng):
+                found.append(example)
+                size += len(example.tokens)
+                if size >= num_tokens:
+                    break
+            if len(found) == before:
+                raise DataError(
+                    f"task {task.name} has nothing to tell of this run: no template of it finds all of its fields.",
+                    "Leave it out of `tasks`, or bring items with descriptions or attributes that several share.",
+                )
+        return found
+
+    def _histories(self, task: Task, rng: np.random.Generator) -> list[Example]:
+        examples = history_examples(
+            self.data.sequences,
+            prompts=task.prompts,
+            item_tokens=self.data.item_tokens,
+            max_items=self._max_items,
+            rng=rng,
+            task=task.name,
+        )
+        if task.name == SEQUENCE_TASK:
+            return examples
+        return [examples[int(place)] for place in rng.permutation(len(examples))]
+
+    def _pass(self, task: Task, rng: np.random.Generator) -> Iterator[Example]:
+        assert task.source is not None
+        for key in rng.permutation(len(task.source)):
+            example = self.example(task, int(key), rng)
+            if example is not None:
+                yield example
+
+    def example(self, task: Task, key: int, rng: np.random.Generator) -> Example | None:
+        """The example of thing `key` of a task's source; None where it has nothing to say or cannot be short enough.
+
+        Where it is too long, the oldest items of the history go; nothing of an answer does.
+        """
+        assert task.source is not None
+        state, max_items = rng.bit_generator.state, self._max_items
+        while True:
+            rng.bit_generator.state = state  # the same thing again, with a shorter history
+            record = task.source.record(key, rng, max_items)
+            usable = [one for one in task.templates if record is not None and one.fields <= record.values.keys()]
+            if record is None or not usable:
+                return None
+            template = usable[int(rng.integers(len(usable)))]
+            rendered = template.render(record.values, self.encoder)
+            if len(rendered.tokens) <= self.max_example_tokens:
+                break
+            if max_items == 1:
+                self.left_out[task.name] += 1
+                return None
+            max_items = max(1, min(max_items - 1, max_items * self.max_example_tokens // len(rendered.tokens)))
+        tokens, targets = as_arrays(rendered)
+        request = record.values.get("request", "") if "request" in template.fields else ""
+        return Example(
+            tokens, targets, task.name, record.user, record.items, request if isinstance(request, str) else ""
+        )

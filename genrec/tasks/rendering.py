@@ -1,0 +1,220 @@
+"""A template and the values of its fields become an example: token ids, and which of them are trained on.
+
+Jinja2 never sees a value. It renders a private-use character for each, and where that stands the value's token ids
+are put in: text of users and catalogues is encoded by a tokenizer without added tokens (`TextEncoder`), items are
+semantic-ID tokens from the start. Only our own words meet the full tokenizer, and the chat template around them. So a
+title can hold `<s0_17>`, `<|im_end|>` or `{{ history }}` and is only its own letters.
+
+Shapes: T tokens of an example, n tokens of a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from jinja2 import StrictUndefined, TemplateError, meta, nodes
+from jinja2.sandbox import SandboxedEnvironment
+from transformers import PreTrainedTokenizerFast
+
+from genrec.errors import ConfigError
+from genrec.vocabulary import TextEncoder
+
+ARROW = "→"
+_FIRST, _LAST = 0xE000, 0xF8FF  # private-use characters: one per value of an example
+_PRIVATE = re.compile("([\ue000-\uf8ff])")
+_ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+# A value is not there while the template is rendered, so nothing can be computed from it.
+_ALLOWED_NODES = (nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Getattr, nodes.For)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A value that is items: semantic-ID tokens, (n,)."""
+
+    tokens: tuple[int, ...]
+
+
+Value = str | Codes | Sequence[Mapping[str, "Value"]]
+FieldKinds = Mapping[str, Any]
+"""What a source offers: field name → "text", "items", or for a list the same of its entries."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """An example's tokens and, of the same length, which of them are targets."""
+
+    tokens: list[int]
+    targets: list[bool]
+
+
+class WordEncoder:
+    """What tokenizers do here: trusted words with control tokens, untrusted ones without, and the chat around them."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._tokenizer = tokenizer
+        self._untrusted = TextEncoder(tokenizer)
+        self._seen: dict[str, list[int]] = {}
+        self.end = [] if tokenizer.eos_token_id is None else [int(cast(int, tokenizer.eos_token_id))]
+        self.before, self.between = self._frame()
+
+    def trusted(self, words: str) -> list[int]:
+        """Token ids of words of ours."""
+        if words not in self._seen:
+            self._seen[words] = self._tokenizer.encode(words, add_special_tokens=False)
+        return self._seen[words]
+
+    def untrusted(self, text: str) -> list[int]:
+        """Token ids of anybody's text, none of them a control or semantic-ID token."""
+        return self._untrusted.encode(text)
+
+    def start(self) -> list[int]:
+        """The beginning-of-sequence token where the tokenizer has one."""
+        bos = cast(int | None, self._tokenizer.bos_token_id)
+        return [] if bos is None else [bos]
+
+    def _frame(self) -> tuple[list[int], list[int]]:
+        """What stands before a question and between it and its answer: a turn each of the tokenizer's own chat
+        template, or a line each where it has none."""
+        if self._tokenizer.chat_template is None:
+            return self.start(), self.trusted("\n")
+        mark = chr(_FIRST)
+        text = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True
+        )
+        before, found, after = cast(str, text).partition(mark)
+        if not found:
+            raise ConfigError(
+                "the chat template of the tokenizer does not show what the user says.", "Choose another base."
+            )
+        return self.trusted(before), self.trusted(after)
+
+
+class CompiledTemplate:
+    """One paraphrase, checked against the fields of its source. `fields` are the names that it uses."""
+
+    def __init__(self, text: str, kinds: FieldKinds, *, where: str) -> None:
+        """`where` names the file for errors. Raises ConfigError for fields or constructs that cannot be filled."""
+        question, found, answer = text.partition(ARROW)
+        if ARROW in answer or (found and not answer.strip()) or not text.strip():
+            raise ConfigError(f"{where}: template {text!r} must have one arrow and words on both sides, or no arrow.")
+        self.text = text
+        parts = [question.strip(), answer.strip()] if found else [text.strip()]
+        trees = [_parse(part, text, where) for part in parts]
+        self.fields = frozenset(name for tree in trees for name in meta.find_undeclared_variables(tree))
+        unknown = sorted(self.fields - set(kinds))
+        if unknown:
+            raise ConfigError(
+                f"{where}: template {text!r} asks for {', '.join(unknown)}, which its source does not have.",
+                f"Its fields are: {', '.join(sorted(kinds))}.",
+            )
+        self._parts = [_ENVIRONMENT.from_string(part) for part in parts]
+        sample = _marked(_sample(kinds), [])
+        try:  # the fields of a list's entries show only when they are read
+            rendered = [part.render(sample) for part in self._parts]
+        except (TemplateError, TypeError) as error:
+            raise ConfigError(f"{where}: template {text!r}: {error}.", f"Its fields are: {dict(kinds)}.") from error
+        if not _PRIVATE.search(rendered[-1]):
+            raise ConfigError(f"{where}: template {text!r} has no field to train on.", "Use {{ field }}.")
+
+    def render(self, values: Mapping[str, Value], encoder: WordEncoder) -> Rendered:
+        """The example for values of the fields. Needs all of `fields`."""
+        if len(self._parts) == 1:
+            whole = _encode(self._parts[0], values, encoder)
+            given = [*encoder.start(), *whole.tokens[: whole.num_leading]]
+            answer = whole.tokens[whole.num_leading :]
+        else:
+            given = self.question(values, encoder)
+            encoded = _encode(self._parts[1], values, encoder)
+            # An item has a fixed length; only words must be seen to end.
+            answer = encoded.tokens + (encoder.end if encoded.has_words else [])
+        return Rendered(given + answer, [False] * len(given) + [True] * len(answer))
+
+    def question(self, values: Mapping[str, Value], encoder: WordEncoder) -> list[int]:
+        """The prompt alone, of a template with an arrow."""
+        return [*encoder.before, *_encode(self._parts[0], values, encoder).tokens, *encoder.between]
+
+
+@dataclass
+class _Encoded:
+    tokens: list[int]
+    num_leading: int  # tokens of the words before the first value
+    has_words: bool
+
+
+def _encode(part: Any, values: Mapping[str, Value], encoder: WordEncoder) -> _Encoded:
+    found: list[str | Codes] = []
+    pieces = _PRIVATE.split(part.render(_marked(values, found)))  # words, mark, words, mark, …, words
+    encoded = _Encoded([], 0, False)
+    for place in range(0, len(pieces), 2):
+        words = pieces[place]
+        value = found[ord(pieces[place + 1]) - _FIRST] if place + 1 < len(pieces) else None
+        # No space stands before a semantic ID, and one before a text belongs to the text's first word.
+        if isinstance(value, Codes):
+            words = words.rstrip()
+        elif value is not None and words.endswith(" "):
+            words, value = words[:-1], " " + value
+        encoded.tokens += encoder.trusted(words) if words else []
+        encoded.has_words |= bool(words.strip()) or isinstance(value, str)
+        if place == 0:
+            encoded.num_leading = len(encoded.tokens)
+        if value is not None:
+            encoded.tokens += value.tokens if isinstance(value, Codes) else encoder.untrusted(value)
+    return encoded
+
+
+def _parse(part: str, text: str, where: str) -> nodes.Template:
+    if _PRIVATE.search(part):
+        raise ConfigError(f"{where}: template {text!r} holds a private-use character.", "Leave it out.")
+    try:
+        tree = _ENVIRONMENT.parse(part)
+    except TemplateError as error:
+        raise ConfigError(f"{where}: template {text!r}: {str(error).rstrip('.')}.") from error
+    for node in tree.find_all(nodes.Node):
+        if not isinstance(node, _ALLOWED_NODES):
+            raise ConfigError(
+                f"{where}: template {text!r} uses {type(node).__name__}; "
+                "only {{ field }}, {{ entry.field }} and {% for %} are known here.",
+                "Values are put in as tokens after rendering, so nothing can be computed from them.",
+            )
+    return tree
+
+
+class _Entry(dict[str, Any]):
+    """A list's entry while it is rendered: its fields can be shown, it cannot."""
+
+    def __str__(self) -> str:
+        raise TypeError("a list or its entry stands where one of its fields is expected")
+
+
+class _Entries(list[_Entry]):
+    __str__ = _Entry.__str__
+
+
+def _marked(values: Mapping[str, Value], found: list[str | Codes]) -> _Entry:
+    """The values as Jinja2 sees them: a character each, whose number is the value's place in `found`."""
+    marked = _Entry()
+    for name, value in values.items():
+        if isinstance(value, str | Codes):
+            marked[name] = chr(_FIRST + len(found))
+            found.append(value)
+            assert len(found) <= _LAST - _FIRST, "more values than private-use characters"
+        else:
+            marked[name] = _Entries(_marked(entry, found) for entry in value)
+    return marked
+
+
+def _sample(kinds: FieldKinds) -> dict[str, Value]:
+    """Some value of each kind."""
+    return {
+        name: [_sample(kind)] if isinstance(kind, Mapping) else Codes(()) if kind == "items" else ""
+        for name, kind in kinds.items()
+    }
+
+
+def as_arrays(rendered: Rendered) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Tokens int64 (T,) and targets bool (T,)."""
+    return np.asarray(rendered.tokens, dtype=np.int64), np.asarray(rendered.targets, dtype=np.bool_)

@@ -1,0 +1,139 @@
+"""Planted leaks are found, and what the shipped tasks make has none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from genrec import pipeline
+from genrec.config import EmbedConfig, IngestConfig, TokenizeConfig, TrainConfig, load_config
+from genrec.data.ingest import ingest
+from genrec.data.splits import cold_items
+from genrec.encoders.embed import embed
+from genrec.errors import DataError
+from genrec.examples import Example
+from genrec.run import Run
+from genrec.tasks.leaks import LeakCheck
+from genrec.tasks.titles import holds_title
+from tests.tasks.conftest import Tiny, open_run
+
+ALL = ("A1", "A2", "B1", "B2", "B3", "C1", "C2", "D1", "D2", "E1", "E2", "F1", "X1")
+
+
+@pytest.fixture(scope="module")
+def cold(tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The tiny run with a fifth of its items held out."""
+    run = Run.create(tmp_path_factory.mktemp("runs") / "cold")
+    tables = [tiny_files / "items.jsonl", tiny_files / "interactions.csv"]
+    ingest(run, "tables", tables, IngestConfig(min_interactions=1, cold_fraction=0.2))
+    embed(run, load_config(EmbedConfig, tiny_files / "embed.yaml"))
+    pipeline.tokenize(run, load_config(TokenizeConfig, tiny_files / "tokenize.yaml"))
+    train = load_config(TrainConfig, tiny_files / "train.yaml")
+    pipeline.train(run, train.model_copy(update={"epochs": 1}))
+    return open_run(run.path)
+
+
+def check_of(tiny: Tiny) -> LeakCheck:
+    return LeakCheck(tiny.run, tiny.data.sequences.user_ids, tiny.item_tokens)
+
+
+def example_of(tiny: Tiny, items: list[int], user: int, **more: object) -> Example:
+    tokens = tiny.item_tokens[items].ravel()
+    return replace(Example(tokens, np.ones(len(tokens), dtype=np.bool_), "A1", user), **more)
+
+
+def interactions(tiny: Tiny, split: str) -> list[tuple[int, int]]:
+    """(user, item) of a split, in the numbers of examples."""
+    rows = pl.read_parquet(tiny.run.path / "splits.parquet").filter(pl.col("split") == split)
+    users = {user_id: row for row, user_id in enumerate(tiny.data.sequences.user_ids)}
+    index = tiny.data.catalog.index
+    return [(users[user], index[item]) for user, item in rows.select("user_id", "item_id").iter_rows()]
+
+
+def test_no_shipped_task_tells_of_anything_but_training(cold: Tiny):
+    mixture = cold.mixture(dict.fromkeys(ALL, 1.0))
+    examples = mixture.examples(np.random.default_rng(0))
+    assert {example.task for example in examples} == set(ALL)
+    assert check_of(cold).problems(examples) == []
+    # By brute force over the tokens of every example, without the check's own reader.
+    held_out = np.flatnonzero(cold_items(cold.run))
+    assert len(held_out) == 6
+    codes = {tuple(row) for row in cold.item_tokens[held_out].tolist()}
+    codes -= {tuple(row) for row in np.delete(cold.item_tokens, held_out, axis=0).tolist()}
+    for example in examples:
+        pairs = zip(example.tokens.tolist(), example.tokens.tolist()[1:], strict=False)
+        assert not codes & set(pairs)
+        text = cold.tokenizer.decode(example.tokens)
+        assert not any(holds_title(text, cold.data.catalog.titles[item]) for item in held_out)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_planted_interaction_of_another_split_is_found(tiny: Tiny, split: str):
+    clean = tiny.mixture({"A1": 1.0}).examples(np.random.default_rng(0))
+    for user, item in interactions(tiny, split)[:5]:
+        history = tiny.data.sequences[user].tolist()
+        planted = example_of(tiny, [*history, item], user)
+        (problem,) = check_of(tiny).problems([*clean, planted])
+        user_id, item_id = tiny.data.sequences.user_ids[user], tiny.data.catalog.item_ids[item]
+        assert problem.startswith(f"task A1: item {item_id!r} is a {split} interaction of user {user_id!r}")
+    with pytest.raises(DataError, match=r"1 leak\(s\) in training examples"):
+        check_of(tiny).check([*clean, planted])
+
+
+def test_an_item_in_words_only_is_found_by_what_the_example_declares(tiny: Tiny):
+    user, item = interactions(tiny, "test")[0]
+    words = Example(np.array([5, 6]), np.array([False, True]), "C2", user, (item,))
+    (problem,) = check_of(tiny).problems([words])
+    assert "is a test interaction" in problem
+
+
+def test_an_item_that_the_user_never_had_is_found(tiny: Tiny):
+    user = 0
+    never = sorted(
+        set(range(30))
+        - {item for s in ("train", "validation", "test") for u, item in interactions(tiny, s) if u == user}
+    )[0]
+    (problem,) = check_of(tiny).problems([example_of(tiny, [never], user)])
+    assert "was never used by user" in problem
+
+
+def test_a_planted_held_out_item_is_found_whosoever_it_is(cold: Tiny):
+    item = int(np.flatnonzero(cold_items(cold.run))[0])
+    (problem,) = check_of(cold).problems([example_of(cold, [item], -1)])
+    assert problem == f"task A1: item {cold.data.catalog.item_ids[item]!r} is held out of training."
+
+
+def test_a_request_that_holds_the_title_is_found(tiny: Tiny):
+    user, item = 0, int(tiny.data.sequences[0][0])
+    title = tiny.data.catalog.titles[item]
+    planted = example_of(tiny, [item], user, task="D1", request=f"comedy, {title.upper()}!")
+    (problem,) = check_of(tiny).problems([planted])
+    assert problem.endswith(f"holds the title {title!r} of what it looks for.")
+    assert check_of(tiny).problems([replace(planted, request="comedy")]) == []
+
+
+def test_ids_are_read_within_an_example_only(tiny: Tiny):
+    user, item = interactions(tiny, "test")[0]
+    first, second = tiny.item_tokens[item].tolist()
+    halves = [Example(np.array([token]), np.array([True]), "A1", user, ()) for token in (first, second)]
+    assert check_of(tiny).problems(halves) == []
+    assert check_of(tiny).problems([]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "held"),
+    [
+        ("I want HEAT, please", "Heat", True),
+        ("I want heating", "Heat", False),
+        ("the third-man!", "The Third Man", True),
+        ("the man, third", "The Third Man", False),
+        ("amélie", "Amelie", True),
+        ("anything", "!!!", False),
+    ],
+)
+def test_a_title_is_found_word_by_word(text: str, title: str, held: bool):
+    assert holds_title(text, title) == held

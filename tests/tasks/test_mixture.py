@@ -1,0 +1,173 @@
+"""Weights become tokens, histories are cut at their old end, a file adds a task."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genrec import pipeline
+from genrec.config import TrainConfig, load_config
+from genrec.errors import ConfigError, DataError
+from genrec.examples import Example, history_examples
+from genrec.prompting import compile_history_prompt, default_prompts, load_templates
+from genrec.run import Run
+from genrec.tasks.loading import read_tasks
+from tests.tasks.conftest import Tiny
+
+IDS = {"A1", "A2", "B1", "B2", "B3", "C1", "C2", "D1", "D2", "E1", "E2", "F1", "X1", "G"}
+
+
+def tokens_by_task(examples: list[Example]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for example in examples:
+        counts[example.task] += len(example.tokens)
+    return counts
+
+
+def test_every_task_of_the_field_is_shipped_with_paraphrases_and_its_paper():
+    known = read_tasks([default_prompts()])
+    assert set(known) == IDS
+    for templates, path in known.values():
+        assert templates.paper
+        assert templates.task == path.stem
+        if templates.name not in {"A2", "G"}:  # without words there is one way to say it
+            assert len(templates.templates) >= 3
+            assert templates.held_out
+            assert not set(templates.held_out) & set(templates.templates)
+
+
+def test_a1_alone_is_the_plain_history_task_to_the_last_token(tiny: Tiny):
+    found = tiny.mixture({"A1": 1.0}).examples(np.random.default_rng(3))
+    template = load_templates(default_prompts(), "next_item").templates[0]
+    prompt = compile_history_prompt(template, tiny.tokenizer).before
+    expected = history_examples(
+        tiny.data.sequences,
+        prompts=[prompt],
+        item_tokens=tiny.item_tokens,
+        max_items=6,
+        rng=np.random.default_rng(3),
+    )
+    assert len(found) == len(expected) > 0
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.tokens, other.tokens)
+        np.testing.assert_array_equal(one.targets, other.targets)
+
+
+def test_weights_are_shares_of_the_tokens_and_every_history_is_read_once(tiny: Tiny):
+    mixture = tiny.mixture({"A1": 0.5, "B1": 0.2, "B2": 0.2, "C2": 0.1})
+    examples = mixture.examples(np.random.default_rng(0))
+    counts = tokens_by_task(examples)
+    whole = sum(counts.values())
+    for name, share in {"A1": 0.5, "B1": 0.2, "B2": 0.2, "C2": 0.1}.items():
+        assert counts[name] / whole == pytest.approx(share, abs=0.03)
+    told = Counter((example.user, item) for example in examples if example.task == "A1" for item in example.items)
+    assert set(told.values()) == {1}
+    assert sum(told.values()) == len(tiny.data.sequences.items)
+
+
+def test_equal_generators_give_equal_epochs_and_others_other_ones(tiny: Tiny):
+    mixture = tiny.mixture({"A1": 0.5, "D1": 0.25, "C1": 0.25})
+    one, again, other = (
+        [example.tokens.tolist() for example in mixture.examples(np.random.default_rng(seed))] for seed in (1, 1, 2)
+    )
+    assert one == again
+    assert one != other
+
+
+def test_all_paraphrases_are_used_and_held_out_ones_never(tiny: Tiny):
+    mixture = tiny.mixture({"B1": 1.0})
+    examples = mixture.draw(mixture.tasks["B1"], np.random.default_rng(0), num_tokens=4000)
+    texts = [tiny.tokenizer.decode(example.tokens) for example in examples]
+    for words in ("Which item is called", "Find Film", "Give me the item"):
+        assert any(words in text for text in texts)
+    assert not any("which one is that" in text or "The title is" in text for text in texts)
+
+
+def test_loss_is_on_the_answer_only_and_on_everything_of_sequences(tiny: Tiny):
+    for name in IDS - {"G"}:
+        task = tiny.mixture({name: 1.0}).examples(np.random.default_rng(0))
+        for example in task:
+            given = int(example.targets.argmax())
+            assert example.targets[given:].all()  # one piece at the end
+            assert not example.targets[:given].any()
+            if name in {"A2", "C1"}:
+                words = tiny.tokenizer.decode(example.tokens[:given])
+                assert words in {"", "A history."}
+            else:
+                assert 0 < given < len(example.tokens)
+
+
+def test_too_long_examples_lose_their_oldest_history_and_nothing_of_the_answer(tiny: Tiny):
+    roomy, tight = tiny.mixture({"C2": 1.0}), tiny.mixture({"C2": 1.0})
+    (task,) = tight.tasks.values()
+    assert task.source is not None
+    tight.max_example_tokens = 40
+    shortened = 0
+    for key in range(len(task.source)):
+        long = roomy.example(roomy.tasks["C2"], key, np.random.default_rng(key))
+        short = tight.example(task, key, np.random.default_rng(key))
+        assert long is not None
+        if short is None:
+            assert tight.left_out["C2"]
+            continue
+        assert len(short.tokens) <= 40
+        assert short.items == long.items[-len(short.items) :]  # the newest are kept, and what comes next
+        assert short.items[-1] == long.items[-1]
+        np.testing.assert_array_equal(short.tokens[short.targets], long.tokens[long.targets])
+        shortened += len(short.items) < len(long.items)
+    assert shortened
+
+
+def test_a_user_adds_a_task_by_adding_a_file_and_replaces_one_by_its_name(tiny: Tiny, tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text(
+        "task: mine\nsource: items\ntemplates: ['Year of {{ title }}? → {{ year }}', 'When? {{ item }} → {{ year }}']\n"
+    )
+    (tmp_path / "text_to_item.yaml").write_text(
+        "task: text_to_item\nid: B1\nsource: items\ntemplates: ['Mine {{ title }} → {{ item }}']\n"
+    )
+    mixture = tiny.mixture({"mine": 1.0, "B1": 1.0}, tmp_path)
+    texts = {e.task: tiny.tokenizer.decode(e.tokens) for e in mixture.examples(np.random.default_rng(0))}
+    assert "Year of Film" in texts["mine"] or "When?" in texts["mine"]
+    assert any(texts["mine"].endswith(f"{year}<|im_end|>") for year in range(1990, 1995))
+    assert "Mine Film" in texts["B1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("task: mine\nsource: movies\ntemplates: ['{{ title }}']\n", "mine.yaml: there is no source 'movies'"),
+        ("task: mine\nsource: items\ntemplates: ['{{ brand }} → {{ item }}']\n", "asks for brand"),
+        ("task: mine\nsource: items\ntemplates: ['{{ title }}']\nheld_out: ['{{ x }}']\n", "asks for x"),
+        ("task: mine\nid: B1\nsource: items\ntemplates: ['{{ title }}']\n", "are both task B1"),
+        ("task: mine\nsource: histories\ntemplates: ['{{ history }} {{ title }}']\n", "'title' is undefined"),
+        ("task: other\ntemplates: ['{{ title }}']\n", "tasks: there is no mine"),
+    ],
+)
+def test_a_task_file_that_cannot_work_gives_one_clear_error(tiny: Tiny, tmp_path: Path, content: str, problem: str):
+    (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=problem):
+        tiny.mixture({"mine": 1.0}, tmp_path)
+
+
+def test_a_task_that_has_nothing_to_tell_of_this_run_is_refused(tiny: Tiny):
+    with pytest.raises(DataError, match="task G has nothing to tell of this run"):  # no descriptions, no reviews
+        tiny.mixture({"A1": 0.5, "G": 0.5}).examples(np.random.default_rng(0))
+
+
+def test_a_folder_of_prompts_that_is_not_there_is_named(tiny: Tiny, tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"gone is not a folder"):
+        tiny.mixture({"A1": 1.0}, tmp_path / "gone")
+
+
+def test_a_model_learns_a_mixture_and_the_run_keeps_its_templates(tiny_copy: Path, tiny_files: Path, tmp_path: Path):
+    (tmp_path / "mine.yaml").write_text("task: mine\nsource: items\ntemplates: ['{{ title }} → {{ item }}']\n")
+    config = load_config(TrainConfig, tiny_files / "train.yaml")
+    run = Run(tiny_copy)
+    tasks = {"A1": 0.5, "mine": 0.25, "B2": 0.25}
+    pipeline.train(run, config.model_copy(update={"tasks": tasks, "prompts": tmp_path}))
+    assert run.stages["train"].config["tasks"] == tasks
+    assert (tiny_copy / "prompts" / "mine.yaml").is_file()
+    assert (tiny_copy / "prompts" / "next_item.yaml").is_file()

@@ -1,0 +1,122 @@
+"""Templates and values become tokens: the right ones are trained on, and text stays text."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genrec.errors import ConfigError
+from genrec.tasks.rendering import Codes, CompiledTemplate, WordEncoder
+from genrec.training.text_tokenizer import train_text_tokenizer
+from genrec.vocabulary import extend_tokenizer
+
+TOKENIZER = train_text_tokenizer(["Which item is called Heat? Alien, Solaris"] * 4, 330)
+VOCABULARY = extend_tokenizer(TOKENIZER, (4, 4))
+SID = (VOCABULARY.first_token_ids[0] + 2, VOCABULARY.first_token_ids[1] + 3)
+ENCODER = WordEncoder(TOKENIZER)
+KINDS = {"item": "items", "title": "text", "steps": {"item": "items", "title": "text"}}
+CONTROL = ["<s0_2>", "<s1_3>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "{{ item }}", "{% for %}", "→", "\ue000"]
+
+
+def compiled(text: str) -> CompiledTemplate:
+    return CompiledTemplate(text, KINDS, where="x.yaml")
+
+
+def shown(text: str, title: str = "Heat") -> tuple[str, str]:
+    """What the model is given and what it is trained on, as text."""
+    item = Codes(SID)
+    values = {"item": item, "title": title, "steps": [{"item": item, "title": t} for t in (title, "Alien")]}
+    rendered = compiled(text).render(values, ENCODER)
+    assert len(rendered.tokens) == len(rendered.targets)
+    split = rendered.targets.index(True)
+    assert all(rendered.targets[split:])  # the answer is the end
+    return TOKENIZER.decode(rendered.tokens[:split]), TOKENIZER.decode(rendered.tokens[split:])
+
+
+@pytest.mark.parametrize(
+    ("template", "given", "answer"),
+    [
+        ("Which item is called {{ title }}? → {{ item }}", "Which item is called Heat?", "<s0_2><s1_3>"),
+        ("What is {{ item }} called? → {{ title }}", "What is<s0_2><s1_3> called?", "Heat<|im_end|>"),
+        ("{{ item }} → It is {{ title }}.", "<s0_2><s1_3>", "It is Heat.<|im_end|>"),
+        ("{{ title }} → Take {{ item }} {{ title }}", "Heat", "Take<s0_2><s1_3> Heat<|im_end|>"),
+    ],
+)
+def test_a_question_is_a_turn_of_the_chat_and_only_the_answer_is_trained_on(template: str, given: str, answer: str):
+    assert shown(template) == (f"<|im_start|>user\n{given}<|im_end|>\n<|im_start|>assistant\n", answer)
+
+
+@pytest.mark.parametrize(
+    ("template", "given", "answer"),
+    [
+        ("{{ title }}", "", "Heat"),
+        ("Seen: {{ item }}", "Seen:", "<s0_2><s1_3>"),
+        (
+            "{% for step in steps %}{{ step.title }}{{ step.item }}; {% endfor %}",
+            "",
+            "Heat<s0_2><s1_3>; Alien<s0_2><s1_3>;",
+        ),
+    ],
+)
+def test_without_an_arrow_everything_from_the_first_field_on_is_trained_on(template: str, given: str, answer: str):
+    assert (shown(template)[0], shown(template)[1].rstrip()) == (given, answer)
+
+
+def test_a_tokenizer_without_chat_template_gets_a_line_each_and_its_own_beginning():
+    tokenizer = train_text_tokenizer(["Heat"], 300)
+    tokenizer.chat_template, tokenizer.bos_token = None, "<|endoftext|>"
+    rendered = CompiledTemplate("Find {{ title }} → {{ title }}", KINDS, where="x").render(
+        {"title": "Heat"}, WordEncoder(tokenizer)
+    )
+    assert tokenizer.decode(rendered.tokens) == "<|endoftext|>Find Heat\nHeat<|im_end|>"
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.one_of(st.sampled_from(CONTROL), st.text(max_size=6)), max_size=6).map("".join))
+def test_a_title_is_only_its_own_bytes(title: str):
+    values = {"item": Codes(SID), "title": title}
+    harmless = compiled("Find {{ title }} → {{ item }}").render({**values, "title": ""}, ENCODER)
+    rendered = compiled("Find {{ title }} → {{ item }}").render(values, ENCODER)
+    special = {*TOKENIZER.all_special_ids, *range(VOCABULARY.first_token_ids[0], len(TOKENIZER))}
+    # Control and semantic-ID tokens are those of the template, whatever the title says ...
+    assert [t for t in rendered.tokens if t in special] == [t for t in harmless.tokens if t in special]
+    # ... and between them stand the title's own bytes.
+    before = len(ENCODER.before) + len(TOKENIZER.encode("Find", add_special_tokens=False))
+    after = len(ENCODER.between) + len(SID)
+    middle = rendered.tokens[before : len(rendered.tokens) - after]
+    assert TOKENIZER.decode(middle, clean_up_tokenization_spaces=False) == " " + title
+
+
+def test_the_full_tokenizer_would_have_obeyed():
+    assert TOKENIZER.encode("<s0_2><|im_end|>", add_special_tokens=False) == [SID[0], TOKENIZER.eos_token_id]
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        ("{{ tilte }} → {{ item }}", "asks for tilte, which its source does not have"),
+        ("{% for step in steps %}{{ step.name }}{% endfor %}", "has no attribute 'name'"),
+        ("{{ title | upper }} → {{ item }}", "uses Filter"),
+        ("{{ title + title }} → {{ item }}", "uses Add"),
+        ("{% if title %}{{ item }}{% endif %}", "uses If"),
+        ("{{ steps }} → {{ item }}", "a list or its entry stands where one of its fields is expected"),
+        ("{% for step in steps %}{{ step }}{% endfor %}", "a list or its entry"),
+        ("{{ title }} → ", "one arrow and words on both sides"),
+        ("{{ title }} → {{ item }} → {{ item }}", "one arrow and words on both sides"),
+        ("", "one arrow and words on both sides"),
+        ("{{ title }} → yes", "no field to train on"),
+        ("{{ title → {{ item }}", "unexpected end of template"),
+        ("\ue000 {{ title }} → {{ item }}", "private-use character"),
+    ],
+)
+def test_a_template_that_cannot_work_is_refused_with_its_file(template: str, problem: str):
+    with pytest.raises(ConfigError, match=problem) as caught:
+        compiled(template)
+    assert "x.yaml" in caught.value.message
+
+
+def test_the_error_of_an_unknown_field_lists_the_fields():
+    with pytest.raises(ConfigError) as caught:
+        compiled("{{ brand }} → {{ item }}")
+    assert caught.value.hint == "Its fields are: item, steps, title."
