@@ -39,6 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("transfer_report",),
     ("cold_evaluation",),
     ("live_catalogue",),
+    ("explanation",),
     ("recommender",),
     ("evaluation", "batch", "inspection", "catalogue_changes"),
     ("pipeline",),
