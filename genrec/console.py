@@ -6,6 +6,7 @@ All that a catalogue or a file says is printed as text: Rich markup in a title s
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,6 +86,23 @@ def print_lines(lines: list[str]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for line in lines:
         console.print(Text(line))
+
+
+def print_marked(lines: list[str], marks: tuple[str, str]) -> None:
+    """`print_lines`, but on a terminal what stands between two marks is in colour and the marks go."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        print_lines(lines)
+        return
+    style = ""
+    for line in lines:
+        shown = Text()
+        for piece in re.split(f"({re.escape(marks[0])}|{re.escape(marks[1])})", line):
+            if piece in marks:
+                style = "bold green" if piece == marks[0] else ""
+            else:
+                shown.append(piece, style=style)
+        console.print(shown)
 
 
 def print_report(report: StageReport, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`genrec inspect`: what a run holds, and what an item looks like to the model."""
+"""`genrec inspect`: what a run holds, what an item looks like to the model, and what the model is trained on."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from genrec.config import TrainConfig
 from genrec.data.catalog import Catalog
+from genrec.examples import Example
+from genrec.prompting import default_prompts
 from genrec.run import Run, StageReport
+from genrec.tasks.loading import load_mixture
 from genrec.tokenizers.codes import SemanticIds
-from genrec.vocabulary import sid_token
+from genrec.vocabulary import SidVocabulary, sid_token
 
 _NEIGHBOURS = 5
+_NUM_EXAMPLES = 10
+TRAINED_ON = "⟦", "⟧"  # around trained-on words, where there is no colour
 
 
 def inspect_run(run: Run) -> StageReport:
@@ -62,6 +68,62 @@ def inspect_item(run: Run, item_id: str) -> StageReport:
         words.append(f"  {' '.join(tokens[:length])}: {shown}{more}")
     facts = {"item_id": item_id, "record": record, "codes": own.tolist(), "prefixes": prefixes}
     return StageReport("inspect", facts, words)
+
+
+def inspect_examples(run: Run, config: TrainConfig | None = None, *, seed: int = 0) -> StageReport:
+    """Ten examples that the run's model is trained on, every task in turn.
+
+    `config` shows its tasks and prompts instead of those of the training; the tokenizer is the trained model's. Raises
+    RunError where the run is not trained, ConfigError and DataError as training does.
+    """
+    from transformers import AutoTokenizer
+
+    record = run.require("train")
+    chosen = TrainConfig.model_validate(record.config) if config is None else config
+    folder = run.path / "model"
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    codes = SemanticIds.load(run, catalog=Catalog.load(run)).codes
+    folders = [run.path / "prompts"] if config is None else [default_prompts(), *filter(None, [config.prompts])]
+    mixture = load_mixture(
+        run,
+        chosen.tasks,
+        folders=folders,
+        tokenizer=tokenizer,
+        item_tokens=SidVocabulary.load(folder).token_ids(codes),
+        max_items=chosen.max_history_items,
+    )
+    examples = [_shown(example, tokenizer) for example in mixture.some(_NUM_EXAMPLES, seed=seed)]
+    words = [line for example in examples for line in example_lines(example, marks=TRAINED_ON)]
+    return StageReport("inspect", {"examples": examples}, words)
+
+
+def example_lines(example: dict[str, Any], *, marks: tuple[str, str]) -> list[str]:
+    """An example of `inspect_examples` as lines of text, what is trained on between two marks."""
+    opening, closing = marks
+    # A mark in somebody's text must not pass for one of ours.
+    spans = [
+        (span["text"].replace(opening, "[").replace(closing, "]"), span["trained_on"]) for span in example["spans"]
+    ]
+    text = "".join(f"{opening}{words}{closing}" if trained_on else words for words, trained_on in spans)
+    return [f"{example['task']}, {len(example['token_ids'])} tokens", *(f"  {line}" for line in text.split("\n")), ""]
+
+
+def _shown(example: Example, tokenizer: Any) -> dict[str, Any]:
+    """The example as plain values; `spans` are its pieces of text, trained on or not."""
+    cuts = np.flatnonzero(np.diff(example.targets)) + 1
+    pieces = zip(np.split(example.tokens, cuts), np.split(example.targets, cuts), strict=True)
+    return {
+        "task": example.task,
+        "token_ids": example.tokens.tolist(),
+        "trained_on": example.targets.tolist(),
+        "spans": [
+            {
+                "text": tokenizer.decode(tokens.tolist(), clean_up_tokenization_spaces=False),
+                "trained_on": bool(targets[0]),
+            }
+            for tokens, targets in pieces
+        ],
+    }
 
 
 def _counts(facts: dict[str, Any]) -> str:

@@ -137,6 +137,11 @@ def test_a_report_as_json_is_what_the_manifest_keeps(
 def test_inspect_prints_json_for_a_run_and_for_an_item(genrec: Genrec, tiny_run: Path) -> None:
     assert "train" in json.loads(genrec("inspect", tiny_run, "--json")[1])
     assert json.loads(genrec("inspect", tiny_run, "i4", "--json")[1])["item_id"] == "i4"
+    examples = json.loads(genrec("inspect", tiny_run, "--examples", "--json")[1])["examples"]
+    assert [len(example["token_ids"]) for example in examples] == [len(e["trained_on"]) for e in examples]
+    assert "A1, " in genrec("inspect", tiny_run, "--examples")[1]
+    assert "--examples shows no single item" in genrec("inspect", tiny_run, "i4", "--examples")[2]
+    assert "--config is an option of --examples" in genrec("inspect", tiny_run, "--config", "x.yaml")[2]
     status, _, err = genrec("inspect", tiny_run, "nobody")
     assert status == 1
     assert "nobody" in err

@@ -85,3 +85,16 @@ def test_an_error_says_what_is_wrong_and_then_what_to_do(capsys: pytest.CaptureF
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "error: items.csv, line 3: [bold]bad[/bold]\n  second line\n  Mend it.\nerror: no hint\n"
+
+
+def test_marks_become_colour_on_a_terminal_and_stay_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["user [b]said[/b] ⟦this", "and⟧ more"]
+    console.print_marked(lines, ("⟦", "⟧"))
+    assert capsys.readouterr().out.splitlines() == lines
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    console.print_marked(lines, ("⟦", "⟧"))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "user [b]said[/b] \x1b[1;32mthis\x1b[0m"
+    assert second == "\x1b[1;32mand\x1b[0m more"

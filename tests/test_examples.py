@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from genrec.data.sequences import Sequences
-from genrec.examples import Example, history_examples
+from genrec.examples import Example, examples_per_target, history_examples
 
 PROMPT = [900, 901, 902]
 LEVELS = 2
@@ -62,3 +62,32 @@ def test_a_long_history_is_cut_elsewhere_each_time_and_equally_for_the_same_seed
 @pytest.mark.parametrize("histories", [[], [[]], [[], []]])
 def test_no_interactions_make_no_examples(histories: list[list[int]]):
     assert make(histories, 4) == []
+
+
+@given(st.lists(st.lists(st.integers(0, 99), max_size=9), max_size=4), st.integers(2, 5))
+def test_one_example_per_target_predicts_every_item_but_the_first_from_all_before(
+    histories: list[list[int]], max_items: int
+):
+    sequences = Sequences.from_lists([str(user) for user in range(len(histories))], histories)
+    examples = examples_per_target(sequences, prompt=PROMPT, item_tokens=ITEM_TOKENS, max_items=max_items)
+    expected = [
+        (user, history[max(0, end - max_items) : end])
+        for user, history in enumerate(histories)
+        for end in range(2, len(history) + 1)
+    ]
+    assert [(example.user, items_of(example).tolist()) for example in examples] == expected
+    for example in examples:
+        assert example.targets.tolist() == [False] * (len(example.tokens) - LEVELS) + [True] * LEVELS
+        assert list(example.items) == items_of(example).tolist()
+
+
+def test_of_several_prompts_each_is_used_and_one_alone_draws_nothing():
+    histories = [[1, 2]] * 40
+    sequences = Sequences.from_lists([str(user) for user in range(40)], histories)
+    rng = np.random.default_rng(0)
+    some = history_examples(sequences, prompts=[[7], [8, 9]], item_tokens=ITEM_TOKENS, max_items=5, rng=rng)
+    assert {tuple(example.tokens[:-4].tolist()) for example in some} == {(7,), (8, 9)}
+    assert all(example.targets.sum() == 4 for example in some)
+    untouched = np.random.default_rng(0)
+    history_examples(sequences, prompts=[[7]], item_tokens=ITEM_TOKENS, max_items=5, rng=untouched)
+    assert untouched.random() == np.random.default_rng(0).random()

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
+from genrec.config import TrainConfig
 from genrec.data.catalog import Catalog
 from genrec.errors import RunError, UnknownItemError
-from genrec.inspection import inspect_item, inspect_run
+from genrec.inspection import TRAINED_ON, example_lines, inspect_examples, inspect_item, inspect_run
 from genrec.run import Run
 
 
@@ -64,3 +66,36 @@ def test_an_item_of_a_run_without_semantic_ids_says_what_to_run(tiny_copy: Path)
     (tiny_copy / "semantic_ids" / "semantic_ids.json").unlink()
     with pytest.raises(RunError, match="genrec tokenize"):
         inspect_item(Run(tiny_copy), "i0")
+
+
+def test_ten_examples_show_their_tokens_and_which_are_trained_on(tiny_run: Path) -> None:
+    config = TrainConfig(tasks={"A1": 0.5, "B1": 0.25, "B2": 0.25}, max_history_items=6)
+    report = inspect_examples(Run(tiny_run), config)
+    examples = report.facts["examples"]
+    assert [example["task"] for example in examples] == ["A1", "B1", "B2"] * 3 + ["A1"]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_run / "model")
+    for example in examples:
+        assert len(example["token_ids"]) == len(example["trained_on"])
+        text = tokenizer.decode(example["token_ids"])
+        assert "".join(span["text"] for span in example["spans"]) == text
+        answers = [span["text"] for span in example["spans"] if span["trained_on"]]
+        trained = [t for t, on in zip(example["token_ids"], example["trained_on"], strict=True) if on]
+        assert answers == [tokenizer.decode(trained)]
+        assert f"⟦{answers[0]}⟧" in "\n".join(example_lines(example, marks=TRAINED_ON)).replace("\n  ", "\n")
+    assert "B1, " in "\n".join(report.words)
+
+
+def test_without_a_configuration_the_examples_are_those_of_the_training(tiny_run: Path) -> None:
+    examples = inspect_examples(Run(tiny_run)).facts["examples"]
+    assert {example["task"] for example in examples} == {"A1"}
+    assert len(examples) == 10
+
+
+def test_a_mark_in_a_title_is_not_one_of_ours() -> None:
+    example = {"task": "B1", "token_ids": [1], "spans": [{"text": "⟦x⟧", "trained_on": False}]}
+    assert example_lines(example, marks=TRAINED_ON)[1] == "  [x]"
+
+
+def test_examples_of_a_run_that_is_not_trained_say_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="genrec train"):
+        inspect_examples(Run.create(tmp_path / "new"))

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genrec.cli.options import AsJson, RunPath, app
-from genrec.console import ConsoleProgress, print_lines, print_report
+from genrec.cli.options import AsJson, ConfigFile, RunPath, app
+from genrec.config import TrainConfig, load_config
+from genrec.console import ConsoleProgress, print_lines, print_marked, print_report
+from genrec.errors import ConfigError
 from genrec.run import Run
 
 if TYPE_CHECKING:
@@ -37,13 +39,31 @@ def quickstart(
 def inspect(
     run: RunPath,
     item_id: Annotated[str | None, typer.Argument(metavar="[ITEM_ID]", help="Show this item.")] = None,
+    examples: Annotated[
+        bool, typer.Option("--examples", help="Show ten training examples, the trained-on tokens marked.")
+    ] = False,
+    config: ConfigFile = None,
     json_: AsJson = False,
 ) -> None:
-    """Show a run's stages and figures, or an item with its codes and its neighbours under each prefix."""
-    from genrec.inspection import inspect_item, inspect_run
+    """Show a run's stages and figures, or an item with its codes and its neighbours under each prefix.
 
+    `--examples` shows what the model is trained on; with `--config`, what it would be with these tasks.
+    """
     opened = Run.open(run)
-    print_report(inspect_run(opened) if item_id is None else inspect_item(opened, item_id), as_json=json_)
+    if examples and item_id is not None:
+        raise ConfigError("--examples shows no single item.", "Leave the item id out.")
+    if config is not None and not examples:
+        raise ConfigError("--config is an option of --examples.", "Give --examples too.")
+    from genrec.inspection import TRAINED_ON, inspect_examples, inspect_item, inspect_run
+
+    if not examples:
+        print_report(inspect_run(opened) if item_id is None else inspect_item(opened, item_id), as_json=json_)
+        return
+    report = inspect_examples(opened, None if config is None else load_config(TrainConfig, config))
+    if json_:
+        print_report(report, as_json=True)
+    else:
+        print_marked(report.words, TRAINED_ON)
 
 
 def print_quickstart(result: QuickstartResult) -> None:

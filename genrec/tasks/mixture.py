@@ -66,11 +66,20 @@ class Mixture:
         reference = len(sequences.items) * num_levels  # tokens of all histories once
         found: list[Example] = []
         if SEQUENCE_TASK in self.tasks:
-            found = self._histories(self.tasks[SEQUENCE_TASK], rng)
+            found = self._histories(self.tasks[SEQUENCE_TASK], rng)  # whole, and in their order
             reference = int(sum(len(example.tokens) for example in found) / self._shares[SEQUENCE_TASK])
         for name, task in self.tasks.items():
             if name != SEQUENCE_TASK:
                 found += self.draw(task, rng, num_tokens=reference * self._shares[name])
+        self._check.check(found)
+        return found
+
+    def some(self, count: int, *, seed: int) -> list[Example]:
+        """`count` examples, of every task in turn, checked for leaks."""
+        rng = np.random.default_rng(seed)
+        tasks = list(self.tasks.values())
+        turns = [tasks[place % len(tasks)] for place in range(count)]
+        found = [example for task in turns for example in self.draw(task, rng, num_tokens=1)]
         self._check.check(found)
         return found
 
@@ -83,7 +92,7 @@ class Mixture:
         size = 0
         while size < num_tokens:
             before = len(found)
-            for example in self._histories(task, rng) if task.source is None else self._pass(task, rng):
+            for example in self._pass(task, rng):
                 found.append(example)
                 size += len(example.tokens)
                 if size >= num_tokens:
@@ -96,7 +105,7 @@ class Mixture:
         return found
 
     def _histories(self, task: Task, rng: np.random.Generator) -> list[Example]:
-        examples = history_examples(
+        return history_examples(
             self.data.sequences,
             prompts=task.prompts,
             item_tokens=self.data.item_tokens,
@@ -104,12 +113,12 @@ class Mixture:
             rng=rng,
             task=task.name,
         )
-        if task.name == SEQUENCE_TASK:
-            return examples
-        return [examples[int(place)] for place in rng.permutation(len(examples))]
 
     def _pass(self, task: Task, rng: np.random.Generator) -> Iterator[Example]:
-        assert task.source is not None
+        if task.source is None:
+            whole = self._histories(task, rng)
+            yield from (whole[int(place)] for place in rng.permutation(len(whole)))
+            return
         for key in rng.permutation(len(task.source)):
             example = self.example(task, int(key), rng)
             if example is not None:
