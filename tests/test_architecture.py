@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("live_catalogue", "views"),
     ("explanation",),
     ("recommender",),
-    ("evaluation", "batch", "inspection", "catalogue_changes"),
+    ("evaluation", "task_evaluation", "batch", "inspection", "catalogue_changes"),
     ("pipeline",),
     ("quickstart", "transfer"),
     ("genrec",),

@@ -1,0 +1,148 @@
+"""Does a trained model know what its items are called? Title → ID and ID → title, asked in every paraphrase.
+
+An ID is decoded under the trie, a title is written greedily. Titles are compared word by word; of several items with
+one title any is right. The perplexity of held-out text says what is left of the language.
+
+N items asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from genrec.data.catalog import Catalog
+from genrec.data.splits import cold_items
+from genrec.decoding.engine import Engine
+from genrec.errors import DataError
+from genrec.progress import SILENT, Progress
+from genrec.prompting import default_prompts
+from genrec.recommender import Recommender
+from genrec.run import Run
+from genrec.tasks.loading import load_mixture
+from genrec.tasks.mixture import Mixture, Task
+from genrec.tasks.rendering import CompiledTemplate
+from genrec.tasks.titles import plain_words
+from genrec.trie import ItemTrie
+from genrec.vocabulary import TextEncoder
+
+TITLE_TO_ID, ID_TO_TITLE = "B1", "B2"
+_BEAM_WIDTH = 10
+_MOST_TITLE_TOKENS = 64
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How often one paraphrase was answered right."""
+
+    task: str
+    template: str
+    held_out: bool  # never trained on
+    num_items: int
+    accuracy: float
+
+
+def title_accuracy(run: Run, *, max_items: int, seed: int, progress: Progress = SILENT) -> list[Accuracy]:
+    """Accuracy of a trained run on every template of B1 and B2 that knows an item by its title.
+
+    Of the items that training may speak of, a seeded sample of `max_items` is asked for. The templates are those that
+    the run was trained with.
+    """
+    recommender = Recommender.load(run.path, beam_width=_BEAM_WIDTH)
+    tokenizer: Any = AutoTokenizer.from_pretrained(run.path / "model")
+    mixture = load_mixture(
+        run,
+        {TITLE_TO_ID: 1.0, ID_TO_TITLE: 1.0},
+        folders=[default_prompts(), run.path / "prompts"],
+        tokenizer=tokenizer,
+        item_tokens=recommender.item_tokens,
+        max_items=1,
+    )
+    asked = _Asked(mixture, recommender.engine, recommender.trie, max_items=max_items, seed=seed)
+    kinds = [(name, held_out) for name in (TITLE_TO_ID, ID_TO_TITLE) for held_out in (False, True)]
+    found = []
+    with progress.track("asking", len(kinds), "kinds of questions") as track:
+        for name, held_out in kinds:
+            task = mixture.tasks[name]
+            for template in task.held_out if held_out else task.templates:
+                if {"title", "item"} <= template.fields:
+                    right = asked.right(task, template)
+                    found.append(Accuracy(name, template.text, held_out, len(right), float(np.mean(right))))
+            track.advance()
+    return found
+
+
+class _Asked:
+    """A sample of items and who answers questions about them."""
+
+    def __init__(self, mixture: Mixture, engine: Engine, trie: ItemTrie, *, max_items: int, seed: int) -> None:
+        self._mixture, self._engine, self._trie = mixture, engine, trie
+        size = len(mixture.data.items)
+        keys = np.random.default_rng(seed).permutation(size)[:max_items]
+        self._keys = [int(key) for key in keys]
+        self._titles = mixture.data.catalog.titles
+
+    def right(self, task: Task, template: CompiledTemplate) -> list[bool]:
+        """Whether each item's question was answered with its ID or title, (N,)."""
+        assert task.source is not None
+        rng = np.random.default_rng(0)
+        records = [task.source.record(key, rng, 1) for key in self._keys]
+        known = [record for record in records if record is not None and template.fields <= record.values.keys()]
+        prompts = [template.question(record.values, self._mixture.encoder) for record in known]
+        wanted = [plain_words(self._titles[record.items[0]]) for record in known]
+        answers = self._items(prompts) if task.name == TITLE_TO_ID else self._texts(prompts)
+        return [plain_words(answer) == title for answer, title in zip(answers, wanted, strict=True)]
+
+    def _items(self, prompts: Sequence[Sequence[int]]) -> list[str]:
+        titles = []
+        for start in range(0, len(prompts), _AT_ONCE):
+            part = prompts[start : start + _AT_ONCE]
+            ranked = self._engine.rank(part, self._trie, beam_width=_BEAM_WIDTH, k=1)
+            titles += [self._titles[best[0].item_index] for best in ranked]
+        return titles
+
+    def _texts(self, prompts: Sequence[Sequence[int]]) -> list[str]:
+        texts = []
+        for start in range(0, len(prompts), _AT_ONCE):
+            part = prompts[start : start + _AT_ONCE]
+            texts += [found.text for found in self._engine.generate(part, max_new_tokens=_MOST_TITLE_TOKENS)]
+        return texts
+
+
+def text_perplexity(run: Run, texts: Sequence[str]) -> float:
+    """Perplexity per word of texts under the run's model: exp of the nats of all tokens over the number of words.
+
+    Per word and not per token, so that models with different tokenizers can be compared. The first token of a text
+    is not scored. Raises DataError without any text.
+    """
+    tokenizer: Any = AutoTokenizer.from_pretrained(run.path / "model")
+    model = AutoModelForCausalLM.from_pretrained(run.path / "model", dtype=torch.float32).eval()
+    encoder = TextEncoder(tokenizer)
+    nats, num_words = 0.0, 0
+    for text in texts:
+        ids = torch.tensor([encoder.encode(text)])
+        if ids.shape[1] < 2:
+            continue
+        with torch.no_grad():
+            logits = model(ids).logits[0, :-1].float()
+        nats += float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
+        num_words += len(text.split())
+    if not num_words:
+        raise DataError("there is no text to measure the perplexity of.")
+    return math.exp(nats / num_words)
+
+
+def held_out_texts(run: Run) -> list[str]:
+    """Descriptions of the items that ingest held out: no task has told of them."""
+    table = Catalog.load(run).table
+    if "description" not in table.columns:
+        return []
+    cold = np.flatnonzero(cold_items(run))
+    return [text for text in table["description"].gather(cold.tolist()).to_list() if text]

@@ -1,0 +1,103 @@
+"""Title accuracy and perplexity against answers read by hand from the model."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from genrec import Recommender, pipeline
+from genrec.config import IngestConfig, ScratchConfig, TrainConfig, load_config
+from genrec.data.ingest import ingest
+from genrec.errors import DataError
+from genrec.run import Run
+from genrec.task_evaluation import held_out_texts, text_perplexity, title_accuracy
+from genrec.vocabulary import TextEncoder
+
+
+@pytest.fixture(scope="module")
+def learned(tiny_run: Path, tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The tiny run, trained on titles and IDs until it knows them."""
+    run = Run(Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("runs") / "learned")))
+    config = load_config(TrainConfig, tiny_files / "train.yaml").model_copy(
+        update={
+            "scratch": ScratchConfig(hidden_size=48, layers=2, heads=2, intermediate_size=96, text_vocabulary=320),
+            "tasks": {"A1": 0.02, "B1": 0.49, "B2": 0.49},
+            "epochs": 6,
+            "dropout": 0.0,
+            "learning_rate": 5e-3,
+            "validate_every": 6,
+            "batch_tokens": 1024,
+        }
+    )
+    pipeline.train(run, config)
+    return run
+
+
+def test_a_model_that_learned_titles_knows_them_and_one_that_did_not_does_not(learned: Run, tiny_run: Path) -> None:
+    found = title_accuracy(learned, max_items=20, seed=0)
+    assert {entry.task for entry in found} == {"B1", "B2"}
+    assert {entry.held_out for entry in found} == {False, True}
+    assert {entry.num_items for entry in found} == {20}
+    untrained = title_accuracy(Run(tiny_run), max_items=20, seed=0)
+    for task, floor in (("B1", 0.9), ("B2", 0.3)):  # to write a title is harder than to choose one
+        knows, does_not = (
+            [entry.accuracy for entry in entries if entry.task == task and not entry.held_out]
+            for entries in (found, untrained)
+        )
+        assert np.mean(knows) > floor > 2 * np.mean(does_not)
+
+
+def test_an_answer_is_right_where_the_engine_asked_by_hand_says_so(learned: Run) -> None:
+    recommender = Recommender.load(learned.path, beam_width=10)
+    tokenizer = AutoTokenizer.from_pretrained(learned.path / "model")
+    encoder = TextEncoder(tokenizer)
+    right = 0
+    for title in recommender.catalog.titles:
+        before = "<|im_start|>user\nFind"
+        after = "<|im_end|>\n<|im_start|>assistant\n"
+        prompt = [
+            *tokenizer.encode(before, add_special_tokens=False),
+            *encoder.encode(f" {title}"),
+            *tokenizer.encode(after, add_special_tokens=False),
+        ]
+        ((best, *_),) = recommender.engine.rank([prompt], recommender.trie, beam_width=10, k=1)
+        right += recommender.catalog.titles[best.item_index] == title
+    found = title_accuracy(learned, max_items=30, seed=0)
+    (entry,) = [entry for entry in found if entry.template.startswith("Find {{ title }}")]
+    assert entry.accuracy == pytest.approx(right / 30)
+
+
+def test_perplexity_is_the_mean_likelihood_of_the_tokens_per_word(learned: Run) -> None:
+    texts = ["Film one and two", "x", "Which item is called Film 3?"]
+    tokenizer = AutoTokenizer.from_pretrained(learned.path / "model")
+    model = AutoModelForCausalLM.from_pretrained(learned.path / "model").eval()
+    nats = 0.0
+    for text in (texts[0], texts[2]):  # one token has nothing before it
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        for place in range(1, len(ids)):
+            with torch.no_grad():
+                logits = model(torch.tensor([ids[:place]])).logits[0, -1]
+            nats -= float(torch.log_softmax(logits.float(), dim=-1)[ids[place]])
+    assert text_perplexity(learned, texts) == pytest.approx(math.exp(nats / 10), rel=1e-3)
+    with pytest.raises(DataError, match="no text"):
+        text_perplexity(learned, ["", "x"])
+
+
+def test_held_out_texts_are_the_descriptions_of_held_out_items(tiny_files: Path, tmp_path: Path) -> None:
+    items = pl.read_ndjson(tiny_files / "items.jsonl")
+    items.with_columns(description="About " + pl.col("title")).write_ndjson(tmp_path / "items.jsonl")
+    run = Run.create(tmp_path / "run")
+    config = IngestConfig(min_interactions=1, cold_fraction=0.1)
+    ingest(run, "tables", [tmp_path / "items.jsonl", tiny_files / "interactions.csv"], config)
+    cold = pl.read_parquet(run.path / "cold_items.parquet")["item_id"].to_list()
+    assert held_out_texts(run) == [f"About Film {item[1:]}" for item in sorted(cold, key=lambda i: int(i[1:]))]
+    plain = Run.create(tmp_path / "plain")
+    ingest(plain, "tables", [tiny_files / "items.jsonl", tiny_files / "interactions.csv"], config)
+    assert held_out_texts(plain) == []
