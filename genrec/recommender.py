@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from genrec.data.catalog import Catalog
 from genrec.decoding.engine import Engine, RankedItem, ScoreMode
 from genrec.errors import ConfigError, RunError
+from genrec.explanation.explainer import Explainer, ExplainRequest, Explanation, Wording
+from genrec.explanation.loading import WriterName, load_explainer
 from genrec.live_catalogue import CatalogueSource, LiveCatalogue
 from genrec.prompting import HistoryPrompt, compile_history_prompt, load_templates
 from genrec.run import Run
@@ -70,6 +72,7 @@ class Recommender:
         self._live = LiveCatalogue(catalog, trie, item_tokens)
         self.engine, self._prompt, self._source = engine, prompt, source
         self._max_history_items, self.beam_width = max_history_items, beam_width
+        self._explainers: dict[tuple[LiveCatalogue, str, Path | None], Explainer] = {}
 
     @property
     def catalog(self) -> Catalog:
@@ -103,6 +106,7 @@ class Recommender:
         if loaded is None:
             return False
         self._live = loaded  # one assignment: `pinned` takes all of the old one or all of the new one
+        self._explainers = {}
         return True
 
     def pinned(self) -> Recommender:
@@ -272,6 +276,45 @@ class Recommender:
             Recommendation(ids[item.item_index], titles[item.item_index], item.score, rank)
             for rank, item in enumerate(ranked, start=1)
         ]
+
+    def explain(
+        self,
+        history: Sequence[str],
+        item_id: str | None,
+        *,
+        user_id: str | None = None,
+        style: str = "line",
+        language: str = "en",
+        tone: str = "plain",
+    ) -> Explanation:
+        """Why this person may choose this item, from evidence, every statement checked (docs/explanations.md).
+
+        `history` holds item ids, oldest first. `user_id` brings in what the person wrote about items of the training
+        split. Styles `headline` and `description` are about the item, `taste` (with `item_id` None) about the person.
+        The text is empty, with a note, where there is no evidence. Raises UnknownItemError for an unknown id,
+        ConfigError for an unknown style, language or tone, RunError where this recommender has no run.
+        """
+        _check_ids(history, "a history")
+        here = self.pinned()
+        item = None if item_id is None else int(here.catalog.indices([item_id])[0])
+        request = ExplainRequest(tuple(here.catalog.indices(history).tolist()), item, user_id)
+        return here.explainer().explain([request], Wording(style, language, tone))[0]
+
+    def explainer(self, writer: WriterName = "auto", *, prompts: Path | None = None) -> Explainer:
+        """What explains this catalogue's items, many at once; made once and kept.
+
+        `writer` says who writes: `template`, `model`, or `auto`: the model where it knows words. `prompts` is a
+        folder of languages in place of the run's. Raises RunError where this recommender was not loaded from a run.
+        """
+        if self._source is None:
+            raise RunError("this recommender was not loaded from a run.", "Make it with Recommender.load.")
+        live = self._live
+        key = (live, writer, prompts)  # a moment of the catalogue is equal to itself alone
+        if key not in self._explainers:
+            self._explainers[key] = load_explainer(
+                self._source.run, live, engine=self.engine, writer=writer, prompts=prompts
+            )
+        return self._explainers[key]
 
     def filter(self, allow: Mapping[str, Any]) -> ItemFilter:
         """The items that have all the attributes asked for; compiled once per distinct question."""

@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("transfer_report",),
     ("cold_evaluation",),
     ("live_catalogue", "views"),
+    ("explanation",),
     ("recommender",),
     ("evaluation", "batch", "inspection", "catalogue_changes"),
     ("pipeline",),

@@ -255,3 +255,20 @@ def test_a_view_of_another_catalogue_is_refused_and_views_follow_no_changes() ->
         make_recommender().with_views([make_view(checksum="other")])
     with pytest.raises(RunError, match="or it has views"):
         make_recommender().with_views([make_view()]).refresh()
+
+
+def test_an_explanation_of_a_run_says_what_its_tables_say(tiny_run: Path) -> None:
+    told = Recommender.load(tiny_run).explain(["i0", "i3"], "i6", style="paragraph")
+    # Films 0, 3 and 6 are comedies of moods 0, 1 and 0; every third user walks through the comedies one by one.
+    assert "“Film 0” and “Film 6” have the same genres: Comedy and Mood 0." in told.text
+    assert {statement.verdict for statement in told.statements} <= {"supported", "no-claim"}
+    assert (told.source, told.fallback) == ("template", False)  # a model from scratch has read semantic IDs alone
+    assert told.model_version
+    assert told.catalog_version
+    with pytest.raises(UnknownItemError, match="nobody"):
+        Recommender.load(tiny_run).explain(["i0"], "nobody")
+
+
+def test_a_recommender_without_a_run_has_nothing_to_explain_with() -> None:
+    with pytest.raises(RunError, match="not loaded from a run"):
+        make_recommender().explain(["i1"], "i2")

@@ -1,0 +1,300 @@
+"""The check: a text ─► statements, each one supported by facts, without a claim, or unsupported.
+
+The check is strict. A statement is supported only if it is one claim of a kind that can be looked up (what an item
+is, what items share, how many people chose both, what the person chose or wrote, what is close in content) and the
+facts say so. Every word has to be known: a word class of the language, a title, a value, a number, words of the
+person or of the description. A praise, a plot, a name that the record does not hold is unsupported, be it true or not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from genrec.explanation.evidence import MIN_PEOPLE, Subject
+from genrec.explanation.facts import Facts, folded
+from genrec.explanation.language import Language
+from genrec.explanation.mentions import Marked, Marker, Mention
+
+Verdict = Literal["supported", "no-claim", "unsupported"]
+_TOKEN = re.compile(r"[\ue000-\uf8ff]|\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[^\s]")
+_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|\n+")
+_PUNCTUATION = set(".,;:!?…()-–—•*&")
+_MAX_READINGS = 64  # of a text whose titles belong to several items
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One sentence. `reason` says what supports it, or what does not."""
+
+    text: str
+    verdict: Verdict
+    reason: str
+
+
+class _Unsupported(Exception):  # noqa: N818  # no error of a user: it ends the reading of one clause
+    pass
+
+
+@dataclass(frozen=True)
+class _Clause:
+    """What a clause is made of: which word classes, which mentions and numbers, in order."""
+
+    kinds: frozenset[str]
+    items: tuple[Mention, ...]
+    values: tuple[Mention, ...]
+    quotes: tuple[Mention, ...]
+    passages: int
+    numbers: tuple[float, ...]
+    columns: frozenset[str]
+
+    @property
+    def relations(self) -> frozenset[str]:
+        return self.kinds & {"people", "choose", "similar", "wrote"}
+
+
+class Checker:
+    """Checks texts about one subject."""
+
+    def __init__(self, language: Language, facts: Facts, subject: Subject) -> None:
+        self._language, self._facts, self._subject = language, facts, subject
+        self._marker = Marker(language, facts, subject)
+        self._columns = _column_words(language, facts)
+
+    def check(self, text: str) -> list[Statement]:
+        """One statement per sentence, in order."""
+        marked = self._marker.mark(text)
+        parts = [part.strip() for part in _SENTENCE_END.split(marked.text)]
+        return [self._statement(part, marked) for part in parts if part]
+
+    def _statement(self, part: str, marked: Marked) -> Statement:
+        text = marked.plain(part)
+        try:
+            reasons = [reason for clause in self._clauses(part) if (reason := self._read(clause, marked))]
+        except _Unsupported as problem:
+            return Statement(text, "unsupported", str(problem))
+        if not reasons:
+            return Statement(text, "no-claim", "claims nothing")
+        return Statement(text, "supported", "; ".join(reasons))
+
+    def _clauses(self, part: str) -> list[str]:
+        """A sentence in pieces that end where a new clause begins: at `;` and at words such as `because`."""
+        breaks = [word for word, kind in self._language.kinds.items() if kind == "breaks"]
+        words = "|".join(map(re.escape, breaks))
+        pattern = rf";|(?<!\w)(?:{words})(?!\w)" if words else ";"
+        return [piece for piece in re.split(pattern, part, flags=re.IGNORECASE) if piece.strip()]
+
+    def _read(self, text: str, marked: Marked) -> str:
+        """What supports a clause, "" where it claims nothing. Raises _Unsupported."""
+        clause = self._parse(text, marked)
+        if "negation" in clause.kinds:
+            return self._negated(clause)
+        _refuse(len(clause.relations - {"choose"}) > 1, "says several things at once")
+        readings = list(itertools.islice(self._readings(clause), _MAX_READINGS))
+        problems = []
+        for items in readings:
+            try:
+                return self._claim(clause, items)
+            except _Unsupported as problem:
+                problems.append(problem)
+        raise problems[0]
+
+    def _parse(self, text: str, marked: Marked) -> _Clause:
+        kinds: set[str] = set()
+        items, values, quotes, numbers, passages = [], [], [], [], 0
+        columns: set[str] = set()
+        negated = any(self._language.kinds.get(token.casefold()) == "negation" for token in _TOKEN.findall(text))
+        if negated:
+            text = self._marker.mark_catalogue_values(text, marked)
+        for token in _TOKEN.findall(text):
+            mention = marked.mentions.get(token)
+            word = token.casefold().replace("’", "'")
+            if mention is not None:
+                items += [mention] if mention.items else []
+                values += [mention] if mention.attributes and not mention.items else []
+                quotes += [mention] if mention.own else []
+                passages += mention.passage
+            elif token[0].isdigit():
+                numbers.append(float(token.replace(",", "")))
+            elif word in self._columns:
+                columns |= self._columns[word]
+            elif (kind := self._language.kinds.get(word)) is not None:
+                kinds.add(kind)
+                if kind == "numbers":
+                    numbers.append(float(self._language.words.numbers[word]))
+            elif token not in _PUNCTUATION:
+                raise _Unsupported(f"{token!r} is in no record")
+        return _Clause(
+            frozenset(kinds),
+            tuple(items),
+            tuple(values),
+            tuple(quotes),
+            passages,
+            tuple(numbers),
+            frozenset(columns),
+        )
+
+    def _readings(self, clause: _Clause) -> Iterator[tuple[int, ...]]:
+        """The items that the titles may name: several items can have one title, one item is named once."""
+        return itertools.product(*(mention.items for mention in clause.items))
+
+    def _claim(self, clause: _Clause, items: tuple[int, ...]) -> str:
+        if "people" in clause.kinds:
+            return self._behaviour(clause, items)
+        if "wrote" in clause.kinds:
+            return self._own(clause, items)
+        if "similar" in clause.kinds:
+            return self._similar(clause, items)
+        if "choose" in clause.kinds:
+            return self._chosen(clause, items)
+        return self._record(clause, items)
+
+    def _behaviour(self, clause: _Clause, items: tuple[int, ...]) -> str:
+        """`3 of 20 people who chose A also chose B`: counted in the training split, A first."""
+        _refuse(
+            clause.values or clause.quotes or clause.passages or "you" in clause.kinds, "says several things at once"
+        )
+        _require("choose" in clause.kinds, "does not say what people did")
+        _require(len(items) == 2 and items[0] != items[1], "does not say who chose which two items")
+        _require(self._subject.item in items, "is not about the item")
+        both, users = self._facts.num_both(*items), len(self._facts.users(items[0]))
+        said = clause.numbers
+        _require(said in ((), (both,), (both, users)), f"the counts are {both} of {users}, not {_numbers(said)}")
+        _require(both >= MIN_PEOPLE, f"only {both} chose both")
+        return f"{both} of {users} people chose both"
+
+    def _own(self, clause: _Clause, items: tuple[int, ...]) -> str:
+        """`You wrote about A: “…”`: the words stand in what the person wrote about A."""
+        _require("you" in clause.kinds and len(items) == 1 and len(clause.quotes) == 1, "does not say who wrote what")
+        _refuse(clause.numbers or clause.passages or "choose" in clause.kinds, "says several things at once")
+        _require(self._is_history(items[0]), "the person wrote nothing about the item")
+        words = clause.quotes[0].own
+        written = self._facts.texts_of(self._subject.user_id, items[0])
+        _require(any(words in one.text for one in written), "the person did not write this about it")
+        return "the person's own words"
+
+    def _similar(self, clause: _Clause, items: tuple[int, ...]) -> str:
+        """`T is close to A`: A is among the items whose content is closest to that of T."""
+        _refuse(clause.values or clause.numbers or clause.quotes or clause.passages, "says several things at once")
+        others = [item for item in items if item != self._subject.item]
+        _require(self._subject.item is not None and bool(others), "does not say what is close to what")
+        assert self._subject.item is not None
+        _refuse("you" in clause.kinds or "choose" in clause.kinds, "says several things at once")
+        close = self._facts.close_items(self._subject.item)
+        far = [item for item in others if item not in close]
+        _refuse(far, f"{self._facts.title(far[0]) if far else ''} is not among the closest items")
+        return "among the closest items"
+
+    def _chosen(self, clause: _Clause, items: tuple[int, ...]) -> str:
+        """`You chose A`, `5 of the 8 items that you chose are V`: the history says so."""
+        _require("you" in clause.kinds, "does not say who chose")
+        _refuse(clause.quotes or clause.passages, "says several things at once")
+        _require(all(self._is_history(item) for item in items), "the person did not choose this")
+        distinct = [item for item in dict.fromkeys(self._subject.history) if item != self._subject.item]
+        if not clause.values:
+            _require(bool(items) or bool(clause.numbers), "does not say what was chosen")
+            _require(clause.numbers in ((), (len(distinct),)), f"the person chose {len(distinct)} items")
+            return "chosen by the person"
+        self._have(items, clause)
+        if not clause.numbers:
+            _require(bool(items), "does not say how many")
+            return "the record says so"
+        _refuse(items, "says several things at once")
+        count = sum(all(self._matches(item, value, clause.columns) for value in clause.values) for item in distinct)
+        _require(clause.numbers in ((count,), (count, len(distinct))), f"the counts are {count} of {len(distinct)}")
+        return f"{count} of {len(distinct)} items of the history"
+
+    def _record(self, clause: _Clause, items: tuple[int, ...]) -> str:
+        """`A and T have the same V`, `T is V`, a passage of the description: the records say so."""
+        about = items or (() if self._subject.item is None else (self._subject.item,))
+        history = [item for item in items if item != self._subject.item]
+        claims = len(clause.values) + len(clause.numbers) + clause.passages
+        _refuse(clause.quotes, "says several things at once")
+        _refuse("together" in clause.kinds and not history, "does not say with what")
+        if "you" in clause.kinds:
+            _refuse(claims or history, "says something of the person that the history does not")
+        if clause.passages:
+            _refuse(history, "the words are of another record")
+            _refuse(clause.values and not about, "names no item")
+        if not claims:
+            return self._no_claim(clause, items, bool(history))
+        _require(bool(about), "names no item")
+        self._have(about, clause)
+        for number in clause.numbers:
+            _require(
+                all(self._has_number(item, number, clause.columns) for item in about), f"{number:g} is in no record"
+            )
+        return "the record says so" if clause.values or clause.numbers else "words of the description"
+
+    def _no_claim(self, clause: _Clause, items: tuple[int, ...], names_history: bool) -> str:
+        """`T is for you` claims nothing; `A and T have the same brand` is looked up; naming more is no statement."""
+        if "together" in clause.kinds and clause.columns and len(items) > 1:
+            shared = [set(self._facts.attributes(item)) for item in items]
+            common = {column for column, _ in set.intersection(*shared)}
+            _require(bool(common & clause.columns), "they share nothing in this")
+            return "the records share it"
+        _refuse(names_history, "names an item and says nothing of it that can be looked up")
+        _refuse("together" in clause.kinds, "says that something is shared, not what")
+        return ""
+
+    def _negated(self, clause: _Clause) -> str:
+        """`T is not V`: the record says something in V's column, and V is not among it. No other denial is known."""
+        _refuse(
+            clause.relations or clause.numbers or clause.quotes or clause.passages, "denies what cannot be looked up"
+        )
+        _refuse(clause.kinds & {"you", "together"}, "denies what cannot be looked up")
+        _require(bool(clause.values), "denies nothing that can be looked up")
+        item = self._subject.item
+        _require(item is not None, "names no item")
+        assert item is not None
+        _require(all(item in mention.items for mention in clause.items), "denies something of another item")
+        for mention in clause.values:
+            columns = {column for column, _ in mention.attributes if not clause.columns or column in clause.columns}
+            says = any(self._facts.has_column(item, column) for column in columns)
+            _require(says, f"the record does not say whether it is {mention.text}")
+            _refuse(self._matches(item, mention, clause.columns), f"the record says that it is {mention.text}")
+        return "the record says otherwise"
+
+    def _have(self, items: Sequence[int], clause: _Clause) -> None:
+        for value, item in itertools.product(clause.values, items):
+            named = self._matches(item, value, clause.columns)
+            _require(named, f"{value.text} is not in the record of {self._facts.title(item)}")
+
+    def _matches(self, item: int, value: Mention, columns: frozenset[str]) -> bool:
+        has = {(column, folded(text)) for column, text in self._facts.attributes(item)}
+        return any(pair in has for pair in value.attributes if not columns or pair[0] in columns)
+
+    def _has_number(self, item: int, number: float, columns: frozenset[str]) -> bool:
+        numbers = self._facts.numbers(item)
+        return any(value == number for column, value in numbers if not columns or column in columns)
+
+    def _is_history(self, item: int) -> bool:
+        return item in self._subject.history
+
+
+def _column_words(language: Language, facts: Facts) -> dict[str, frozenset[str]]:
+    """Word → the columns that it may name. Words with a class of their own, such as `the same`, name nothing."""
+    found: dict[str, set[str]] = {}
+    for column in (*facts.attribute_columns, *facts.number_columns):
+        names = language.column(column)
+        for word in _TOKEN.findall(f"{names.one} {names.many} {column.replace('_', ' ')}"):
+            if word.casefold() not in language.kinds:
+                found.setdefault(word.casefold(), set()).add(column)
+    return {word: frozenset(columns) for word, columns in found.items()}
+
+
+def _numbers(said: Sequence[float]) -> str:
+    return " of ".join(f"{number:g}" for number in said)
+
+
+def _require(condition: bool, problem: str) -> None:
+    if not condition:
+        raise _Unsupported(problem)
+
+
+def _refuse(condition: object, problem: str) -> None:
+    if condition:
+        raise _Unsupported(problem)

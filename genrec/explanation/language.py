@@ -1,0 +1,168 @@
+"""One language of explanations: `prompts/explanation_<code>.yaml` in, sentences and word classes out.
+
+Templates are Jinja2; what a catalogue says enters them as a value and is never read as a template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2.sandbox import SandboxedEnvironment
+from pydantic import ConfigDict, Field
+
+from genrec.config import Config, build_config
+from genrec.errors import ConfigError
+from genrec.explanation.facts import folded
+from genrec.prompting import default_prompts
+
+About = Literal["reasons", "record", "taste"]
+_PREFIX = "explanation_"
+_SENTENCES = ("attribute", "behaviour", "similar", "tag", "review", "record", "taste", "description")
+
+
+class Style(Config):
+    """How long a text is and what it is about. `text` is a template of `lines`, `item`, `opening`, …"""
+
+    about: About
+    evidence: int = Field(ge=1)
+    text: str
+
+
+class Tone(Config):
+    """Words of ours around the evidence, templates of `item`; they claim nothing."""
+
+    opening: str
+    closing: str
+
+
+class ColumnNames(Config):
+    """What a column is called, for one value and for several."""
+
+    one: str
+    many: str
+    same_one: str
+    same_many: str
+
+
+class WordClasses(Config):
+    """The words that the check knows; lists are written as words with spaces between them."""
+
+    neutral: str
+    together: str
+    you: str
+    people: str
+    choose: str
+    similar: str
+    wrote: str
+    negation: str
+    numbers: dict[str, int]
+    breaks: str
+
+    def kinds(self) -> dict[str, str]:
+        """Folded word → its class. A word of two classes is a ConfigError."""
+        found: dict[str, str] = {}
+        listed = {name: value.split() for name, value in self if isinstance(value, str)}
+        for name, words in (listed | {"numbers": list(self.numbers)}).items():
+            for word in words:
+                if found.setdefault(folded(word), name) != name:
+                    raise ConfigError(f"the word {word!r} is in two classes: {found[folded(word)]} and {name}.")
+        return found
+
+
+class Language(Config):
+    """Everything that is said in one language. See prompts/explanation_en.yaml for what the parts mean."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
+
+    language: str
+    name: str
+    quotes: tuple[str, str]
+    and_: str = Field(alias="and")
+    sentences: dict[str, str]
+    columns: dict[str, ColumnNames]
+    other_column: ColumnNames
+    styles: dict[str, Style]
+    tones: dict[str, Tone]
+    request: str
+    style_words: dict[str, str]
+    words: WordClasses
+
+    @cached_property
+    def kinds(self) -> Mapping[str, str]:
+        """Folded word → its class (`neutral`, `you`, `choose`, …)."""
+        return self.words.kinds()
+
+    @cached_property
+    def _templates(self) -> dict[str, Template]:
+        return {}
+
+    def render(self, template: str, values: Mapping[str, Any]) -> str:
+        """One template of this language, filled. Raises ConfigError where it asks for what there is not."""
+        compiled = self._templates.get(template)
+        try:
+            if compiled is None:
+                compiled = self._templates[template] = _ENVIRONMENT.from_string(template)
+            return compiled.render(values)
+        except (TemplateError, ArithmeticError, TypeError) as error:
+            raise ConfigError(
+                f"explanation template {template!r} ({self.language}): {error}.", f"It may use: {', '.join(values)}."
+            ) from error
+
+    def column(self, name: str) -> ColumnNames:
+        """What a column of the catalogue is called."""
+        named = self.columns.get(name)
+        if named is not None:
+            return named
+        words = name.replace("_", " ")
+        filled = {key: self.render(value, {"name": words}) for key, value in self.other_column}
+        return ColumnNames(**filled)
+
+    def style(self, name: str) -> Style:
+        """A style by name. Raises ConfigError listing those that exist."""
+        if name not in self.styles:
+            raise ConfigError(f"there is no style {name!r}.", f"Choose one of: {', '.join(self.styles)}.")
+        return self.styles[name]
+
+    def tone(self, name: str) -> Tone:
+        """A tone by name. Raises ConfigError listing those that exist."""
+        if name not in self.tones:
+            raise ConfigError(f"there is no tone {name!r}.", f"Choose one of: {', '.join(self.tones)}.")
+        return self.tones[name]
+
+
+_ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+
+
+def prompt_folder(run: Path, prompts: Path | None) -> Path:
+    """Where the languages are: the folder named, else the run's own copies, else those of the installation."""
+    if prompts is not None:
+        return prompts
+    kept = run / "prompts"
+    return kept if any(kept.glob(f"{_PREFIX}*.yaml")) else default_prompts()
+
+
+def load_language(folder: Path, code: str) -> Language:
+    """Read `explanation_<code>.yaml`. Raises ConfigError listing the languages there are, or what is wrong."""
+    known = sorted(path.stem.removeprefix(_PREFIX) for path in folder.glob(f"{_PREFIX}*.yaml"))
+    if code not in known:
+        raise ConfigError(
+            f"there is no language {code!r} in {folder}.",
+            f"Languages there: {', '.join(known) or 'none'}. One more is a file {_PREFIX}<code>.yaml.",
+        )
+    path = folder / f"{_PREFIX}{code}.yaml"
+    try:
+        values = yaml.safe_load(path.read_bytes())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}.", "Correct the file.") from error
+    language = build_config(Language, values or {}, source=str(path))
+    if missing := [name for name in _SENTENCES if name not in language.sentences]:
+        raise ConfigError(f"{path}: sentences lacks {', '.join(missing)}.", "Add them; see explanation_en.yaml.")
+    if missing := [name for name in language.styles if name not in language.style_words]:
+        raise ConfigError(f"{path}: style_words lacks {', '.join(missing)}.", "Say each style in words.")
+    _ = language.kinds
+    return language

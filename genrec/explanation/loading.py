@@ -1,0 +1,58 @@
+"""A run ─► what explains its items: its facts, its languages and, where its model knows words, the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from genrec.decoding.engine import Engine
+from genrec.errors import ConfigError
+from genrec.explanation.explainer import Explainer, TextModel
+from genrec.explanation.facts import Facts, OwnTexts
+from genrec.explanation.language import prompt_folder
+from genrec.explanation.model_text import EngineText
+from genrec.live_catalogue import LiveCatalogue
+from genrec.run import Run
+
+WriterName = Literal["auto", "template", "model"]
+
+
+def load_explainer(
+    run: Run,
+    live: LiveCatalogue,
+    *,
+    engine: Engine,
+    writer: WriterName = "auto",
+    prompts: Path | None = None,
+    tags: OwnTexts | None = None,
+) -> Explainer:
+    """Read what explanations of a run need. Raises RunError where the run is damaged, ConfigError for a writer."""
+    if writer not in ("auto", "template", "model"):
+        raise ConfigError(f"there is no writer {writer!r}.", "Choose auto, template or model.")
+    facts = run.read_unchanged(lambda: Facts.load(run, live.catalog, tags=tags))
+    model: TextModel | None = None
+    if writer == "model" or (writer == "auto" and knows_words(run)):
+        model = EngineText.load(run, engine)
+    return Explainer(
+        facts,
+        prompt_folder(run.path, prompts),
+        model=model,
+        model_version=model_version(run),
+        catalog_version=live.trie.version,
+    )
+
+
+def model_version(run: Run) -> str:
+    """The first digits of the checksum of the run's weights."""
+    outputs = run.require("train", verify=False).outputs
+    weights = sorted(sum_ for file, sum_ in outputs.items() if file.endswith(".safetensors"))
+    return weights[0][:12] if weights else ""
+
+
+def knows_words(run: Run) -> bool:
+    """Whether the run's model was made from one that knows words; one from scratch has read semantic IDs alone."""
+    base = str(run.require("train", verify=False).config["base"])
+    if base == "scratch":
+        return False
+    folder = Path(base)
+    return knows_words(Run.open(folder)) if (folder / "manifest.json").is_file() else True

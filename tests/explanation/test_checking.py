@@ -1,0 +1,144 @@
+"""The check: what the facts say is supported, whatever they do not say is not, however it is worded."""
+
+from __future__ import annotations
+
+import pytest
+
+from genrec.explanation.checking import Checker
+from genrec.explanation.evidence import Subject
+from genrec.explanation.facts import Facts
+from genrec.explanation.language import Language
+
+ALIEN, BLADE, TOY, DR_NO, IT, HEAT, OLD_HEAT, NOTHING, ALIENS, COMEDY = range(10)
+# ann, who knows Alien, Heat and Toy Story, is told about Blade Runner.
+SUBJECT = Subject((ALIEN, HEAT, TOY), BLADE, "ann")
+
+
+def verdicts(language: Language, facts: Facts, text: str, subject: Subject = SUBJECT) -> list[str]:
+    return [statement.verdict for statement in Checker(language, facts, subject).check(text)]
+
+
+SUPPORTED = [
+    "“Alien” and “Blade Runner” have the same genre: Science Fiction.",
+    "Alien and Blade Runner share the director Ridley Scott.",
+    "“Blade Runner” is a thriller from 1982.",
+    "It is a Science Fiction item from Ridley Scott.",
+    "“Heat” and “Blade Runner” are both Thriller.",
+    "Alien and Blade Runner have the same director.",
+    "3 of 4 people who chose “Alien” also chose “Blade Runner”.",
+    "Three people who chose “Alien” also chose “Blade Runner”.",
+    "People who watched Alien also watched Blade Runner.",
+    "You chose “Alien” and “Toy Story”.",
+    "1 of the 3 items that you chose have the genre Science Fiction.",
+    "You chose three items.",
+    "In content, “Blade Runner” is close to “Alien”.",
+    "You wrote about “Alien”: “The cold ship is the best of it!”.",
+    "You tagged “Alien” “Science Fiction”.",
+    "A policeman hunts machines in the rain.",
+    "It is not Animation.",
+    "“Blade Runner” is not a comedy.",
+    "You chose “Alien”; “Blade Runner” is Science Fiction.",
+    "“Blade Runner” may be for you because “Alien” and “Blade Runner” have the same director.",
+]
+UNSUPPORTED = {
+    "a value of nobody": "“Blade Runner” is a musical.",
+    "a value that only the history has": "“Blade Runner” is Horror.",
+    "a value that one of two lacks": "“Toy Story” and “Blade Runner” have the same genre: Thriller.",
+    "a value in another column": "“Alien” and “Blade Runner” have the same director: Science Fiction.",
+    "a person of another film": "It is from Michael Mann.",
+    "a person of no record": "It is from Stanley Kubrick.",
+    "a wrong year": "“Blade Runner” is from 1983.",
+    "a year of another item": "“Blade Runner” is from 1979.",
+    "a wrong count": "2 of 4 people who chose “Alien” also chose “Blade Runner”.",
+    "a wrong total": "3 of 5 people who chose “Alien” also chose “Blade Runner”.",
+    "counts in the wrong direction": "3 of 4 people who chose “Blade Runner” also chose “Alien”, 5.",
+    "no people at all": "People who chose “Toy Story” also chose “Blade Runner”.",
+    "many": "Many people who chose “Alien” also chose “Blade Runner”.",
+    "people and nothing else": "“Blade Runner” is for people.",
+    "a title of the catalogue that is not in the history": "You chose “Aliens”.",
+    "a title of nowhere": "You chose “Jaws”.",
+    "the item itself as chosen": "You chose “Blade Runner”.",
+    "a wrong number of choices": "You chose 5 items.",
+    "a wrong share of the history": "2 of the 3 items that you chose have the genre Science Fiction.",
+    "content that is far": "In content, “Blade Runner” is close to “Toy Story”.",
+    "words that nobody wrote": "You wrote about “Alien”: “A masterpiece”.",
+    "words about another item": "You wrote about “Toy Story”: “Never so afraid”.",
+    "somebody else's words": "People wrote about “Alien”: “Never so afraid”.",
+    "praise": "“Blade Runner” is a masterpiece.",
+    "a feeling": "You love “Alien”.",
+    "a comparison": "“Blade Runner” is better than “Alien”.",
+    "a denial of what the record says": "“Blade Runner” is not a thriller.",
+    "a denial of what the record cannot say": "“Blade Runner” is not boring.",
+    "a denial of a choice": "You never chose “Alien”.",
+    "a denial of a count": "Nobody who chose “Alien” also chose “Blade Runner”.",
+    "a plot of another film": "Toys come alive when nobody looks.",
+    "a plot put together": "A policeman hunts the rain.",
+    "two claims in one": "You chose “Alien”, and 3 of 4 people who chose “Alien” also chose “Blade Runner”.",
+    "a mention without a claim": "“Blade Runner” and “Alien”.",
+    "control tokens": "“Blade Runner” <|im_end|> is a thriller.",
+    "semantic IDs": "<s0_17><s1_3> is a thriller.",
+    "an address": "See https://example.org for “Blade Runner”.",
+    "a wish of the person": "You want a thriller.",
+    "sharing with nothing": "Both are Thriller.",
+    "another language": "„Blade Runner“ ist ein Meisterwerk.",
+}
+
+
+@pytest.mark.parametrize("text", SUPPORTED)
+def test_what_the_facts_say_is_supported(english: Language, facts: Facts, text: str) -> None:
+    assert verdicts(english, facts, text) == ["supported"]
+
+
+@pytest.mark.parametrize("text", UNSUPPORTED.values(), ids=UNSUPPORTED.keys())
+def test_what_no_fact_says_is_unsupported(english: Language, facts: Facts, text: str) -> None:
+    assert verdicts(english, facts, text) == ["unsupported"]
+
+
+@pytest.mark.parametrize("text", ["Here is why.", "Why “Blade Runner”?", "It may be for you.", "!"])
+def test_words_that_claim_nothing_are_no_claim(english: Language, facts: Facts, text: str) -> None:
+    assert verdicts(english, facts, text) == ["no-claim"]
+
+
+def test_every_sentence_and_every_bullet_is_a_statement_of_its_own(english: Language, facts: Facts) -> None:
+    text = "Why “Blade Runner”?\n- It is a thriller.\n- It is a musical.\nIt is from 1982. You chose “Alien”."
+    checked = Checker(english, facts, SUBJECT).check(text)
+    assert [statement.verdict for statement in checked] == [
+        "no-claim",
+        "supported",
+        "unsupported",
+        "supported",
+        "supported",
+    ]
+    assert checked[2].text == "- It is a musical."
+    assert "musical" in checked[2].reason
+
+
+def test_a_title_that_is_a_word_is_a_title_only_in_quotation_marks(english: Language, facts: Facts) -> None:
+    subject = Subject((IT, COMEDY), ALIEN)
+    assert verdicts(english, facts, "“It” and “Alien” have the same genre: Horror.", subject) == ["supported"]
+    assert verdicts(english, facts, "You chose it.", subject) == ["unsupported"]
+    # The film "Comedy" is a drama: the value is not the title.
+    assert verdicts(english, facts, "“Comedy” is a comedy.", subject) == ["unsupported"]
+    assert verdicts(english, facts, "You chose “Comedy”.", subject) == ["supported"]
+
+
+def test_a_title_with_a_full_stop_does_not_end_a_sentence(english: Language, facts: Facts) -> None:
+    assert verdicts(english, facts, "You chose “Dr. No”. It is Horror.", Subject((DR_NO,), ALIEN)) == ["supported"] * 2
+
+
+def test_one_title_of_two_items_may_mean_either(english: Language, facts: Facts) -> None:
+    subject = Subject((HEAT, OLD_HEAT), BLADE)
+    assert verdicts(english, facts, "“Heat” and “Blade Runner” are both Thriller.", subject) == ["supported"]
+    only_old = Subject((OLD_HEAT,), BLADE)
+    assert verdicts(english, facts, "“Heat” and “Blade Runner” are both Thriller.", only_old) == ["unsupported"]
+
+
+def test_private_characters_of_a_text_cannot_stand_for_a_mention(english: Language, facts: Facts) -> None:
+    assert verdicts(english, facts, "“Blade Runner” is \ue000 and \ue001.") == ["unsupported"]
+
+
+def test_the_check_knows_another_language_from_its_file(german: Language, facts: Facts) -> None:
+    right = "3 von 4 Personen, die „Alien“ gewählt haben, haben auch „Blade Runner“ gewählt."
+    wrong = "4 von 4 Personen, die „Alien“ gewählt haben, haben auch „Blade Runner“ gewählt."
+    denied = "„Blade Runner“ ist kein Thriller."
+    assert verdicts(german, facts, f"{right} {wrong} {denied}") == ["supported", "unsupported", "unsupported"]

@@ -1,0 +1,130 @@
+"""Evidence against counting by hand."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from genrec.data.catalog import Catalog
+from genrec.data.sequences import Sequences
+from genrec.errors import DataError
+from genrec.explanation.evidence import (
+    Behaviour,
+    CloseContent,
+    OwnWords,
+    RecordFact,
+    SharedAttribute,
+    Subject,
+    TasteCount,
+    reasons,
+    record_facts,
+    taste,
+)
+from genrec.explanation.facts import Facts, OwnText
+from genrec.run import Run
+
+ALIEN, BLADE, TOY, DR_NO, IT, HEAT, OLD_HEAT, NOTHING, ALIENS, COMEDY = range(10)
+
+
+def test_reasons_are_what_the_tables_say(facts: Facts) -> None:
+    found = reasons(facts, Subject((ALIEN, HEAT, TOY), BLADE, "ann"))
+    assert found == [
+        OwnWords((ALIEN,), "tag", "Science Fiction"),
+        SharedAttribute("director", ("Ridley Scott",), (ALIEN,)),
+        SharedAttribute("genres", ("Thriller",), (HEAT,)),  # as rare as Science Fiction, and newer
+        Behaviour((ALIEN,), 3, 4),  # ann, bob and cem; fay chose Alien alone
+        CloseContent((ALIEN,), (pytest.approx(facts.close_items(BLADE)[ALIEN], abs=1e-4),)),
+    ]
+
+
+def test_two_items_of_the_history_stand_together_where_both_have_all_the_values(facts: Facts) -> None:
+    found = reasons(facts, Subject((IT, ALIEN), ALIENS))
+    assert SharedAttribute("genres", ("Horror", "Science Fiction"), (ALIEN,)) in found  # It is no science fiction
+    [both] = [one for one in reasons(facts, Subject((BLADE, DR_NO), HEAT)) if isinstance(one, SharedAttribute)]
+    assert both == SharedAttribute("genres", ("Thriller",), (DR_NO, BLADE))  # the newest first
+
+
+def test_one_person_is_no_behaviour(facts: Facts) -> None:
+    assert facts.num_both(TOY, ALIEN) == 1
+    assert not [one for one in reasons(facts, Subject((TOY,), ALIEN)) if isinstance(one, Behaviour)]
+
+
+def test_without_anything_in_common_there_is_no_evidence(facts: Facts) -> None:
+    assert reasons(facts, Subject((TOY,), NOTHING)) == []
+    assert reasons(facts, Subject((), ALIEN)) == []
+    assert reasons(facts, Subject((ALIEN,), ALIEN)) == []  # an item speaks not for itself
+
+
+def test_the_record_comes_with_what_the_history_has_most_often_first(facts: Facts) -> None:
+    assert record_facts(facts, Subject((DR_NO, HEAT), BLADE)) == [
+        RecordFact("genres", ("Thriller", "Science Fiction")),
+        RecordFact("director", ("Ridley Scott",)),
+    ]
+    assert record_facts(facts, Subject((DR_NO,), NOTHING)) == []
+
+
+def test_taste_counts_what_is_commoner_in_the_history_than_in_the_catalogue(facts: Facts) -> None:
+    found = taste(facts, Subject((ALIEN, BLADE, HEAT, TOY), None))
+    assert TasteCount("director", "Ridley Scott", 2, 4, (BLADE, ALIEN)) in found
+    assert TasteCount("genres", "Thriller", 2, 4, (HEAT, BLADE)) in found
+    assert all(one.num_items == 2 for one in found)
+    assert taste(facts, Subject((TOY, NOTHING), None)) == []
+
+
+def test_a_review_is_quoted_only_where_it_speaks_of_what_the_item_is(facts: Facts) -> None:
+    words = {"u": {TOY: (OwnText("review", "Loud. I like a policeman in the rain. And more."),)}}
+    told = Facts(facts.catalog, facts.sequences, facts.vectors, words)
+    assert reasons(told, Subject((TOY,), BLADE, "u"))[0] == OwnWords((TOY,), "review", "I like a policeman in the rain")
+    assert reasons(told, Subject((TOY,), DR_NO, "u")) == []
+    assert reasons(told, Subject((TOY,), BLADE, None)) == []
+
+
+@pytest.fixture
+def reviewed_run(tmp_path, tiny_files):
+    """Five items, one user whose test and validation reviews speak of them too."""
+    from genrec.config import IngestConfig
+    from genrec.data.ingest import ingest
+
+    items = "".join(f'{{"item_id": "i{n}", "title": "Thing {n}", "genres": ["G"]}}\n' for n in range(5))
+    rows = "".join(f'u,i{n},{n},"the review of thing {n}"\n' for n in range(5))
+    (tmp_path / "items.jsonl").write_text(items)
+    (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp,review\n" + rows)
+    run = Run.create(tmp_path / "run")
+    ingest(run, "tables", [tmp_path / "items.jsonl", tmp_path / "interactions.csv"], IngestConfig(min_interactions=1))
+    return run
+
+
+def test_reviews_of_validation_and_test_are_nobody_s_evidence(reviewed_run: Run) -> None:
+    from genrec.explanation.facts import training_reviews
+
+    read = training_reviews(reviewed_run, Catalog.load(reviewed_run))
+    assert read == {"u": {n: (OwnText("review", f"the review of thing {n}"),) for n in range(3)}}
+
+
+def test_texts_about_an_item_outside_of_the_training_split_are_refused() -> None:
+    from genrec.explanation.facts import check_training
+
+    sequences = Sequences.from_lists(["u"], [[0, 1]])
+    check_training(sequences, {"u": {1: ()}})
+    with pytest.raises(DataError, match=r"'u'.*training interactions"):
+        check_training(sequences, {"u": {2: ()}})
+    with pytest.raises(DataError, match="'v'"):
+        check_training(sequences, {"v": {0: ()}})
+
+
+def test_columns_that_name_their_item_and_tags_of_everybody_are_no_attributes() -> None:
+    table = pl.DataFrame(
+        {
+            "item_id": ["a", "b", "c"],
+            "title": ["A", "B", "C"],
+            "imdb_id": ["1", "2", "3"],
+            "brand": ["X", "X", "unknown"],
+            "tags": [["t"], ["t"], []],
+            "price": [1.5, None, 2.0],
+        }
+    )
+    facts = Facts(Catalog(table), Sequences.from_lists([], []))
+    assert facts.attribute_columns == ("brand",)
+    assert [facts.attributes(item) for item in range(3)] == [[("brand", "X")], [("brand", "X")], []]
+    assert facts.numbers(0) == [("price", 1.5)]
+    assert facts.numbers(1) == []
