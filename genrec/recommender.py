@@ -72,7 +72,7 @@ class Recommender:
         self._live = LiveCatalogue(catalog, trie, item_tokens)
         self.engine, self._prompt, self._source = engine, prompt, source
         self._max_history_items, self.beam_width = max_history_items, beam_width
-        self._explainers: dict[tuple[str, Path | None], Explainer] = {}
+        self._explainers: dict[tuple[LiveCatalogue, str, Path | None], Explainer] = {}
 
     @property
     def catalog(self) -> Catalog:
@@ -308,14 +308,11 @@ class Recommender:
         """
         if self._source is None:
             raise RunError("this recommender was not loaded from a run.", "Make it with Recommender.load.")
-        key = (writer, prompts)
+        live = self._live
+        key = (live, writer, prompts)  # a moment of the catalogue is equal to itself alone
         if key not in self._explainers:
             self._explainers[key] = load_explainer(
-                self._source.run,
-                self._live,
-                engine=self.engine,
-                writer=writer,
-                prompts=prompts,
+                self._source.run, live, engine=self.engine, writer=writer, prompts=prompts
             )
         return self._explainers[key]
 
