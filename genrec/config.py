@@ -58,7 +58,7 @@ class EmbedConfig(Config):
     media_root: Path | None = Field(None, description="what media paths are relative to, where it has moved")
     batch_size: int = Field(64, ge=1, description="inputs per batch: what a killed run encodes again at most")
     behaviour_model: Literal["ppmi-svd", "spectral", "sequential"] | None = Field(
-        None, description="vectors from the order of the training histories"
+        "spectral", description="vectors from the order of the training histories"
     )
     behaviour_width: int = Field(128, ge=2)
     clip_batch_size: int = Field(8, ge=1, description="the same for sounds and clips, of which each is many inputs")

@@ -177,7 +177,7 @@ def test_precomputed_vectors_and_baselines_can_be_named_on_the_command_line(
     genrec: Genrec, tiny_copy: Path, tiny_files: Path
 ) -> None:
     own = f"own={tiny_files / 'vectors.npy'}"
-    status, out, err = genrec("embed", tiny_copy, "--text", "none", "--precomputed", own)
+    status, out, err = genrec("embed", tiny_copy, "--text", "none", "--behaviour", "none", "--precomputed", own)
     assert status == 0, err
     assert "own: 30 items" in out
     status, _, err = genrec("evaluate", tiny_copy, "--baselines", "popularity, transitions", "--split", "validation")

@@ -132,7 +132,7 @@ def test_the_tokenizer_of_a_run_does_not_depend_on_the_vectors_of_cold_items(
     cold = cold_items(other)
     vectors[cold] = 100 * np.random.default_rng(9).normal(size=vectors[cold].shape)
     np.save(tmp_path / "other.npy", vectors)
-    embed(other, EmbedConfig(text_model=None, precomputed={"text": tmp_path / "other.npy"}))
+    embed(other, EmbedConfig(behaviour_model=None, text_model=None, precomputed={"text": tmp_path / "other.npy"}))
     pipeline.tokenize(other, load_config(TokenizeConfig, tiny_files / "tokenize.yaml"))
     for name in ("codes.npy", "tokenizer/tokenizer.safetensors"):
         mine, others = (run.path / "semantic_ids" / name for run in (cold_run, other))

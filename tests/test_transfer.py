@@ -47,7 +47,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "vectors.npy", vectors.astype(np.float32))
     run = Run.create(folder / "run")
     ingest(run, "tables", [folder / "items.jsonl", folder / "interactions.csv"], IngestConfig(min_interactions=1))
-    embed(run, EmbedConfig(text_model=None, precomputed={"text": folder / "vectors.npy"}))
+    embed(run, EmbedConfig(behaviour_model=None, text_model=None, precomputed={"text": folder / "vectors.npy"}))
     return run.path
 
 

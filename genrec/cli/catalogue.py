@@ -65,7 +65,9 @@ def embed(
     ] = None,
     behaviour: Annotated[
         str | None,
-        typer.Option(help="Vectors from training histories: `ppmi-svd`, `spectral`, `sequential` or `none`."),
+        typer.Option(
+            help="Vectors from training histories: `spectral`, `ppmi-svd`, `sequential`, `none`.  [default: spectral]"
+        ),
     ] = None,
     audio: Annotated[
         str | None, typer.Option(help="Audio model name or folder, or `descriptors` (no weights needed).")

@@ -82,7 +82,12 @@ def make_run(folder: Path, text_model: Path, **more: object) -> Run:
     run.record(StageReport("ingest", {}, []), config={}, seed=0, inputs=[], outputs=outputs, seconds=0.0)
     sight = rng.normal(size=(len(THINGS), 8))[np.arange(len(TEXTS)) % len(THINGS)]
     np.save(folder.parent / "sight.npy", (sight + 0.05 * rng.normal(size=sight.shape)).astype(np.float32))
-    embed(run, EmbedConfig(text_model=str(text_model), precomputed={"sight": folder.parent / "sight.npy"}))
+    embed(
+        run,
+        EmbedConfig(
+            behaviour_model=None, text_model=str(text_model), precomputed={"sight": folder.parent / "sight.npy"}
+        ),
+    )
     return run
 
 
@@ -185,7 +190,7 @@ def test_without_an_encoder_that_learns_or_with_a_changed_one_it_says_so(sentenc
     description = run.path / "alignment" / "encoder-text.json"
     facts = json.loads(description.read_text())
     assert facts["base"] == "tiny"
-    embed(run, EmbedConfig(text_model=None, precomputed={"sight": tmp_path / "sight.npy"}))
+    embed(run, EmbedConfig(behaviour_model=None, text_model=None, precomputed={"sight": tmp_path / "sight.npy"}))
     with pytest.raises(ConfigError, match="finds no encoder that can learn"):
         align(run, QUICK.model_copy(update={"unfreeze": "lora"}))
 

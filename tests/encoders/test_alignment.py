@@ -81,7 +81,7 @@ def make_run(
         outputs.append(folder / COLD_ITEMS)
         pl.DataFrame({"item_id": [ids[row] for row in cold]}).write_parquet(outputs[-1])
     run.record(StageReport("ingest", {}, []), config={}, seed=0, inputs=[], outputs=outputs, seconds=0.0)
-    embed(run, EmbedConfig(text_model=None, precomputed=files))
+    embed(run, EmbedConfig(behaviour_model=None, text_model=None, precomputed=files))
     return run
 
 
@@ -230,9 +230,14 @@ def test_aligned_vectors_are_tokenized_like_any_other_and_new_embeddings_make_th
     file = copy.path.parent / "other.npy"
     np.save(file, np.random.default_rng(5).normal(size=(NUM_ITEMS, 12)).astype(np.float32))
     record = copy.require("embed").config["precomputed"]
-    embed(copy, EmbedConfig(text_model=None, precomputed={name: Path(path) for name, path in record.items()}))
+    embed(
+        copy,
+        EmbedConfig(
+            behaviour_model=None, text_model=None, precomputed={name: Path(path) for name, path in record.items()}
+        ),
+    )
     assert "align" in copy.stages  # nothing has changed
-    embed(copy, EmbedConfig(text_model=None, precomputed={**record, "sight": file}))
+    embed(copy, EmbedConfig(behaviour_model=None, text_model=None, precomputed={**record, "sight": file}))
     assert not {"align", "tokenize", "trie"} & set(copy.stages)
     for read in (lambda: load_alignment(copy), lambda: vectors_of(copy, "aligned-sight")):
         with pytest.raises(RunError, match="no stage 'align'"):
@@ -248,13 +253,13 @@ def test_files_that_a_killed_alignment_left_behind_are_not_used(copy: Run):
 
 
 def test_what_cannot_be_aligned_is_refused(copy: Run, files: dict[str, Path]):
-    embed(copy, EmbedConfig(text_model=None, precomputed={"sight": files["sight"]}))
+    embed(copy, EmbedConfig(behaviour_model=None, text_model=None, precomputed={"sight": files["sight"]}))
     nothing = QUICK.model_copy(update={"behaviour_weight": 0.0})
     with pytest.raises(ConfigError, match="There is nothing to align"):
         align(copy, nothing)
     with pytest.raises(ConfigError, match="needs items with two modalities"):
         align(copy, QUICK.model_copy(update={"objective": "reconstructive"}))
-    embed(copy, EmbedConfig(text_model=None, precomputed={"aligned-x": files["sight"]}))
+    embed(copy, EmbedConfig(behaviour_model=None, text_model=None, precomputed={"aligned-x": files["sight"]}))
     with pytest.raises(ConfigError, match="has a name that align writes"):
         align(copy, QUICK)
     assert "align" not in copy.stages

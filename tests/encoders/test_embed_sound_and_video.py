@@ -62,7 +62,9 @@ def media_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_broken_files_among_good_ones_are_all_named_and_stop_nothing(media_run: Run) -> None:
-    config = EmbedConfig(text_model=None, audio_model="descriptors", video_model="descriptors", clip_batch_size=2)
+    config = EmbedConfig(
+        behaviour_model=None, text_model=None, audio_model="descriptors", video_model="descriptors", clip_batch_size=2
+    )
     report = embed(media_run, config)
     for modality, broken in (("audio", list(BROKEN_SOUNDS)), ("video", [*BROKEN_CLIPS, "0.ogg"])):
         facts = report.facts["modalities"][modality]
@@ -80,7 +82,18 @@ def test_broken_files_among_good_ones_are_all_named_and_stop_nothing(media_run: 
 
 
 def test_the_command_line_takes_both(media_run: Run, genrec: Callable[..., object]) -> None:
-    done = genrec("embed", media_run.path, "--text", "none", "--audio", "descriptors", "--video", "descriptors")
+    done = genrec(
+        "embed",
+        media_run.path,
+        "--text",
+        "none",
+        "--behaviour",
+        "none",
+        "--audio",
+        "descriptors",
+        "--video",
+        "descriptors",
+    )
     assert done.status == 0, done.err
     assert "audio: 10 items, 6 of them without a vector, width 224" in done.out
     assert "video: 10 items, 6 of them without a vector, width 436" in done.out
@@ -88,7 +101,11 @@ def test_the_command_line_takes_both(media_run: Run, genrec: Callable[..., objec
 
 def test_what_is_longer_than_the_options_allow_is_unreadable(media_run: Run) -> None:
     config = EmbedConfig(
-        audio_model="descriptors", max_audio_seconds=1.2, video_model="descriptors", max_video_seconds=0.8
+        behaviour_model=None,
+        audio_model="descriptors",
+        max_audio_seconds=1.2,
+        video_model="descriptors",
+        max_video_seconds=0.8,
     )
     folder = media_run.path.parent
     with pytest.raises(UnreadableInputError, match=r"longer than the limit of 1\.2 s"):
@@ -99,10 +116,13 @@ def test_what_is_longer_than_the_options_allow_is_unreadable(media_run: Run) -> 
 
 def test_a_file_and_a_model_of_one_name_are_refused(media_run: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'audio' is asked for twice"):
-        embed(media_run, EmbedConfig(audio_model="descriptors", precomputed={"audio": tmp_path / "x.npy"}))
+        embed(
+            media_run,
+            EmbedConfig(behaviour_model=None, audio_model="descriptors", precomputed={"audio": tmp_path / "x.npy"}),
+        )
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(MissingDependencyError, match=r"genrec-toolkit\[audio\]"):
-        audio_encoder(EmbedConfig(audio_model="descriptors"), progress=SILENT)
+        audio_encoder(EmbedConfig(behaviour_model=None, audio_model="descriptors"), progress=SILENT)

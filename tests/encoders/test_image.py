@@ -32,7 +32,7 @@ from genrec.run import Run
 WIDTHS = {"clip": 12, "siglip": 16, "siglip2": 16, "dinov2": 16, "vit": 16}
 Draw = Callable[..., Path]
 MediaRun = Callable[[Sequence[str | None]], Run]
-DESCRIPTORS = EmbedConfig(text_model=None, image_model="descriptors", batch_size=4)
+DESCRIPTORS = EmbedConfig(behaviour_model=None, text_model=None, image_model="descriptors", batch_size=4)
 
 
 def pictures(folder: Path, draw: Draw, number: int) -> list[MediaFile]:
@@ -135,7 +135,9 @@ def test_broken_images_are_all_named_and_cost_the_others_nothing(
         names[row] = name
         (tmp_path / "media" / name).write_bytes(b"\xff\xd8\xff\xe0 cut off" + bytes(row))
     run = image_run(names)
-    report = embed(run, EmbedConfig(text_model=None, image_model=str(vision_models / "clip"), batch_size=7))
+    report = embed(
+        run, EmbedConfig(behaviour_model=None, text_model=None, image_model=str(vision_models / "clip"), batch_size=7)
+    )
     facts = report.facts["modalities"]["image"]
     assert (facts["missing"], facts["unreadable"]) == (30 + 50, 50)
     problems = [json.loads(line) for line in (run.path / "embeddings" / "image.problems.jsonl").open()]
@@ -213,7 +215,7 @@ def test_real_posters_go_through_the_stage_like_each_alone(
         shutil.copy(poster, tmp_path / "media")
     run = image_run([*(poster.name for poster in posters), None])
     model = str(vision_models / name)
-    embed(run, EmbedConfig(text_model=None, image_model=model, batch_size=8))
+    embed(run, EmbedConfig(behaviour_model=None, text_model=None, image_model=model, batch_size=8))
     made = Embeddings.load(run, "image", catalog=Catalog.load(run))
     assert made.mask.tolist() == [True] * len(posters) + [False]
     encoder = load_vision_encoder(model, max_megapixels=1)
@@ -245,7 +247,8 @@ class Stepping:
         sys.stdin.readline()
 
 
-embed(Run.open(sys.argv[1]), EmbedConfig(text_model=None, image_model="descriptors", batch_size=4), progress=Stepping())
+config = EmbedConfig(behaviour_model=None, text_model=None, image_model="descriptors", batch_size=4)
+embed(Run.open(sys.argv[1]), config, progress=Stepping())
 """
 
 

@@ -157,7 +157,7 @@ def test_a_template_is_filled_from_the_columns_and_missing_cells_are_empty() -> 
         {"title": "", "brand": None, "genres": [], "year": None},
     )
     template = "{{ title }}{% if brand %} by {{ brand | upper }}{% endif %} {{ genres }} {{ year }}"
-    config = EmbedConfig(text_template=template)
+    config = EmbedConfig(behaviour_model=None, text_template=template)
     assert item_texts(catalog, config) == ["Lamp {{ 7 * 7 }} by IKEA Home, Light 1999", "Chair", None]
 
 
@@ -172,13 +172,15 @@ def test_a_template_is_filled_from_the_columns_and_missing_cells_are_empty() -> 
 )
 def test_a_template_that_cannot_be_filled_says_why(template: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        item_texts(catalog_of({"title": "Lamp"}), EmbedConfig(text_template=template))
+        item_texts(catalog_of({"title": "Lamp"}), EmbedConfig(behaviour_model=None, text_template=template))
 
 
 def test_embed_reads_the_template_and_another_one_encodes_what_it_changes(tiny_model: Path, tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", ["red lamp", "blue chair"])
     for template, encoded in (("{{ title }}", 2), ("{{ title }}{% if 'red' in title %} : table{% endif %}", 1)):
-        report = embed(run, EmbedConfig(text_model=str(tiny_model), text_template=template, text_width=8))
+        report = embed(
+            run, EmbedConfig(behaviour_model=None, text_model=str(tiny_model), text_template=template, text_width=8)
+        )
         facts = report.facts["modalities"]["text"]
         assert (facts["encoded_now"], facts["width"]) == (encoded, 8)
 
@@ -191,7 +193,7 @@ def test_the_packaged_model_knows_that_a_lipstick_is_nearer_to_lip_gloss_than_to
 
 def test_embed_writes_vectors_and_an_unchanged_item_is_not_encoded_again(tiny_model: Path, tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", ["red lamp", "", "blue chair", "red lamp"])
-    config = EmbedConfig(text_model=str(tiny_model), text_fields=("title",))
+    config = EmbedConfig(behaviour_model=None, text_model=str(tiny_model), text_fields=("title",))
     report = embed(run, config)
     assert report.facts["modalities"]["text"]["encoded_now"] == 2
     made = Embeddings.load(run, "text", catalog=Catalog.load(run))
@@ -208,7 +210,7 @@ def test_embed_takes_precomputed_vectors_beside_text(tiny_model: Path, tmp_path:
     run = run_of(tmp_path / "run", ["red", "blue"])
     file = tmp_path / "taste.csv"
     file.write_text("item_id,x,y\ni1,1,2\n")
-    report = embed(run, EmbedConfig(text_model=str(tiny_model), precomputed={"taste": file}))
+    report = embed(run, EmbedConfig(behaviour_model=None, text_model=str(tiny_model), precomputed={"taste": file}))
     assert report.facts["modalities"]["taste"]["missing"] == 1
     assert "taste: 2 items, 1 of them without a vector, width 2, from taste.csv." in report.words
     taste = Embeddings.load(run, "taste", catalog=Catalog.load(run))
@@ -219,9 +221,9 @@ def test_embed_takes_precomputed_vectors_beside_text(tiny_model: Path, tmp_path:
 def test_embed_refuses_nothing_to_do_and_one_modality_twice(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run", ["red"])
     with pytest.raises(ConfigError, match="nothing to embed"):
-        embed(run, EmbedConfig(text_model=None))
+        embed(run, EmbedConfig(behaviour_model=None, text_model=None))
     with pytest.raises(ConfigError, match="asked for twice"):
-        embed(run, EmbedConfig(precomputed={"text": tmp_path / "x.npy"}))
+        embed(run, EmbedConfig(behaviour_model=None, precomputed={"text": tmp_path / "x.npy"}))
     with pytest.raises(DataError, match="does not exist"):
-        embed(run, EmbedConfig(text_model=None, precomputed={"x": tmp_path / "x.npy"}))
+        embed(run, EmbedConfig(behaviour_model=None, text_model=None, precomputed={"x": tmp_path / "x.npy"}))
     assert "embed" not in run.stages

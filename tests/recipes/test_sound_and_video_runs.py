@@ -71,7 +71,7 @@ def test_sounds_pass_all_stages(data_folder: Path, tmp_path: Path) -> None:
     histories = [[files[6 * (user % 10) + row].stem for row in rng.permutation(6)[:5]] for user in range(40)]
     tokenizer = TokenizeConfig(method="residual-kmeans", modalities=("audio",), levels=2, codebook_size=8)
     run = Run.create(tmp_path / "run")
-    config = EmbedConfig(text_model=None, audio_model="descriptors")
+    config = EmbedConfig(behaviour_model=None, text_model=None, audio_model="descriptors")
     recommend_after_all_stages(run, write_tables(tmp_path, items, histories), config, tokenizer)
     assert Embeddings.load(run, "audio", catalog=Catalog.load(run)).mask.all()
 
@@ -86,7 +86,7 @@ def test_clips_pass_all_stages(data_folder: Path, tmp_path: Path) -> None:
     histories = [[files[(user + step) % 5].stem for step in range(4)] for user in range(20)]
     tokenizer = TokenizeConfig(method="residual-kmeans", modalities=("video",), levels=2, codebook_size=3)
     run = Run.create(tmp_path / "run")
-    config = EmbedConfig(text_model=None, video_model="descriptors")
+    config = EmbedConfig(behaviour_model=None, text_model=None, video_model="descriptors")
     recommend_after_all_stages(run, write_tables(tmp_path, items, histories), config, tokenizer)
     assert Embeddings.load(run, "video", catalog=Catalog.load(run)).mask.all()
 
@@ -127,7 +127,7 @@ def test_situnes_passes_all_stages_with_its_missing_rows(data_folder: Path, tmp_
     tables = write_tables(tmp_path, items, histories_of(data))
     tokenizer = TokenizeConfig(method="residual-kmeans", modalities=("audio",), levels=3, codebook_size=16)
     run = Run.create(tmp_path / "run")
-    config = EmbedConfig(text_model=None, precomputed={"audio": file})
+    config = EmbedConfig(behaviour_model=None, text_model=None, precomputed={"audio": file})
     recommend_after_all_stages(run, tables, config, tokenizer)
     made = Embeddings.load(run, "audio", catalog=Catalog.load(run))
     assert (len(made.mask), int(made.mask.sum())) == (307, 298)

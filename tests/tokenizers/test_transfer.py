@@ -29,7 +29,7 @@ def embedded(run: Path, vectors: np.ndarray, *, name: str = "text") -> Run:
     """The run with other vectors, and no codes."""
     file = run.parent / f"{name}-of-{run.name}.npy"
     np.save(file, vectors.astype(np.float32))
-    embed(Run(run), EmbedConfig(text_model=None, precomputed={name: file}))
+    embed(Run(run), EmbedConfig(behaviour_model=None, text_model=None, precomputed={name: file}))
     return Run(run)
 
 
@@ -92,7 +92,7 @@ def test_behaviour_does_not_travel_and_is_guessed_from_what_the_items_are(
     tiny_run: Path, tiny_copy: Path, tiny_files: Path
 ) -> None:
     source = Run(shutil.copytree(tiny_run, tiny_copy.parent / "source"))
-    text = EmbedConfig(text_model=None, precomputed={"text": tiny_files / "vectors.npy"})
+    text = EmbedConfig(behaviour_model=None, text_model=None, precomputed={"text": tiny_files / "vectors.npy"})
     used = text.model_copy(update={"behaviour_model": "ppmi-svd", "behaviour_width": 4})
     embed(source, used)
     joint = TokenizeConfig(method="residual-kmeans", levels=2, codebook_size=8, collisions="shared")
