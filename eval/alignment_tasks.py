@@ -1,20 +1,16 @@
 """Does learning words cost recall, and are the words learned? Next-item alone against a mixture of tasks, per seed.
 
-    python eval/alignment_tasks.py films --data FOLDER --out runs/films
-    python eval/alignment_tasks.py compare RUN --config train/configs/tasks.yaml --out runs/tasks [--seeds 0,1,2]
+    python eval/alignment_tasks.py RUN --config train/configs/tasks.yaml --out FOLDER [--seeds 0,1,2]
 
-`films` makes a run of MovieLens small with plots as descriptions (FOLDER as docs/data.md describes movielens_small),
-some films held out. `compare` copies a tokenized run, trains both on it with equal epochs, and prints a table:
-Recall@10 and NDCG@10 on the test split, and the ratio of the mixture to next-item alone with its 95 % bootstrap
-interval over users; title → ID and ID → title on a sample of items, by trained and by held-out paraphrases; the
-perplexity per word of the descriptions of held-out items. Finished work in the output folder is not done again.
+Copies the tokenized RUN, trains both on it with equal epochs, and prints a table: Recall@10 and NDCG@10 on the test
+split, and the ratio of the mixture to next-item alone with its 95 % bootstrap interval over users; title → ID and
+ID → title on a sample of items, by trained and by held-out paraphrases; the perplexity per word of the descriptions of
+items that ingest held out, where there are any. Finished work in the output folder is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import shutil
 import sys
 from dataclasses import asdict
@@ -24,12 +20,9 @@ from typing import Any
 import numpy as np
 
 from genrec import metrics, pipeline
-from genrec.config import EmbedConfig, IngestConfig, TokenizeConfig, TrainConfig, load_config
+from genrec.config import TrainConfig, dump_config, load_config
 from genrec.console import ConsoleProgress, print_lines
-from genrec.data.ingest import ingest
-from genrec.data.sources.movielens import split_title
 from genrec.data.splits import evaluation_cases
-from genrec.encoders.embed import embed
 from genrec.errors import GenrecError
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run, read_json, write_json
@@ -41,41 +34,6 @@ NEXT_ITEM, MIXTURE = "next-item", "mixture"
 PROGRESS = ConsoleProgress()
 
 
-def films(data: Path, out: Path, *, min_interactions: int, codebook_size: int) -> Run:
-    """MovieLens small with plots and directors, tokenized; a fiftieth of its films held out."""
-    tables = out.with_name(out.name + "-tables")
-    tables.mkdir(parents=True, exist_ok=True)
-    lines = (data / "omdb_text.jsonl").read_text(encoding="utf-8").splitlines()
-    known = {str(row["movieId"]): row for row in map(json.loads, lines)}
-    with (data / "movies.csv").open(encoding="utf-8", newline="") as stream:
-        items = [_film(row, known.get(row["movieId"], {})) for row in csv.DictReader(stream)]
-    (tables / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items), encoding="utf-8")
-    with (data / "ratings.csv").open(encoding="utf-8", newline="") as stream:
-        ratings = [(row["userId"], row["movieId"], row["timestamp"]) for row in csv.DictReader(stream)]
-    rows = "".join(",".join(rating) + "\n" for rating in ratings)
-    (tables / "interactions.csv").write_text("user_id,item_id,timestamp\n" + rows, encoding="utf-8")
-    run = Run.create(out)
-    config = IngestConfig(min_interactions=min_interactions, cold_fraction=0.02)
-    ingest(run, "tables", [tables / "items.jsonl", tables / "interactions.csv"], config, progress=PROGRESS)
-    embed(run, EmbedConfig(), progress=PROGRESS)
-    pipeline.tokenize(run, TokenizeConfig(levels=3, codebook_size=codebook_size), progress=PROGRESS)
-    return run
-
-
-def _film(row: dict[str, str], more: dict[str, Any]) -> dict[str, Any]:
-    title, year = split_title(row["title"])
-    genres = [genre for genre in row["genres"].split("|") if genre != "(no genres listed)"]
-    plot, director = more.get("plot") or "", more.get("director") or ""
-    return {
-        "item_id": row["movieId"],
-        "title": title,
-        "description": plot,
-        "genres": genres,
-        "year": year,
-        "director": director,
-    }
-
-
 def train_and_measure(source: Run, config: TrainConfig, folder: Path, *, num_items: int) -> dict[str, Any]:
     """A copy of `source` trained in `folder`, and what it can do. Finished work is read from `folder`."""
     result = folder / "alignment.json"
@@ -85,7 +43,8 @@ def train_and_measure(source: Run, config: TrainConfig, folder: Path, *, num_ite
     if not (folder / "manifest.json").is_file():
         shutil.copytree(source.path, folder)
     run = Run.open(folder)
-    if "train" not in run.stages:
+    trained = run.stages.get("train")
+    if trained is None or trained.config != dump_config(config):
         pipeline.train(run, config, resume=True, progress=PROGRESS)
     recommender = Recommender.load(folder, beam_width=BEAM_WIDTH)
     cases = evaluation_cases(run, "test")
@@ -151,25 +110,15 @@ def compare(source: Run, config: TrainConfig, out: Path, *, seeds: list[int], nu
 
 
 def main() -> int:
-    """Read the command line, make the run or measure."""
+    """Read the command line, train and measure, print the table."""
     parser = argparse.ArgumentParser(description="Next-item alone against a mixture of tasks.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    make = commands.add_parser("films")
-    make.add_argument("--data", type=Path, required=True)
-    make.add_argument("--out", type=Path, required=True)
-    make.add_argument("--min-interactions", type=int, default=5)
-    make.add_argument("--codebook-size", type=int, default=128, help="of each of three levels")
-    measure = commands.add_parser("compare")
-    measure.add_argument("run", type=Path)
-    measure.add_argument("--config", type=Path, required=True)
-    measure.add_argument("--out", type=Path, required=True)
-    measure.add_argument("--seeds", default="0,1,2")
-    measure.add_argument("--items", type=int, default=300, help="items that are asked for")
+    parser.add_argument("run", type=Path, help="a tokenized run; it is not changed")
+    parser.add_argument("--config", type=Path, required=True, help="YAML of `genrec train` with the mixture")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--items", type=int, default=300, help="items that are asked for")
     given = parser.parse_args()
     try:
-        if given.command == "films":
-            films(given.data, given.out, min_interactions=given.min_interactions, codebook_size=given.codebook_size)
-            return 0
         seeds = [int(seed) for seed in given.seeds.split(",")]
         config = load_config(TrainConfig, given.config)
         print_lines(compare(Run.open(given.run), config, given.out, seeds=seeds, num_items=given.items))

@@ -28,7 +28,7 @@ from genrec.progress import SILENT, Progress
 from genrec.prompting import compile_history_prompt, default_prompts, load_templates, save_templates, task_files
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run, StageReport, atomic_folder, file_checksum
-from genrec.tasks.loading import load_mixture
+from genrec.tasks.loading import load_mixture, template_words
 from genrec.tasks.mixture import Mixture
 from genrec.tokenizers.codes import Policy, SemanticIds
 from genrec.tokenizers.files import tokenizer_checksum
@@ -42,6 +42,9 @@ from genrec.vocabulary import SidVocabulary, TextEncoder, add_embedding_rows, ex
 
 _TEXT_FIELDS = ("title", "brand", "categories", "genres")
 _VALIDATION_CUTOFF = 10
+# The words of the tasks' templates count so often beside the catalogue where a text tokenizer is trained: often
+# enough to become few tokens, and never the larger part.
+_TEXTS_PER_COPY = 20
 
 
 def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -> StageReport:
@@ -123,7 +126,7 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
         beam_width=config.validation_beam_width,
     )
     inputs = [run.path / "items.parquet", run.path / "splits.parquet", run.path / "semantic_ids" / "codes.npy"]
-    folders = [default_prompts(), *([config.prompts] if config.prompts else [])]
+    folders = _task_folders(config)
     mixture = load_mixture(
         run,
         config.tasks,
@@ -202,7 +205,8 @@ def _prepare_model(
     What is new in them is made from the items of `warm` (I,).
     """
     texts = [text for text, known in zip(catalog.texts(_TEXT_FIELDS), warm, strict=True) if known]
-    model, tokenizer = load_base(config, texts)
+    words = template_words(_task_folders(config), config.tasks, copies=len(texts) // _TEXTS_PER_COPY)
+    model, tokenizer = load_base(config, [*texts, *words])
     sizes = codes.codebook_sizes
     if config.base != "scratch":
         known = inherited_vocabulary(Path(config.base), tokenizer, codebook_sizes=sizes, tokenizer_checksum=checksum)
@@ -212,6 +216,10 @@ def _prepare_model(
     vocabulary = replace(extend_tokenizer(tokenizer, sizes), tokenizer_checksum=checksum)
     add_embedding_rows(model, vocabulary, codes=codes.codes[warm], item_tokens=item_tokens, seed=config.seed)
     return model, tokenizer, vocabulary
+
+
+def _task_folders(config: TrainConfig) -> list[Path]:
+    return [default_prompts(), *([config.prompts] if config.prompts else [])]
 
 
 def _training_task(

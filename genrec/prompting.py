@@ -81,6 +81,15 @@ def default_prompts() -> Path:
     return checkout if checkout.is_dir() else Path(__file__).parent / "_prompts"
 
 
+def names_a_task(path: Path) -> bool:
+    """Whether a file of `prompts/` is one of templates for a task. True where it cannot be read: loading says why."""
+    try:
+        values = yaml.safe_load(path.read_bytes())
+    except (OSError, yaml.YAMLError):
+        return True
+    return not isinstance(values, dict) or "task" in values
+
+
 def load_templates(folder: Path, task: str) -> TaskTemplates:
     """Read a task's templates. Raises ConfigError naming the file and what is wrong with it."""
     path = folder / f"{task}.yaml"

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from genrec.errors import ConfigError
-from genrec.prompting import compile_history_prompt, default_prompts, load_templates, save_templates
+from genrec.prompting import (
+    compile_history_prompt,
+    default_prompts,
+    load_templates,
+    names_a_task,
+    save_templates,
+    task_files,
+)
 from genrec.run import Run
 from genrec.training.text_tokenizer import train_text_tokenizer
 from genrec.vocabulary import extend_tokenizer
@@ -17,7 +24,7 @@ VOCABULARY = extend_tokenizer(TOKENIZER, (4, 4))
 
 
 def test_the_shipped_templates_compile_and_are_named_after_their_file():
-    files = sorted(default_prompts().glob("*.yaml"))
+    files = [file for file in sorted(default_prompts().glob("*.yaml")) if names_a_task(file)]
     assert "next_item" in [file.stem for file in files]
     for file in files:
         assert load_templates(file.parent, file.stem).task == file.stem
@@ -93,3 +100,20 @@ def test_a_run_keeps_the_templates_it_was_trained_with(tmp_path: Path):
     (source / "a.yaml").unlink()
     (source / "b.yaml").write_text("new")
     assert [path.read_text() for path in save_templates(run, source)] == ["new"]  # what is gone there is gone here
+
+
+def test_files_in_other_layouts_are_no_tasks_and_what_cannot_be_read_is_loaded_to_say_why(tmp_path: Path):
+    for name, content in (("words", "language: de"), ("task", "task: x"), ("list", "- a"), ("broken", "task: [")):
+        (tmp_path / f"{name}.yaml").write_text(content)
+    assert {path.stem for path in tmp_path.glob("*.yaml") if names_a_task(path)} == {"task", "list", "broken"}
+
+
+def test_of_two_folders_the_last_one_wins_file_by_file(tmp_path: Path):
+    first, last = tmp_path / "first", tmp_path / "last"
+    for folder, names in ((first, "ab"), (last, "bc")):
+        folder.mkdir()
+        for name in names:
+            (folder / f"{name}.yaml").write_text(folder.name)
+    assert [path.read_text() for path in task_files(first, last)] == ["first", "last", "last"]
+    run = Run.create(tmp_path / "run")
+    assert [path.read_text() for path in save_templates(run, first, last)] == ["first", "last", "last"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from numpy import int64
@@ -10,16 +11,17 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from genrec.errors import ConfigError
-from genrec.prompting import TaskTemplates, compile_history_prompt, load_templates, task_files
+from genrec.prompting import TaskTemplates, compile_history_prompt, load_templates, names_a_task, task_files
 from genrec.run import Run
 from genrec.tasks.data import TaskData, load_task_data
 from genrec.tasks.history_sources import NextItems, Preferences
 from genrec.tasks.leaks import LeakCheck
 from genrec.tasks.mixture import SEQUENCE_TASK, Mixture, Task
 from genrec.tasks.neighbours import Neighbours
-from genrec.tasks.rendering import CompiledTemplate, WordEncoder
+from genrec.tasks.rendering import ARROW, CompiledTemplate, WordEncoder
 from genrec.tasks.sources import HISTORIES, Interleaved, Items, Prefixes, Source, Texts
 
+_FIELD = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|" + ARROW)
 SOURCES: Mapping[str, Callable[[TaskData], Source]] = {
     "interleaved": Interleaved,
     "items": Items,
@@ -63,13 +65,28 @@ def read_tasks(folders: Sequence[Path]) -> dict[str, tuple[TaskTemplates, Path]]
     """
     found: dict[str, tuple[TaskTemplates, Path]] = {}
     for path in task_files(*folders):
+        if not names_a_task(path):  # words of other parts of genrec, in layouts of their own
+            continue
         templates = load_templates(path.parent, path.stem)
-        if templates.source is None:  # templates of other parts of genrec
+        if templates.source is None:
             continue
         if templates.name in found:
             raise ConfigError(f"{path} and {found[templates.name][1]} are both task {templates.name}.", "Rename one.")
         found[templates.name] = (templates, path)
     return found
+
+
+def template_words(folders: Sequence[Path], names: Collection[str], *, copies: int) -> list[str]:
+    """Our own words around the fields of these tasks' templates, `copies` times, for a text tokenizer made here.
+
+    Nothing where A1 is the only task: it has one template, whose words a base knows anyway.
+    """
+    if list(names) == [SEQUENCE_TASK]:
+        return []
+    known = read_tasks(folders)
+    texts = [text for name in names if name in known for text in known[name][0].templates]
+    pieces = [piece for text in texts for piece in _FIELD.split(text) if piece.strip()]
+    return pieces * max(1, copies)
 
 
 class TaskLoader:

@@ -1,0 +1,72 @@
+"""eval/alignment_tasks.py and eval/packed_examples.py on the tiny run: what they train, what their tables say."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from genrec.config import TrainConfig, load_config
+from genrec.run import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def recipe(name: str) -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "eval" / name))
+
+
+def test_a_mixture_and_next_item_alone_are_compared_on_equal_epochs_and_done_once(
+    tiny_run: Path, tiny_files: Path, tmp_path: Path
+) -> None:
+    compare = recipe("alignment_tasks.py")["compare"]
+    config = load_config(TrainConfig, tiny_files / "train.yaml").model_copy(
+        update={"epochs": 1, "tasks": {"A1": 0.5, "B1": 0.25, "B2": 0.25}}
+    )
+    untrained = Run(tiny_run)
+    lines = compare(untrained, config, tmp_path, seeds=[3], num_items=5)
+    mixture, alone = (Run(tmp_path / name).stages["train"] for name in ("mixture-3", "next-item-3"))
+    assert (mixture.config["tasks"], alone.config["tasks"]) == (config.tasks, {"A1": 1.0})
+    assert mixture.seed == alone.seed == 3
+    assert mixture.report["epochs"] == alone.report["epochs"] == 1
+    assert any("Find {{ title }} → {{ item }}" in line for line in lines)
+    stamps = [(tmp_path / name / "manifest.json").stat().st_mtime_ns for name in ("mixture-3", "next-item-3")]
+    assert compare(untrained, config, tmp_path, seeds=[3], num_items=5) == lines
+    assert stamps == [(tmp_path / name / "manifest.json").stat().st_mtime_ns for name in ("mixture-3", "next-item-3")]
+
+
+def test_the_ratio_is_that_of_the_means_and_its_interval_holds_it() -> None:
+    ratio_of_means = recipe("alignment_tasks.py")["ratio_of_means"]
+    ours, theirs = np.array([1.0, 0.0, 1.0, 1.0] * 50), np.array([1.0, 1.0, 0.0, 0.0] * 50)
+    ratio, low, high = ratio_of_means(ours, theirs)
+    assert ratio == pytest.approx(1.5)
+    assert low < 1.5 < high
+    assert ratio_of_means(ours, ours) == (1.0, 1.0, 1.0)
+
+
+def test_both_schemes_are_timed_and_the_ratio_is_to_the_first_epoch_that_is_as_good() -> None:
+    module = recipe("packed_examples.py")
+    point, packed, slow = module["Point"], module["PACKED"], module["PER_TARGET"]
+    curves = {
+        packed: [point(1, 1.0, 0.1), point(2, 2.0, 0.3), point(3, 3.0, 0.4)],
+        slow: [point(1, 10.0, 0.3), point(2, 20.0, 0.2)],
+    }
+    assert module["table"](curves)[-1].endswith("2.0 s packed: 5.0 times less.")
+    assert module["table"]({**curves, packed: curves[packed][:1]})[-1] == "Packed histories did not reach 0.3000."
+
+
+def test_packed_histories_read_fewer_tokens_for_the_same_targets(tiny_run: Path, tmp_path: Path) -> None:
+    module = recipe("packed_examples.py")
+    config = TrainConfig(
+        scratch={"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 16, "text_vocabulary": 300},
+        epochs=2,
+        max_history_items=6,
+    )
+    for scheme in (module["PACKED"], module["PER_TARGET"]):
+        points = module["learn"](Run(tiny_run), config, scheme, folder=tmp_path / scheme[:6])
+        assert [found.epoch for found in points] == [1, 2]
+        assert 0 < points[0].seconds < points[1].seconds
+        assert all(0 <= found.recall <= 1 for found in points)
