@@ -143,8 +143,22 @@ class ScratchConfig(Config):
     text_vocabulary: int = Field(2048, ge=300, description="size of the BPE vocabulary of the catalogue's text")
 
 
+class LoraOptions(Config):
+    """Low-rank matrices beside the linear layers of a frozen base (LoRA, Hu et al. 2021)."""
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0, description="what is learned is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="on what the low-rank matrices read")
+    targets: tuple[str, ...] | None = Field(
+        None, min_length=1, description="names of the layers, such as q_proj; null: every linear layer but the output"
+    )
+    rslora: bool = Field(False, description="scale by alpha / sqrt(rank) (Kalajdzievski 2023), for high ranks")
+    dora: bool = Field(False, description="learn the columns' lengths apart from their directions (Liu et al. 2024)")
+    quantization: Literal["nf4", "int8"] = Field("nf4", description="qlora: how the frozen base is kept")
+
+
 class TrainConfig(Config):
-    """From histories and semantic IDs to `model/`."""
+    """From histories and semantic IDs to `model/`, and `adapter/` where the base is kept."""
 
     base: str = Field("scratch", description="`scratch`, a Hugging Face folder or hub name, or a run")
     scratch: ScratchConfig = ScratchConfig()
@@ -152,6 +166,17 @@ class TrainConfig(Config):
         default_factory=lambda: {"A1": 1.0}, description="task of prompts/ → its share of the tokens (docs/tasks.md)"
     )
     prompts: Path | None = Field(None, description="a folder with task files of your own, beside those of genrec")
+    adapter: Literal["none", "lora", "qlora", "prompt"] = Field(
+        "none", description="what is trained beside the rows of the semantic IDs; `none`: every weight"
+    )
+    lora: LoraOptions = LoraOptions()
+    prompt_tokens: int = Field(16, ge=1, description="`prompt`: learned tokens before every prompt")
+    row_epochs: int = Field(
+        0, ge=0, description="epochs before the others, in which only the new rows learn and the base is frozen"
+    )
+    row_learning_rate: float | None = Field(
+        None, gt=0, description="of the new rows, where they learn apart from the base; null: as learning_rate"
+    )
     max_history_items: int = Field(50, ge=1, description="items of a history that the model sees, newest kept")
     epochs: int = Field(20, ge=1)
     batch_tokens: int = Field(8192, ge=64, description="tokens of one optimizer step and process")
@@ -169,6 +194,16 @@ class TrainConfig(Config):
     patience: int = Field(5, ge=1, description="validations without a better Recall@10 before stopping")
     checkpoint_seconds: float = Field(60.0, ge=0, description="time between two checkpoints")
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _an_adapter_has_a_base(self) -> Self:
+        asked = f"adapter {self.adapter}" if self.adapter != "none" else "row_epochs" if self.row_epochs else ""
+        if asked and self.base == "scratch":
+            raise ValueError(
+                f"{asked} needs a trained base, and `scratch` is random: name one with base, or train every weight "
+                "at once, without it"
+            )
+        return self
 
 
 class EvaluateConfig(Config):

@@ -9,14 +9,15 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genrec import metrics
+from genrec.adapter import adapter_folder
 from genrec.config import EvaluateConfig, TokenizeConfig, TrainConfig, dump_config
 from genrec.data.catalog import Catalog, removed_items
 from genrec.data.sequences import EvaluationCases
@@ -27,18 +28,32 @@ from genrec.evaluation import evaluate as evaluate_split
 from genrec.progress import SILENT, Progress
 from genrec.prompting import compile_history_prompt, default_prompts, load_templates, save_templates, task_files
 from genrec.recommender import RankRequest, Recommender
-from genrec.run import Run, StageReport, atomic_folder, file_checksum
+from genrec.run import Run, StageReport, file_checksum
 from genrec.tasks.loading import load_mixture, template_words
 from genrec.tasks.mixture import Mixture
 from genrec.tokenizers.codes import Policy, SemanticIds
 from genrec.tokenizers.files import tokenizer_checksum
 from genrec.tokenizers.stage import tokenize as tokenize_items
 from genrec.tokenizers.transfer import tokenize_from as encode_items
+from genrec.training.adapters import dequantized, is_quantized, remove_adapter, save_adapter
+from genrec.training.export import save_model_folder
 from genrec.training.loop import Trainer, TrainingTask
 from genrec.training.model import load_base
+from genrec.training.stages import remove_checkpoints, train_in_stages
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
-from genrec.vocabulary import SidVocabulary, TextEncoder, add_embedding_rows, extend_tokenizer, inherited_vocabulary
+from genrec.vocabulary import (
+    SidVocabulary,
+    TextEncoder,
+    add_embedding_rows,
+    add_soft_prompt_rows,
+    extend_tokenizer,
+    extend_with_soft_prompt,
+    inherited_vocabulary,
+)
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 _TEXT_FIELDS = ("title", "brand", "categories", "genres")
 _VALIDATION_CUTOFF = 10
@@ -107,15 +122,14 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
     started = time.monotonic()
     for stage in ("tokenize", "trie"):  # a stage killed half-way has changed files that it did not record
         run.require(stage)
-    if config.base != "scratch" and (Path(config.base) / "manifest.json").is_file():
-        Run.open(config.base).require("train")
-        config = config.model_copy(update={"base": str(Path(config.base) / "model")})
+    config, base_adapter = _resolve_base(config)
     catalog = Catalog.load(run)
     codes = SemanticIds.load(run, catalog=catalog)
     checksum = tokenizer_checksum(run.path / "semantic_ids" / "tokenizer")
-    model, tokenizer, vocabulary = _prepare_model(
-        config, catalog, codes=codes, checksum=checksum, warm=~cold_items(run)
+    prepared = _prepare_model(
+        config, catalog, codes=codes, checksum=checksum, warm=~cold_items(run), base_adapter=base_adapter
     )
+    model, tokenizer, vocabulary = prepared.model, prepared.tokenizer, prepared.vocabulary
     prompt = compile_history_prompt(load_templates(default_prompts(), "next_item").templates[0], tokenizer)
     recommender = Recommender.assemble(
         run,
@@ -140,8 +154,9 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
         run, config, recommender=recommender, mixture=mixture, vocabulary=vocabulary, identity=identity
     )
     _check_context(model, config, num_tokens=task.max_example_tokens)
-    trainer = Trainer(model, config, task, folder=run.path / "training", progress=progress)
-    trainer.run(resume=resume)
+    trainer, adapter = train_in_stages(
+        model, config, task, rows=prepared.rows, folder=run.path / "training", resume=resume, progress=progress
+    )
     report = _training_report(run, trainer, num_items=len(catalog))
     if trainer.accelerator.is_main_process:
         run.record(
@@ -149,10 +164,10 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
             config=dump_config(config),
             seed=config.seed,
             inputs=inputs,
-            outputs=_save_model(run, model, tokenizer, vocabulary) + save_templates(run, *folders),
+            outputs=_save_model(run, prepared, adapter) + save_templates(run, *folders),
             seconds=time.monotonic() - started,
         )
-        shutil.rmtree(run.path / "training" / "checkpoint", ignore_errors=True)
+        remove_checkpoints(run.path / "training")
     return report
 
 
@@ -197,25 +212,60 @@ def validation_metrics(recommender: Recommender, cases: EvaluationCases) -> Mapp
     }
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """A base with rows for the semantic IDs. `rows` are the token ids that learn where the base does not."""
+
+    model: Any
+    tokenizer: Any
+    vocabulary: SidVocabulary
+    rows: list[int]
+
+
+def _resolve_base(config: TrainConfig) -> tuple[TrainConfig, Path | None]:
+    """The configuration with a model folder as its base where it names a run, and that run's adapter."""
+    for path in (Path(config.base), Path(config.base).parent):
+        is_run = config.base != "scratch" and (path / "manifest.json").is_file()
+        if is_run and Path(config.base) in (path, path / "model"):
+            run = Run.open(path)
+            run.require("train")
+            return config.model_copy(update={"base": str(path / "model")}), adapter_folder(run)
+    return config, None
+
+
 def _prepare_model(
-    config: TrainConfig, catalog: Catalog, *, codes: SemanticIds, checksum: str, warm: NDArray[np.bool_]
-) -> tuple[Any, Any, SidVocabulary]:
+    config: TrainConfig,
+    catalog: Catalog,
+    *,
+    codes: SemanticIds,
+    checksum: str,
+    warm: NDArray[np.bool_],
+    base_adapter: Path | None,
+) -> _Prepared:
     """The base model and its tokenizer, both with the semantic-ID tokens of the item tokenizer of `checksum`.
 
     What is new in them is made from the items of `warm` (I,).
     """
     texts = [text for text, known in zip(catalog.texts(_TEXT_FIELDS), warm, strict=True) if known]
     words = template_words(_task_folders(config), config.tasks, copies=len(texts) // _TEXTS_PER_COPY)
-    model, tokenizer = load_base(config, [*texts, *words])
+    model, tokenizer = load_base(config, [*texts, *words], adapter=base_adapter)
     sizes = codes.codebook_sizes
+    vocabulary = None
     if config.base != "scratch":
-        known = inherited_vocabulary(Path(config.base), tokenizer, codebook_sizes=sizes, tokenizer_checksum=checksum)
-        if known is not None:
-            return model, tokenizer, known
-    item_tokens = TextEncoder(tokenizer).encode_batch(texts)  # before the semantic-ID tokens exist
-    vocabulary = replace(extend_tokenizer(tokenizer, sizes), tokenizer_checksum=checksum)
-    add_embedding_rows(model, vocabulary, codes=codes.codes[warm], item_tokens=item_tokens, seed=config.seed)
-    return model, tokenizer, vocabulary
+        vocabulary = inherited_vocabulary(
+            Path(config.base), tokenizer, codebook_sizes=sizes, tokenizer_checksum=checksum
+        )
+    if vocabulary is None:
+        item_tokens = TextEncoder(tokenizer).encode_batch(texts)  # before the semantic-ID tokens exist
+        vocabulary = replace(extend_tokenizer(tokenizer, sizes), tokenizer_checksum=checksum)
+        add_embedding_rows(model, vocabulary, codes=codes.codes[warm], item_tokens=item_tokens, seed=config.seed)
+    first = vocabulary.first_token_ids[0]
+    rows = list(range(first, first + sum(sizes)))
+    if config.adapter == "prompt":
+        ids = extend_with_soft_prompt(tokenizer, config.prompt_tokens)
+        add_soft_prompt_rows(model, ids, num_words=first, seed=config.seed)
+        rows += ids
+    return _Prepared(model, tokenizer, vocabulary, rows)
 
 
 def _task_folders(config: TrainConfig) -> list[Path]:
@@ -255,9 +305,10 @@ def _check_context(model: Any, config: TrainConfig, *, num_tokens: int) -> None:
 
 def _training_report(run: Run, trainer: Trainer, *, num_items: int) -> StageReport:
     state = trainer.state
-    num_parameters = sum(weight.numel() for weight in trainer.model.parameters())
+    num_parameters = trainer.num_parameters
     facts: dict[str, Any] = {
         "num_parameters": num_parameters,
+        "num_trained": trainer.num_trained,
         "num_items": num_items,
         "epochs": state.epoch,
         "steps": state.step,
@@ -266,9 +317,11 @@ def _training_report(run: Run, trainer: Trainer, *, num_items: int) -> StageRepo
         "final_loss": state.history[-1]["loss"],
         "history": state.history,
         "training_seconds": round(state.seconds, 1),
+        "tokens_per_second": round(state.tokens / max(state.seconds, 1e-9)),
     }
+    learned = "" if trainer.num_trained == num_parameters else f", {trainer.num_trained / 1e6:.2f} M of them trained"
     words = [
-        f"{num_parameters / 1e6:.1f} M parameters, {state.epoch} epochs, {state.step} steps "
+        f"{num_parameters / 1e6:.1f} M parameters{learned}, {state.epoch} epochs, {state.step} steps "
         f"in {state.seconds:.0f} s of training.",
         f"Final loss {facts['final_loss']:.6f}; best validation Recall@10 {state.best_metric:.4f} "
         f"after epoch {state.best_epoch}.",
@@ -277,10 +330,16 @@ def _training_report(run: Run, trainer: Trainer, *, num_items: int) -> StageRepo
     return StageReport("train", facts, words, f"genrec evaluate {run.path}")
 
 
-def _save_model(run: Run, model: Any, tokenizer: Any, vocabulary: Any) -> list[Path]:
-    """Write the Hugging Face folder with the tokenizer and where the semantic IDs are in it."""
-    with atomic_folder(run.path / "model") as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        vocabulary.save(temporary)
-    return sorted(path for path in (run.path / "model").rglob("*") if path.is_file())
+def _save_model(run: Run, prepared: _Prepared, adapter: PeftModel | None) -> list[Path]:
+    """Write `model/` and, where the base was kept, `adapter/` beside it; an adapter of before is removed."""
+    model, files = prepared.model, []
+    if adapter is None:
+        shutil.rmtree(run.path / "adapter", ignore_errors=True)
+    else:
+        files = save_adapter(adapter, run.path / "adapter")
+        model = remove_adapter(adapter)
+    if is_quantized(model):
+        model = dequantized(model)
+    return files + save_model_folder(
+        run.path / "model", model=model, tokenizer=prepared.tokenizer, vocabulary=prepared.vocabulary
+    )

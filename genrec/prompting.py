@@ -22,6 +22,7 @@ from pydantic import Field
 from genrec.config import Config, build_config
 from genrec.errors import ConfigError
 from genrec.run import Run, atomic_folder
+from genrec.vocabulary import opening_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -107,9 +108,9 @@ def compile_history_prompt(
 ) -> HistoryPrompt:
     """Turn a template that ends in `{{ history }}` into token ids.
 
-    The tokenizer's own beginning-of-sequence token, if it has one, comes first. Raises ConfigError where the
-    template does not render, does not end in the history, or has no words before it (unless none are needed:
-    a model can be trained on bare sequences, but something must stand there when it is asked).
+    The tokenizer's own beginning-of-sequence token and a soft prompt, if it has them, come first. Raises
+    ConfigError where the template does not render, does not end in the history, or has no words before it (unless
+    none are needed: a model can be trained on bare sequences, but something must stand there when it is asked).
     """
     environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
     try:
@@ -124,9 +125,7 @@ def compile_history_prompt(
         )
     # Trailing spaces are cut: the space would belong to the first semantic-ID token's text.
     ids = tokenizer.encode(before.rstrip(), add_special_tokens=False)
-    if tokenizer.bos_token_id is not None:
-        ids = [tokenizer.bos_token_id, *ids]
-    return HistoryPrompt(tuple(ids))
+    return HistoryPrompt((*opening_tokens(tokenizer), *ids))
 
 
 def save_templates(run: Run, *folders: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from typing import Any, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from genrec.adapter import adapter_folder
 from genrec.data.catalog import Catalog
 from genrec.decoding.engine import Engine, RankedItem, ScoreMode
 from genrec.errors import ConfigError, RunError
@@ -155,7 +156,9 @@ class Recommender:
         *_, training = run.read_unchanged(lambda: [run.require(stage) for stage in ("tokenize", "trie", "train")])
         folder = run.path / "model"
         vocabulary = SidVocabulary.load(folder)
-        opened = TransformersEngine.load(folder, vocabulary=vocabulary, score_mode=score_mode, device=device)
+        opened = TransformersEngine.load(
+            folder, vocabulary=vocabulary, score_mode=score_mode, device=device, adapter=adapter_folder(run)
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder)
         template = load_templates(run.path / "prompts", "next_item").templates[0]
         return cls.assemble(

@@ -23,7 +23,7 @@ from genrec.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 VOCABULARY_FILE = "semantic_id_vocabulary.json"
 
@@ -123,6 +123,45 @@ def inherited_vocabulary(
     return known
 
 
+def soft_token(number: int) -> str:
+    """The token text of a place of a soft prompt, such as `<soft_0>`."""
+    return f"<soft_{number}>"
+
+
+def extend_with_soft_prompt(tokenizer: PreTrainedTokenizerFast, num_tokens: int) -> list[int]:
+    """Add the tokens of a soft prompt, or find those that are there; their ids in order.
+
+    Raises ModelError where the tokenizer has a soft prompt of another length.
+    """
+    from tokenizers import AddedToken
+
+    known = len(soft_prompt(tokenizer))
+    if known not in (0, num_tokens):
+        raise ModelError(
+            f"the base has a soft prompt of {known} tokens, and {num_tokens} are asked for.",
+            f"Set prompt_tokens: {known} to train it further.",
+        )
+    tokens = [soft_token(number) for number in range(num_tokens)]
+    # Special, unlike semantic IDs: nobody wants to read them.
+    tokenizer.add_tokens(cast(Any, [AddedToken(token, normalized=False, special=True) for token in tokens]))
+    return soft_prompt(tokenizer)
+
+
+def soft_prompt(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of the learned tokens that stand before every prompt; empty where the model has none."""
+    vocabulary = tokenizer.get_vocab()
+    ids: list[int] = []
+    while (token := soft_token(len(ids))) in vocabulary:
+        ids.append(vocabulary[token])
+    return ids
+
+
+def opening_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What every prompt begins with: the tokenizer's beginning of sequence, if it has one, then the soft prompt."""
+    start = [] if tokenizer.bos_token_id is None else [cast(int, tokenizer.bos_token_id)]
+    return [*start, *soft_prompt(tokenizer)]
+
+
 class TextEncoder:
     """Encodes untrusted text with a tokenizer stripped of every added token, so text stays text."""
 
@@ -185,6 +224,19 @@ def add_embedding_rows(
                 rows = _code_means(words, codes[:, level], item_tokens, size)
                 noise = torch.randn(rows.shape, generator=generator)
                 matrix[start : start + size] = _scaled_like(words, rows, noise).to(matrix)
+
+
+def add_soft_prompt_rows(model: PreTrainedModel, ids: Sequence[int], *, num_words: int, seed: int) -> None:
+    """Rows for a soft prompt, each a copy of a drawn word's row, which trains better than noise (Lester et al. 2021,
+    sec. 3.2). The first `num_words` rows are words."""
+    import torch
+
+    if cast(Any, model.get_input_embeddings()).weight.shape[0] <= max(ids):
+        model.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
+    words = np.random.default_rng(seed).choice(num_words, size=len(ids), replace=len(ids) > num_words)
+    matrix: torch.Tensor = cast(Any, model.get_input_embeddings()).weight
+    with torch.no_grad():
+        matrix[list(ids)] = matrix[words.tolist()]
 
 
 def _code_means(

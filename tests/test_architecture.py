@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("encoders",),
     ("tokenizers",),
-    ("trie", "vocabulary"),
+    ("trie", "vocabulary", "adapter"),
     ("trie_filters",),
     ("evidence",),
     ("prompting",),

@@ -23,7 +23,12 @@ Views = Annotated[
 def train(
     run: RunPath,
     base: Annotated[str | None, typer.Option(help="`scratch`, a folder, a hub name, or a run.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="`none` trains every weight; `lora`, `qlora` or `prompt` keep the base.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Times to read every history.")] = None,
+    row_epochs: Annotated[int | None, typer.Option(help="Epochs before, in which only the new rows learn.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest rate of the training.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed training stopped.")] = False,
     config: ConfigFile = None,
@@ -31,10 +36,20 @@ def train(
 ) -> None:
     """Fine-tune the language model. Ctrl-C or a crash loses a minute at most: go on with `--resume`.
 
-    `genrec train runs/mine --config train/configs/beauty.yaml`; over several GPUs:
+    `genrec train runs/mine --config train/configs/beauty.yaml`; on a language model that exists:
+    `genrec train runs/mine --base FOLDER --adapter lora --row-epochs 1 --learning-rate 5e-4`; over several GPUs:
     `accelerate launch train/finetune.py --run runs/mine --config …`
     """
-    resolved = resolve(TrainConfig, config, base=base, epochs=epochs, seed=seed)
+    resolved = resolve(
+        TrainConfig,
+        config,
+        base=base,
+        adapter=adapter,
+        epochs=epochs,
+        row_epochs=row_epochs,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
     opened = Run.open(run)
     from genrec import pipeline
 
@@ -103,6 +118,19 @@ def recommend(
         print_lines([f"{served:,} of {summary.num_lines:,} lines served: {output}", *summary.errors])
     if summary.num_errors:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    run: RunPath,
+    out: Annotated[Path, typer.Option(help="The folder to make (or to make anew).")],
+    json_: AsJson = False,
+) -> None:
+    """Write the model as one plain Hugging Face folder, adapter merged in, and prove that it is the same model."""
+    opened = Run.open(run)
+    from genrec.training.export import export as export_model
+
+    print_report(export_model(opened, out, progress=ConsoleProgress()), as_json=json_)
 
 
 def _baseline_names(text: str | None) -> tuple[str, ...] | None:

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from genrec.adapter import OutputLayer, output_layer
 from genrec.decoding.beam import Floats, Integers
 from genrec.decoding.engine import ScoreMode
 from genrec.errors import ModelError
@@ -95,9 +95,7 @@ class SharedPrefixScorer:
     def _values(self, hidden: Tensor) -> Floats:
         """Log-probabilities of the current level's codes after hidden states (…, D): (…, K)."""
         first = self._vocabulary.first_token_ids[self._level]
-        rows = slice(first, first + self._vocabulary.codebook_sizes[self._level])
-        bias = None if self._head.bias is None else self._head.bias[rows]
-        logits = F.linear(hidden, self._head.weight[rows], bias).float()
+        logits = self._head.logits(hidden, first, self._vocabulary.codebook_sizes[self._level]).float()
         if self._score_mode == "raw":
             logits = logits - _vocabulary_log_sum_exp(self._head, hidden)[..., None]
         else:
@@ -105,23 +103,12 @@ class SharedPrefixScorer:
         return np.asarray(logits.cpu().numpy(), dtype=np.float32)
 
 
-def _vocabulary_log_sum_exp(head: nn.Linear, hidden: Tensor) -> Tensor:
+def _vocabulary_log_sum_exp(head: OutputLayer, hidden: Tensor) -> Tensor:
     """Log of the summed exponentials of all V logits, float32, for hidden states (…, D): (…)."""
     flat = hidden.reshape(-1, hidden.shape[-1])
     chunks = torch.split(flat, max(1, _LOGITS_AT_ONCE // head.out_features))
     sums = [head(chunk).float().logsumexp(dim=-1) for chunk in chunks]
     return torch.cat(sums).reshape(hidden.shape[:-1])
-
-
-def output_layer(model: PreTrainedModel) -> nn.Linear:
-    """The model's output matrix. Raises ModelError where it has none or not as one linear layer."""
-    head = model.get_output_embeddings()
-    if not isinstance(head, nn.Linear):
-        raise ModelError(
-            f"{type(model).__name__} has no linear output layer (found {type(head).__name__}).",
-            "Use a causal language model; merge adapters into it first.",
-        )
-    return head
 
 
 def attention_implementation(model: PreTrainedModel) -> str:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from genrec.adapter import output_layer
 from genrec.decoding.engine import Generation
-from genrec.decoding.shared_prefix import output_layer
 
 
 class Decoder(Protocol):

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from genrec.adapter import merge_adapter
 from genrec.decoding.beam import answerable, beam_search, check_request
 from genrec.decoding.engine import Generation, RankedItem, ScoreMode
 from genrec.decoding.shared_prefix import SharedPrefixScorer, check_length, check_model
@@ -63,13 +64,16 @@ class TransformersEngine:
         batch_size: int = 16,
         dtype: torch.dtype = torch.float32,
         device: str | None = None,
+        adapter: Path | None = None,
     ) -> TransformersEngine:
         """Open a Hugging Face folder: safetensors only, no code from the folder is run.
 
-        `dtype` is what the weights are cast to. `device` None takes the GPU where there is one. Raises
-        ModelError for a folder that is missing, incomplete or damaged.
+        The adapter of a folder `adapter` is merged into it. `dtype` is what the weights are cast to. `device` None
+        takes the GPU where there is one. Raises ModelError for a folder that is missing, incomplete or damaged.
         """
         model, tokenizer = _read_folder(folder, dtype)
+        if adapter is not None:
+            model = merge_adapter(model, adapter)
         nn.Module.to(model, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
         _check_tokenizer(folder, tokenizer, vocabulary)
         return cls(model, cast(Decoder, tokenizer), vocabulary=vocabulary, score_mode=score_mode, batch_size=batch_size)

@@ -21,7 +21,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from transformers import PreTrainedTokenizerFast
 
 from genrec.errors import ConfigError
-from genrec.vocabulary import TextEncoder
+from genrec.vocabulary import TextEncoder, opening_tokens, soft_prompt
 
 ARROW = "→"
 _FIRST, _LAST = 0xE000, 0xF8FF  # private-use characters: one per value of an example
@@ -72,9 +72,8 @@ class WordEncoder:
         return self._untrusted.encode(text)
 
     def start(self) -> list[int]:
-        """The beginning-of-sequence token where the tokenizer has one."""
-        bos = cast(int | None, self._tokenizer.bos_token_id)
-        return [] if bos is None else [bos]
+        """The beginning-of-sequence token and the soft prompt, where the tokenizer has them."""
+        return opening_tokens(self._tokenizer)
 
     def _frame(self) -> tuple[list[int], list[int]]:
         """What stands before a question and between it and its answer: a turn each of the tokenizer's own chat
@@ -90,7 +89,7 @@ class WordEncoder:
             raise ConfigError(
                 "the chat template of the tokenizer does not show what the user says.", "Choose another base."
             )
-        return self.trusted(before), self.trusted(after)
+        return [*soft_prompt(self._tokenizer), *self.trusted(before)], self.trusted(after)
 
 
 class CompiledTemplate:

@@ -34,6 +34,7 @@ class TrainingState:
     best_epoch: int = -1
     bad_validations: int = 0
     seconds: float = 0.0
+    tokens: int = 0  # read so far by this process, empty space left out
     finished: bool = False
 
 
@@ -92,8 +93,8 @@ def load_checkpoint(
 
 
 def trainable_state(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters by name, tied ones once."""
-    return dict(model.named_parameters())
+    """The parameters that learn, by name, tied ones once; a frozen base is not among them."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def _check_identity(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

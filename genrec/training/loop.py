@@ -31,6 +31,7 @@ from genrec.vocabulary import SidVocabulary
 MakeExamples = Callable[[np.random.Generator], list[Example]]
 Validate = Callable[[], Mapping[str, float]]
 MONITOR = "recall@10"
+ROWS_NAME = "trainable_tokens_delta"  # in the names of PEFT's trained rows
 _MIN_ROW_TOKENS = 128  # short rows: attention costs their square
 
 
@@ -69,7 +70,11 @@ class Trainer:
         self.loss = PackedLoss(model, task.vocabulary, dropout=config.dropout, label_smoothing=config.label_smoothing)
         self.optimizer = _optimizer(self.loss, config)
         self.row_tokens = max(_MIN_ROW_TOKENS, task.max_example_tokens)
+        # Counted now: an adapter may be taken out afterwards. Quantised weights count as the numbers they stand for.
+        self.num_trained = sum(weight.numel() for weight in trainable_state(model).values())
+        self.num_parameters = sum(_num_numbers(weight) for weight in model.parameters())
         self.state = TrainingState()
+        self.had_ended = False  # whether `run` found a checkpoint of a training that was over
         self.best: dict[str, Tensor] = {}
         self._saved_at = time.monotonic()
 
@@ -86,6 +91,7 @@ class Trainer:
                 optimizer=self.optimizer,
                 identity=self.task.identity,
             )
+            self.had_ended = not self._goes_on
             self.progress.say(f"resumed at epoch {self.state.epoch + 1}, step {self.state.step}")
         wrapped, optimizer = self.accelerator.prepare(self.loss, self.optimizer)
         self.accelerator.init_trackers("tensorboard")
@@ -93,12 +99,17 @@ class Trainer:
         rng = np.random.default_rng([self.config.seed, 0])
         steps = self._num_steps(pack(self.task.make_examples(rng), self.row_tokens, rng)) * self.config.epochs
         with self.progress.track("training", max(0, steps - self.state.step), "steps") as task:
-            while not self.state.finished and self.state.epoch < self.config.epochs:
+            while self._goes_on:
                 self._epoch(wrapped, optimizer, task)
         self.accelerator.end_training()
+        self.loss.remove_dropout()
         if self.best:
             self._restore_best()
         return self.state
+
+    @property
+    def _goes_on(self) -> bool:
+        return not self.state.finished and self.state.epoch < self.config.epochs
 
     @property
     def _rows_per_batch(self) -> int:
@@ -125,6 +136,7 @@ class Trainer:
             state.epoch_loss_sum += loss
             state.step_in_epoch, state.step = index + 1, state.step + 1
             state.seconds += time.monotonic() - started
+            state.tokens += int((batch.segments > 0).sum())
             task.advance(1, f"epoch {state.epoch + 1} loss {state.epoch_loss_sum / (index + 1):.4f}")
             # Only between optimizer steps: gradients are not part of a checkpoint.
             if last_of_step and time.monotonic() - self._saved_at >= config.checkpoint_seconds:
@@ -137,7 +149,7 @@ class Trainer:
         share, last_of_step = place
         rate = learning_rate(config, (state.epoch + share) / config.epochs)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         # Dropout is drawn from the place in the training, so a resumed run draws the same.
         torch.manual_seed(
             (
@@ -213,10 +225,21 @@ def learning_rate(config: TrainConfig, progress: float) -> float:
 
 
 def _optimizer(module: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; matrices decay, gains and biases do not."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    """AdamW; matrices decay, gains and biases do not. Rows trained apart from their matrix have their own rate."""
+    named = [(name, weight) for name, weight in module.named_parameters() if weight.requires_grad]
+    rows = [weight for name, weight in named if ROWS_NAME in name]
+    others = [weight for name, weight in named if ROWS_NAME not in name]
+    row_share = (config.row_learning_rate or config.learning_rate) / config.learning_rate
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in others if p.ndim >= 2], "weight_decay": config.weight_decay, "share": 1.0},
+        {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0, "share": 1.0},
+        {"params": rows, "weight_decay": config.weight_decay, "share": row_share},
     ]
+    groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def _num_numbers(weight: Tensor) -> int:
+    """How many numbers a parameter holds; in bitsandbytes' four bits two of them share a byte."""
+    state = getattr(weight, "quant_state", None)
+    return weight.numel() if state is None else math.prod(state.shape)

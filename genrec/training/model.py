@@ -8,17 +8,22 @@ Shapes: B rows, T tokens, V vocabulary, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from accelerate import PartialState
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
 
+from genrec.adapter import merge_adapter, output_layer
 from genrec.config import ScratchConfig, TrainConfig
-from genrec.errors import ModelError
+from genrec.errors import ConfigError, ModelError
+from genrec.training.adapters import keep_exact, quantization_config
 from genrec.training.attention import attention_for
 from genrec.training.text_tokenizer import train_text_tokenizer
 from genrec.vocabulary import SidVocabulary
@@ -27,16 +32,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_base(config: TrainConfig, texts: Sequence[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+def load_base(
+    config: TrainConfig, texts: Iterable[str], *, adapter: Path | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """The model and tokenizer to start from, in float32, before semantic-ID tokens are added.
 
-    `texts` are the catalogue's; only `scratch` reads them. Raises ModelError for a base that cannot be loaded.
+    `texts` are the catalogue's; only `scratch` reads them. `adapter` is a folder to merge into the base. For `qlora`
+    the linear layers come quantised. Raises ModelError for a base that cannot be loaded.
     """
     if config.base == "scratch":
         # The words of our own prompt become few tokens.
         tokenizer = train_text_tokenizer([*texts, "Items:"], config.scratch.text_vocabulary)
         torch.manual_seed(config.seed)
         return scratch_model(config.scratch, tokenizer), tokenizer
+    quantization = quantization_config(config.lora) if config.adapter == "qlora" else None
+    if adapter is not None and quantization is not None:
+        raise ConfigError(
+            f"the base {config.base!r} has an adapter, which cannot be merged into quantised weights.",
+            "Export it with `genrec export RUN --out DIR` and give DIR as the base.",
+        )
     try:
         loaded: Any = AutoTokenizer.from_pretrained(config.base)
         # sdpa takes the mask of packed rows as it is; a model without it says so here.
@@ -46,6 +60,8 @@ def load_base(config: TrainConfig, texts: Sequence[str]) -> tuple[PreTrainedMode
             use_safetensors=True,
             attn_implementation="sdpa",
             output_loading_info=True,
+            quantization_config=quantization,
+            device_map=None if quantization is None else {"": PartialState().device},
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         first_line = str(error).strip().splitlines()[0]
@@ -56,13 +72,15 @@ def load_base(config: TrainConfig, texts: Sequence[str]) -> tuple[PreTrainedMode
     if not isinstance(loaded, PreTrainedTokenizerFast):
         raise ModelError(f"base model {config.base!r} has no fast tokenizer.", "Choose a base with a tokenizer.json.")
     model, report = with_report
+    if quantization is not None:
+        keep_exact(model)
     if missing := sorted(report["missing_keys"]):
         # transformers would start them at random and say so in a log line only.
         raise ModelError(
             f"base model {config.base!r} has no weights for {missing[0]} and {len(missing) - 1} others.",
             "Give a causal language model with all of its layers.",
         )
-    return model, loaded
+    return model if adapter is None else merge_adapter(model, adapter), loaded
 
 
 def scratch_model(shape: ScratchConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
@@ -106,8 +124,7 @@ class PackedLoss(nn.Module):
         self.model = model
         self._vocabulary = vocabulary
         self._label_smoothing = label_smoothing
-        if dropout > 0:
-            _add_dropout(model, dropout)
+        self._hooks = _add_dropout(model, dropout) if dropout > 0 else []
 
     def forward(self, tokens: Tensor, positions: Tensor, segments: Tensor, targets: Tensor) -> Tensor:
         """Mean loss in nats over the targets; all arguments are (B, T)."""
@@ -120,20 +137,24 @@ class PackedLoss(nn.Module):
         # token of an example has none: the one before it in the row belongs to another example.
         wanted = targets[:, 1:] & (positions[:, 1:] > 0)
         hidden, labels = hidden[:, :-1][wanted], tokens[:, 1:][wanted]
-        output: Any = self.model.get_output_embeddings()
+        output = output_layer(self.model)
         total = hidden.new_zeros((), dtype=torch.float32)
         is_text = torch.ones_like(labels, dtype=torch.bool)
         firsts, sizes = self._vocabulary.first_token_ids, self._vocabulary.codebook_sizes
         for first, size in zip(firsts, sizes, strict=True):
             on_level = (labels >= first) & (labels < first + size)
             is_text &= ~on_level
-            bias = None if output.bias is None else output.bias[first : first + size]
-            logits = F.linear(hidden[on_level], output.weight[first : first + size], bias)
-            total = total + self._sum(logits, labels[on_level] - first)
+            total = total + self._sum(output.logits(hidden[on_level], first, size), labels[on_level] - first)
         if bool(is_text.any()):
             total = total + self._sum(output(hidden[is_text]), labels[is_text])
         mean: Tensor = total / max(1, len(labels))
         return mean
+
+    def remove_dropout(self) -> None:
+        """Leave the model as it was before: what comes next may put in dropout of its own."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
 
     def _sum(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), labels, label_smoothing=self._label_smoothing, reduction="sum")
@@ -163,7 +184,7 @@ def byte_dropout(values: Tensor, dropout: float) -> Tensor:
     return values * keep * (256 / (256 - threshold))
 
 
-def _add_dropout(model: PreTrainedModel, dropout: float) -> None:
+def _add_dropout(model: PreTrainedModel, dropout: float) -> list[RemovableHandle]:
     """Dropout on the embeddings and on what each attention and MLP block adds, in training only.
 
     Today's language models define none of their own; small ones trained on one catalogue need it.
@@ -186,5 +207,4 @@ def _add_dropout(model: PreTrainedModel, dropout: float) -> None:
             f"dropout: {type(model).__name__} has no blocks named self_attn, attention or mlp.",
             "Set dropout: 0 for this base model.",
         )
-    for module in [model.get_input_embeddings(), *blocks]:
-        module.register_forward_hook(drop)
+    return [module.register_forward_hook(drop) for module in [model.get_input_embeddings(), *blocks]]

@@ -1,0 +1,111 @@
+"""What an adapter changes of a language model: read from its folder and merged, or seen while it is live.
+
+A run keeps `model/`, the base with rows for the semantic IDs, and beside it `adapter/`, what PEFT trained: low-rank
+matrices and the trained rows. Whoever only wants to use the model merges the two. While a model is being trained,
+its embedding and its output layer are PEFT's wrappers; `OutputLayer` reads the trained rows from them without copying
+the whole matrix, so that training and decoding meet one thing, wrapped or not.
+
+Shapes: V vocabulary, R trained rows, D width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from genrec.errors import ModelError
+from genrec.run import Run
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+_NAME = "default"  # PEFT's name of an adapter that is the only one
+
+
+def adapter_folder(run: Run) -> Path | None:
+    """Where the adapter of a trained run is; None where training changed the model itself. Raises RunError if none."""
+    config = run.require("train", verify=False).config
+    return run.path / "adapter" if config.get("adapter", "none") != "none" else None
+
+
+class OutputLayer:
+    """The output matrix of a causal language model; `trained` (R, D) stands in place of rows `first`, `first` + 1, …"""
+
+    def __init__(self, linear: nn.Linear, *, trained: Tensor | None = None, first: int = 0) -> None:
+        self._linear, self._trained, self._first = linear, trained, first
+        self.bias: Tensor | None = linear.bias
+        self.out_features: int = linear.out_features
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Logits of the whole vocabulary: (…, D) → (…, V)."""
+        if self._trained is None:
+            return cast(Tensor, self._linear(hidden))
+        # Three products beside each other: putting the rows into a copy of the matrix would cost V × D each time.
+        last = self._first + len(self._trained)
+        parts = (self._linear.weight[: self._first], self._trained, self._linear.weight[last:])
+        return torch.cat([F.linear(hidden, part) for part in parts if len(part)], dim=-1)
+
+    def logits(self, hidden: Tensor, first: int, size: int) -> Tensor:
+        """Logits of the tokens `first`, …, `first` + `size` - 1 alone: (…, D) → (…, size)."""
+        bias = None if self.bias is None else self.bias[first : first + size]
+        return F.linear(hidden, self._rows(first, size), bias)
+
+    def _rows(self, first: int, size: int) -> Tensor:
+        offset = first - self._first
+        if self._trained is not None and offset >= 0 and offset + size <= len(self._trained):
+            return self._trained[offset : offset + size]
+        return self._linear.weight[first : first + size]
+
+
+def output_layer(model: PreTrainedModel) -> OutputLayer:
+    """The model's output matrix, live adapter included. Raises ModelError where it has none as one linear layer."""
+    head: Any = model.get_output_embeddings()
+    if isinstance(head, nn.Linear):
+        return OutputLayer(head)
+    # Not above: importing it takes seconds, and only a model that it has wrapped needs it.
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+    from peft.utils.other import TrainableTokensWrapper
+
+    rows: Any = head.token_adapter if isinstance(head, TrainableTokensWrapper) else head
+    if not isinstance(rows, TrainableTokensLayer):
+        raise ModelError(
+            f"{type(model).__name__} has no linear output layer (found {type(head).__name__}).",
+            "Use a causal language model; merge adapters into it first.",
+        )
+    indices = rows.token_indices[_NAME]
+    assert indices == list(range(indices[0], indices[0] + len(indices))), "trained rows are contiguous"
+    return OutputLayer(cast(nn.Linear, rows.base_layer), trained=rows.trainable_tokens_delta[_NAME], first=indices[0])
+
+
+def with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """The model with the adapter of `folder` live in it. The model itself is changed: its layers are wrapped.
+
+    Raises ModelError for an adapter that is missing, damaged, or of another model.
+    """
+    from peft import PeftModel
+
+    if not (folder / "adapter_config.json").is_file():
+        raise ModelError(f"{folder} is not an adapter: it has no adapter_config.json.", "Train again: `genrec train`.")
+    try:
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"the adapter {folder} does not fit its model: {first_line}", "Train the run again: `genrec train`."
+        ) from error
+
+
+def merge_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """The model with the adapter of `folder` merged into its weights: a plain model again.
+
+    Rows of the embedding that the adapter did not train stay as they are, to the last bit. Errors as `with_adapter`.
+    """
+    merged = cast(Any, with_adapter(model, folder)).merge_and_unload()
+    merged.requires_grad_(True)
+    return cast("PreTrainedModel", merged)
