@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -197,7 +198,8 @@ def evaluate(
         return [[item.item_index for item in ranked] for ranked in answers]
 
     model_files = [one.path / file for one in (run, *views) for file in one.require("train", verify=False).outputs]
-    return evaluate_split(run, config, recommend=recommend, model_files=model_files, progress=progress)
+    with closing(recommender.engine):
+        return evaluate_split(run, config, recommend=recommend, model_files=model_files, progress=progress)
 
 
 def validation_metrics(recommender: Recommender, cases: EvaluationCases) -> Mapping[str, float]:

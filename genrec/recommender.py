@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from genrec.adapter import adapter_folder
 from genrec.data.catalog import Catalog
 from genrec.decoding.engine import Engine, RankedItem, ScoreMode
+from genrec.decoding.opening import check_name, open_engine
 from genrec.errors import ConfigError, RunError
 from genrec.explanation.explainer import Explainer, ExplainRequest, Explanation, Wording
 from genrec.explanation.loading import WriterName, load_explainer
@@ -30,7 +31,6 @@ from genrec.trie_filters import ItemFilter
 from genrec.views import filter_for, merge_answers
 from genrec.vocabulary import SidVocabulary
 
-ENGINES = ("transformers",)
 _PROMPTS_AT_ONCE = 64
 
 
@@ -140,24 +140,27 @@ class Recommender:
         score_mode: ScoreMode = "level",
         device: str | None = None,
     ) -> Recommender:
-        """Open a trained run. `device` None takes the GPU where there is one.
+        """Open a trained run. `device` None takes the GPU where there is one; vLLM knows its own device.
 
         Raises RunError where a stage is missing or its files do not belong together, ModelError where the
-        model cannot be loaded, ConfigError for an engine that does not exist.
+        model cannot be loaded, ConfigError for an engine that does not exist, MissingDependencyError for one
+        whose package is not installed.
         """
-        if engine not in ENGINES:
-            raise ConfigError(f"there is no engine {engine!r}.", f"Choose one of: {', '.join(ENGINES)}.")
+        check_name(engine)
         from transformers import AutoTokenizer
-
-        from genrec.decoding.transformers_engine import TransformersEngine
 
         run = Run.open(path)
         # A stage killed half-way has changed files that it did not record.
         *_, training = run.read_unchanged(lambda: [run.require(stage) for stage in ("tokenize", "trie", "train")])
         folder = run.path / "model"
         vocabulary = SidVocabulary.load(folder)
-        opened = TransformersEngine.load(
-            folder, vocabulary=vocabulary, score_mode=score_mode, device=device, adapter=adapter_folder(run)
+        opened = open_engine(
+            engine,
+            folder,
+            vocabulary=vocabulary,
+            adapter=adapter_folder(run),
+            score_mode=score_mode,
+            device=device,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder)
         template = load_templates(run.path / "prompts", "next_item").templates[0]

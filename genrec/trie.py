@@ -161,9 +161,12 @@ class ItemTrie:
         return [target / "keys.npy", target / "items.npy", target / "meta.json", folder / "CURRENT"]
 
     @classmethod
-    def load(cls, folder: Path, *, mmap: bool = True) -> ItemTrie:
-        """Open the live version of `folder`. Raises TrieError where files are missing, damaged or of another format."""
-        version = _current_version(folder)
+    def load(cls, folder: Path, *, version: str | None = None, mmap: bool = True) -> ItemTrie:
+        """Open a version of `folder`, by default the live one.
+
+        Raises TrieError where files are missing, damaged or of another format.
+        """
+        version = version or _current_version(folder)
         target = folder / version
         try:
             meta = read_json(target / "meta.json")

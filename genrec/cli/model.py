@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -62,7 +63,7 @@ def evaluate(
     run: RunPath,
     split: Annotated[str | None, typer.Option(help="`test` or `validation`.  [default: test]")] = None,
     baselines: Annotated[str | None, typer.Option(help="`all`, `none`, or names with commas.")] = None,
-    engine: Annotated[str, typer.Option(help="Which engine decodes.")] = "transformers",
+    engine: Annotated[str, typer.Option(help="`transformers` or `vllm`.")] = "transformers",
     beam_width: Annotated[int | None, typer.Option(help="Beams per user.  [default: 50]")] = None,
     score: Annotated[str | None, typer.Option(help="`level`, `raw` or `renormalised`.")] = None,
     max_users: Annotated[int | None, typer.Option(help="A seeded sample of so many users.")] = None,
@@ -96,7 +97,7 @@ def recommend(
     output: Annotated[Path, typer.Option(help="Where the recommendations go, one line per input line.")],
     k: Annotated[int, typer.Option("-k", min=1, help="Items per user.")] = 10,
     beam_width: Annotated[int, typer.Option(min=1, help="Beams per user.")] = 50,
-    engine: Annotated[str, typer.Option(help="Which engine decodes.")] = "transformers",
+    engine: Annotated[str, typer.Option(help="`transformers` or `vllm`.")] = "transformers",
     view: Views = None,
     json_: AsJson = False,
 ) -> None:
@@ -110,7 +111,8 @@ def recommend(
     recommender = Recommender.load(run, engine, beam_width=beam_width)
     if view:
         recommender = recommender.with_views([Recommender.load(path, engine, beam_width=beam_width) for path in view])
-    summary = recommend_file(recommender, input_, output, k=k, progress=ConsoleProgress())
+    with closing(recommender.engine):
+        summary = recommend_file(recommender, input_, output, k=k, progress=ConsoleProgress())
     if json_:
         typer.echo(as_json(asdict(summary)))
     else:

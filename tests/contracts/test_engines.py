@@ -6,10 +6,14 @@ computed with one full forward pass per prefix and nothing shared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,6 +21,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -27,6 +33,7 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -39,6 +46,9 @@ from genrec.evidence import Evidence, Join
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary
+
+if TYPE_CHECKING:
+    from genrec.decoding.vllm_engine import VllmEngine
 
 SIZES = (5, 3, 4)
 VOCABULARY = SidVocabulary(SIZES, (10, 20, 24))
@@ -59,7 +69,12 @@ def tiny_model(family: str) -> PreTrainedModel:
     small = {"vocab_size": NUM_TOKENS, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
     inner = {"intermediate_size": 24, "max_position_embeddings": 64}
     model: PreTrainedModel
-    if family in ("qwen3", "qwen3-eager"):
+    if family == "vllm":  # its attention takes heads of 32 and more
+        wide = small | {"num_attention_heads": 2}
+        model = Qwen3ForCausalLM(
+            Qwen3Config(**wide, **inner, num_key_value_heads=1, head_dim=32, eos_token_id=2, bos_token_id=None)
+        )
+    elif family in ("qwen3", "qwen3-eager"):
         implementation = "eager" if family.endswith("eager") else "sdpa"
         model = Qwen3ForCausalLM(
             Qwen3Config(**small, **inner, num_key_value_heads=2, head_dim=8, attn_implementation=implementation)
@@ -102,8 +117,33 @@ def case(family: str, score_mode: ScoreMode) -> Case:
         values = logits.log_softmax(-1)[rows] if score_mode == "raw" else logits[rows].log_softmax(-1)
         return values.numpy()
 
+    if family == "vllm":
+        return Case(vllm_engine().with_score_mode(score_mode), cache(oracle), score_mode)
     engine = TransformersEngine(model, None, vocabulary=VOCABULARY, score_mode=score_mode, batch_size=3)
     return Case(engine, cache(oracle), score_mode)
+
+
+@cache
+def vllm_engine() -> VllmEngine:
+    """One vLLM for all modes: it takes seconds to start."""
+    from genrec.decoding.vllm_engine import VllmEngine
+
+    with tempfile.TemporaryDirectory() as folder:
+        tiny_model("vllm").save_pretrained(folder)
+        words = {f"w{index}": index for index in range(NUM_TOKENS)}
+        raw = Tokenizer(WordLevel(words, unk_token="w0"))
+        PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="w2").save_pretrained(folder)
+        VOCABULARY.save(Path(folder))
+        options = {"kv_cache_memory_bytes": 1 << 26}
+        return VllmEngine.load(Path(folder), vocabulary=VOCABULARY, batch_size=3, options=options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _close_vllm() -> Iterator[None]:
+    """A process holds one vLLM engine at a time, and tests of other modules need theirs."""
+    yield
+    if vllm_engine.cache_info().currsize:
+        vllm_engine().close()
 
 
 CASES = [
@@ -118,10 +158,20 @@ CASES = [
     ("mistral", "level"),
     ("gpt-neox", "level"),
     ("gpt2", "level"),
+    ("vllm", "level"),
+    ("vllm", "raw"),
+    ("vllm", "renormalised"),
+]
+NEEDS_VLLM = [
+    pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed (docs/install.md)"),
+    pytest.mark.xdist_group("vllm"),  # one worker, so one engine
+]
+PARAMETERS = [
+    pytest.param(names, id="-".join(names), marks=NEEDS_VLLM if names[0] == "vllm" else ()) for names in CASES
 ]
 
 
-@pytest.fixture(params=CASES, ids=["-".join(names) for names in CASES])
+@pytest.fixture(params=PARAMETERS)
 def engine_case(request: pytest.FixtureRequest) -> Case:
     return case(*request.param)
 
@@ -173,7 +223,7 @@ def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(engine_case: 
 
 @settings(max_examples=40, deadline=None)
 @given(num_items=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
-@pytest.mark.parametrize("names", CASES, ids=["-".join(names) for names in CASES])
+@pytest.mark.parametrize("names", PARAMETERS)
 def test_random_tries_and_filters_equal_exhaustive_scoring(
     names: tuple[str, ScoreMode], num_items: int, seed: int
 ) -> None:
@@ -271,7 +321,7 @@ def joined(
     weights=st.lists(st.sampled_from([0.0, 0.3, 0.9, 1.0]), min_size=len(PROMPTS), max_size=len(PROMPTS)),
     joins=st.lists(st.sampled_from(["mixture", "product", None]), min_size=len(PROMPTS), max_size=len(PROMPTS)),
 )
-@pytest.mark.parametrize("names", CASES, ids=["-".join(names) for names in CASES])
+@pytest.mark.parametrize("names", PARAMETERS)
 def test_evidence_under_random_tries_and_filters_equals_scoring_item_by_item(
     names: tuple[str, ScoreMode], num_items: int, seed: int, weights: list[float], joins: list[Join | None]
 ) -> None:

@@ -1,0 +1,53 @@
+"""A trie folder that changes while a process serves from it: a version's name in, its trie out.
+
+A request asks once and keeps the trie that it got, so a request never sees two versions. The files are
+memory-mapped, and the switch on disk is one rename (`ItemTrie.save`), so a reader never meets half of a version.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from genrec.errors import TrieError
+from genrec.trie import ItemTrie
+from genrec.vocabulary import SidVocabulary
+
+_VERSIONS_KEPT = 4  # those asked for last; more would only hold deleted files open
+_LOG = logging.getLogger(__name__)
+
+
+class TrieShelf:
+    """The versions of one trie folder. Raises TrieError where the live one cannot be used with this vocabulary."""
+
+    def __init__(self, folder: Path, vocabulary: SidVocabulary) -> None:
+        self._folder, self._vocabulary = folder, vocabulary
+        self._tries: dict[str, ItemTrie] = {}
+        self._live = self._open(ItemTrie.live_version(folder))
+
+    def get(self, version: str | None = None) -> ItemTrie | None:
+        """The trie of a version; without one the live trie. None for a version that is not there.
+
+        A live version that cannot be read is logged, and the one before stays in use: the worker must not end.
+        """
+        try:
+            if version is not None:
+                return self._open(version)
+            self._live = self._open(ItemTrie.live_version(self._folder))
+        except TrieError as error:
+            if version is not None:
+                return None
+            _LOG.warning("version %s of the catalogue stays in use: %s", self._live.version, error)
+        return self._live
+
+    def _open(self, version: str) -> ItemTrie:
+        trie = self._tries.pop(version, None) or ItemTrie.load(self._folder, version=version)
+        if trie.codebook_sizes != self._vocabulary.codebook_sizes:
+            raise TrieError(
+                f"the trie has codebooks {trie.codebook_sizes}, the model {self._vocabulary.codebook_sizes}.",
+                "The items were tokenized again after training: run `genrec train RUN` again.",
+            )
+        self._tries[version] = trie  # last in order
+        while len(self._tries) > _VERSIONS_KEPT:
+            del self._tries[next(iter(self._tries))]
+        return trie

@@ -1,0 +1,306 @@
+"""The engine on vLLM: a model folder in; items and text out.
+
+The beam search, the trie, its filters and whatever else is mixed into scores are those of all engines (`beam`).
+vLLM only answers how likely the codes of a level are (`vllm_scorer`, `vllm_processor`). Any thread may call it:
+the requests of all threads run in one continuous batch (`vllm_runner`).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from vllm import LLM
+from vllm.distributed import cleanup_dist_env_and_memory
+from vllm.lora.request import LoRARequest
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from genrec.decoding.beam import answerable, beam_search, check_request
+from genrec.decoding.engine import Generation, RankedItem, ScoreMode
+from genrec.decoding.text import Decoder, TextUnderWay
+from genrec.decoding.vllm_processor import QUALIFIED_NAME, prepare_cpu
+from genrec.decoding.vllm_runner import Runner, Ticket, hold_process, in_this_process, release_process
+from genrec.decoding.vllm_scorer import VllmScorer
+from genrec.errors import ConfigError, ModelError, TrieError
+from genrec.evidence import Evidence, check_evidence
+from genrec.trie import ItemTrie
+from genrec.trie_filters import ItemFilter
+from genrec.vocabulary import SidVocabulary
+
+_CPU_CACHE_BYTES = 2 << 30  # vLLM itself would take nearly all memory of the machine
+_CPU_BLOCK = 32  # tokens; the smallest that vLLM's attention on a CPU takes, so the least is computed twice
+
+
+class VllmEngine:
+    """Ranks and writes with a model folder that vLLM holds. Make one with `load`."""
+
+    def __init__(
+        self,
+        llm: LLM,
+        *,
+        vocabulary: SidVocabulary,
+        score_mode: ScoreMode,
+        batch_size: int,
+        runner: Runner,
+        lora: LoRARequest | None = None,
+    ) -> None:
+        """An engine over an `LLM` that was made with the options of `load`; see there."""
+        self._llm, self._runner, self._lora = llm, runner, lora
+        self._vocabulary, self._score_mode, self._batch_size = vocabulary, score_mode, batch_size
+        self._tokenizer = cast(Decoder, llm.get_tokenizer())
+        self._end_ids = _end_ids(Path(llm.model_config.model), self._tokenizer)
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        vocabulary: SidVocabulary,
+        score_mode: ScoreMode = "level",
+        batch_size: int = 64,
+        dtype: str = "float32",
+        options: Mapping[str, Any] | None = None,
+        adapter: Path | None = None,
+    ) -> VllmEngine:
+        """Open a Hugging Face folder: safetensors only, no code from the folder is run.
+
+        `batch_size` prompts are searched together. `options` are vLLM's own engine arguments, such as
+        `tensor_parallel_size`, and win over our defaults. `adapter` is a folder with a LoRA of linear layers.
+        Raises ModelError, with vLLM's reason, for what vLLM cannot load.
+        """
+        _check_folder(folder, vocabulary)
+        arguments = engine_arguments(folder, vocabulary, dtype=dtype, adapter=adapter) | dict(options or {})
+        hold_process()
+        prepare_cpu()
+        try:
+            with in_this_process():
+                llm = LLM(**arguments)
+        except Exception as error:  # vLLM raises nearly everything, also of its own; the reason is in the text
+            cleanup_dist_env_and_memory()  # or the next engine finds half of this one
+            release_process()
+            raise ModelError(f"vLLM cannot load {folder}: {_reason(error)}", _ADVICE) from error
+        lora = None if adapter is None else LoRARequest(adapter.name, 1, str(adapter))
+        return cls(
+            llm, vocabulary=vocabulary, score_mode=score_mode, batch_size=batch_size, runner=Runner(llm), lora=lora
+        )
+
+    def with_score_mode(self, score_mode: ScoreMode) -> VllmEngine:
+        """This engine with another score mode, over the same weights and the same batch."""
+        other = copy.copy(self)
+        other._score_mode = score_mode
+        return other
+
+    def with_adapter(self, adapter: Path | None, number: int) -> VllmEngine:
+        """This engine with another LoRA (None: the base alone), over the same weights and the same batch.
+
+        `number` from 1 is the adapter's own. Needs an engine that was loaded with an adapter; `max_loras` among the
+        `options` of `load` says how many are held at once.
+        """
+        other = copy.copy(self)
+        other._lora = None if adapter is None else LoRARequest(_checked_adapter(adapter).name, number, str(adapter))
+        return other
+
+    def rank(
+        self,
+        prompts: Sequence[Sequence[int]],
+        trie: ItemTrie,
+        *,
+        beam_width: int,
+        k: int,
+        allowed: Sequence[ItemFilter | None] | None = None,
+        evidence: Sequence[Evidence | None] | None = None,
+    ) -> list[list[RankedItem]]:
+        """See `Engine.rank`. Raises ModelError for an empty prompt and one beyond the model's context."""
+        filters = check_request(trie, num_users=len(prompts), beam_width=beam_width, k=k, allowed=allowed)
+        given = check_evidence(evidence, trie=trie, num_users=len(prompts))
+        if trie.codebook_sizes != self._vocabulary.codebook_sizes:
+            raise TrieError(
+                f"the trie has codebooks {trie.codebook_sizes}, the model {self._vocabulary.codebook_sizes}.",
+                "The items were tokenized again after training: run `genrec train RUN` again.",
+            )
+        self._check_prompts(prompts, trie.num_levels)
+        answers: list[list[RankedItem]] = [[] for _ in prompts]
+        users = answerable(filters)
+        for start in range(0, len(users), self._batch_size):
+            batch = users[start : start + self._batch_size]
+            found = beam_search(
+                VllmScorer(
+                    self._runner,
+                    [prompts[user] for user in batch],
+                    vocabulary=self._vocabulary,
+                    score_mode=self._score_mode,
+                    lora=self._lora,
+                ),
+                trie,
+                num_users=len(batch),
+                beam_width=beam_width,
+                k=k,
+                score_mode=self._score_mode,
+                allowed=[filters[user] for user in batch],
+                evidence=[given[user] for user in batch],
+            )
+            for user, ranked in zip(batch, found, strict=True):
+                answers[user] = ranked
+        return answers
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> list[Generation]:
+        """See `Engine.generate`. Raises ConfigError for a bad option, ModelError for a prompt that is too long."""
+        written = [self._submit(prompt, max_new_tokens, temperature, stop, seed) for prompt in prompts]
+        for text, ticket in written:
+            for _ in self._pieces(text, ticket):
+                pass
+        return [text.finished() for text, _ in written]
+
+    def stream(
+        self,
+        prompt: Sequence[int],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """See `Engine.stream`. The pieces joined are the text of `generate`; leaving early ends the request."""
+        yield from self._pieces(*self._submit(prompt, max_new_tokens, temperature, stop, seed))
+
+    def close(self) -> None:
+        """Free the model, for engines that share it as well."""
+        self._runner.close()
+
+    def _opened(self) -> LLM:
+        if self._runner.closed:
+            raise ModelError("the engine is closed.", "Load the recommender again.")
+        return self._llm
+
+    def _check_prompts(self, prompts: Sequence[Sequence[int]], num_new_tokens: int) -> None:
+        limit = int(self._opened().model_config.max_model_len)
+        for row, prompt in enumerate(prompts):
+            if not len(prompt):
+                raise ModelError(f"prompt {row} is empty.", "A prompt needs at least one token, such as a start token.")
+            if len(prompt) + num_new_tokens > limit:
+                raise ModelError(
+                    f"prompt {row} needs {len(prompt) + num_new_tokens} tokens with what follows; the context is "
+                    f"{limit} tokens.",
+                    "Cut the oldest history to make the prompt shorter.",
+                )
+
+    def _submit(
+        self, prompt: Sequence[int], max_new_tokens: int, temperature: float, stop: Sequence[str], seed: int
+    ) -> tuple[TextUnderWay, Ticket]:
+        if max_new_tokens < 1 or not 0 <= temperature <= 2:  # vLLM's own limit
+            raise ConfigError(
+                f"max_new_tokens is {max_new_tokens} and temperature is {temperature}; "
+                "vLLM takes at least 1 token and a temperature from 0 to 2."
+            )
+        self._check_prompts([prompt], max_new_tokens)
+        params = SamplingParams(
+            max_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            detokenize=False,
+            ignore_eos=True,
+            stop_token_ids=sorted(self._end_ids),
+            output_kind=RequestOutputKind.DELTA,
+        )
+        text = TextUnderWay(self._tokenizer, end_ids=self._end_ids, stop=stop, max_new_tokens=max_new_tokens)
+        return text, self._runner.submit(list(prompt), params, self._lora)
+
+    def _pieces(self, text: TextUnderWay, ticket: Ticket) -> Iterator[str]:
+        try:
+            for output in self._runner.outputs(ticket):
+                for token in output.outputs[0].token_ids:
+                    text.add(token)
+                piece = text.news()
+                if piece:
+                    yield piece
+                if text.done:
+                    return
+        finally:
+            self._runner.cancel(ticket)
+
+
+def engine_arguments(folder: Path, vocabulary: SidVocabulary, *, dtype: str, adapter: Path | None) -> dict[str, Any]:
+    """What `LLM` (or `AsyncEngineArgs`) is made with, and why where it is not vLLM's default."""
+    arguments: dict[str, Any] = {
+        "model": str(folder),
+        "dtype": dtype,
+        "logits_processors": [QUALIFIED_NAME],
+        "logprobs_mode": "processed_logits",  # what the processor left, not what the model said
+        "max_logprobs": max(vocabulary.codebook_sizes),
+        "enable_prefix_caching": True,
+        "generation_config": "vllm",  # not the folder's: its top-k would cut the scores of codes
+        "max_model_len": -1,  # what the model and the memory allow
+        "trust_remote_code": False,
+        "load_format": "safetensors",
+        "disable_log_stats": True,
+        "log_level": "ERROR",  # its log goes to standard output, where answers go
+        "use_tqdm_on_load": False,
+    }
+    if current_platform.is_cpu():
+        # Eager: compiling takes longer than most jobs, and needs a C++ compiler.
+        arguments |= {"block_size": _CPU_BLOCK, "kv_cache_memory_bytes": _CPU_CACHE_BYTES, "enforce_eager": True}
+    if adapter is not None:
+        arguments |= {"enable_lora": True, "max_lora_rank": _adapter_rank(_checked_adapter(adapter)), "max_loras": 2}
+    return arguments
+
+
+_ADVICE = (
+    "Use a merged export (`genrec export`) of an architecture that vLLM supports, or `--engine transformers`; "
+    "for memory, lower `max_model_len` or raise `kv_cache_memory_bytes`."
+)
+
+
+def _check_folder(folder: Path, vocabulary: SidVocabulary) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} is not a model folder: it has no config.json.", "Check the path.")
+    if SidVocabulary.load(folder) != vocabulary:
+        raise ModelError(f"{folder} was trained with other semantic IDs than those given.", "Train it again.")
+
+
+def _checked_adapter(adapter: Path) -> Path:
+    """The folder, if vLLM can serve it. Raises ModelError naming what it cannot."""
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{adapter} has no readable adapter_config.json.", "Check the path.") from error
+    for part in ("modules_to_save", "trainable_token_indices"):
+        if config.get(part):
+            raise ModelError(
+                f"the adapter {adapter} changes embeddings ({part}: {config[part]}); vLLM serves adapters of linear "
+                "layers only.",
+                "Merge it into the base: `genrec export RUN --out DIR`.",
+            )
+    return adapter
+
+
+def _adapter_rank(adapter: Path) -> int:
+    """vLLM's next larger rank."""
+    rank = int(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"])
+    return next(size for size in (8, 16, 32, 64, 128, 256, 320, 512, rank) if size >= rank)
+
+
+def _end_ids(folder: Path, tokenizer: Decoder) -> set[int]:
+    """Tokens that end a text. Of generation_config.json this, and only this, is read."""
+    file = folder / "generation_config.json"
+    configured = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
+    ends = configured if isinstance(configured, list) else [configured, tokenizer.eos_token_id]
+    return {int(end) for end in ends if end is not None}
+
+
+def _reason(error: Exception) -> str:
+    """The last line that says something: vLLM wraps reasons in long validation reports."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith("For further information")]
+    return " ".join(told)[:500] if told else type(error).__name__

@@ -1,0 +1,270 @@
+"""The part of genrec that runs inside vLLM's worker: logits in, scores of valid codes out.
+
+One class serves both of vLLM's interfaces, the V1 runner's and Model Runner V2's. vLLM gets it by name:
+
+    vllm serve RUN/model --logits-processors genrec.decoding.vllm_processor:SemanticIdProcessor …
+
+Never register it as an entry point: vLLM would load it everywhere, and processors of others break on one runner.
+
+A request says what it wants in `extra_args` (`vllm_xargs` over HTTP):
+
+- `genrec_level`: log-probabilities of this level's codes and −inf for all other tokens. `VllmEngine` asks for this
+  and keeps trie, filters and other evidence on its own side, so the worker knows no catalogue and cannot mix two.
+- `genrec_prefix`: the codes of an item chosen so far, `[]` at first. Only codes that lead to an item of the
+  catalogue stay possible, and the end token behind the last one. `genrec_exclude` leaves out item indices;
+  `genrec_version` holds the request to one version of the catalogue.
+- `genrec_score`: `level` (default), `raw` or `renormalised`; see `ScoreMode`.
+
+What does not fit the catalogue (a prefix of no item, a version that is gone, an index beyond the last item) leaves
+the end token alone: the answer is empty, never an item that does not exist.
+
+Shapes: B rows of the batch, V vocabulary, K codes of a level.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from vllm.v1.sample.logits_processor import LogitsProcessor as ProcessorV1
+from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as ProcessorV2
+from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcRequestState
+
+from genrec.decoding.engine import ScoreMode
+from genrec.decoding.trie_shelf import TrieShelf
+from genrec.errors import ConfigError, GenrecError
+from genrec.trie import ItemTrie
+from genrec.trie_filters import ItemFilter
+from genrec.vocabulary import SidVocabulary
+
+QUALIFIED_NAME = "genrec.decoding.vllm_processor:SemanticIdProcessor"
+LEVEL, PREFIX, EXCLUDE, VERSION, SCORE = (
+    "genrec_level",
+    "genrec_prefix",
+    "genrec_exclude",
+    "genrec_version",
+    "genrec_score",
+)
+TRIE_OPTION = "genrec_trie"  # in vLLM's additional_config: the folder RUN/trie
+
+_MODES = ("level", "raw", "renormalised")
+_MAX_LEVELS, _MAX_CODES, _MAX_ITEMS = 64, 1 << 16, 1 << 31  # what a trie can hold at most
+_MAX_EXCLUDED = 100_000
+
+
+@dataclass
+class _Request:
+    """One request of the batch. `output` is what it generated itself, the list that vLLM appends to (V1 only)."""
+
+    score_mode: ScoreMode
+    level: int
+    walk: _Walk | None = None  # None: scores of one level, no catalogue
+    output: Sequence[int] = ()
+
+
+@dataclass
+class _Walk:
+    """Where an item request stands in the trie. An empty range is a dead end."""
+
+    trie: ItemTrie
+    item_filter: ItemFilter | None
+    lo: int
+    hi: int
+    level: int = 0
+    walked: int = 0  # generated tokens that were followed
+
+
+class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vLLM is optional: its types are Any here
+    """Leaves semantic-ID codes their log-probabilities and everything else −inf, for requests that ask for it."""
+
+    def __init__(self, vllm_config: Any, place: Any, is_pin_memory: bool = False) -> None:
+        """vLLM calls this in the worker: V1 with a device as `place`, V2 with its request states.
+
+        Raises ModelError for a model folder without semantic-ID vocabulary, TrieError for a bad trie folder.
+        """
+        prepare_cpu()
+        self._vocabulary = SidVocabulary.load(Path(vllm_config.model_config.model))
+        self._states: LogitsProcRequestState | None = place if isinstance(place, LogitsProcRequestState) else None
+        folder = vllm_config.additional_config.get(TRIE_OPTION)
+        self._shelf = None if folder is None else TrieShelf(Path(folder), self._vocabulary)
+        self._end = _end_token(vllm_config.model_config.hf_text_config)
+        if self._shelf is not None and self._end is None:
+            raise ConfigError("the model has no end token (eos_token_id), which item requests end with.")
+        self._requests: dict[int, _Request] = {}  # by row (V1) or slot (V2)
+
+    @classmethod
+    def validate_params(cls, sampling_params: Any) -> None:
+        """Refuse arguments that no catalogue could fit, before the worker sees them. Raises ValueError."""
+        check_arguments(sampling_params.extra_args or {})
+
+    def is_argmax_invariant(self) -> bool:
+        """V1: whether greedy decoding may skip this processor. It may not."""
+        return False
+
+    def update_state(self, batch_update: Any) -> None:
+        """V1: requests that came, went or moved to other rows."""
+        process_dict_updates(
+            self._requests, batch_update, lambda params, _, output: self._request(params.extra_args or {}, output)
+        )
+
+    def add_request(self, req_idx: int, sampling_params: Any) -> bool:
+        """V2: a request takes a slot, in which another one may have been. True where its logits will change."""
+        request = self._request(sampling_params.extra_args or {}, ())
+        self._requests.pop(req_idx, None)
+        if request is not None:
+            self._requests[req_idx] = request
+        return request is not None
+
+    def apply(self, logits: Tensor, ctx: Any = None) -> Tensor:
+        """Change the rows of requests that asked for it, in place, float32 (B, V). `ctx` is V2's batch layout."""
+        if not self._requests:
+            return logits
+        slots = range(len(logits)) if ctx is None else ctx.idx_mapping_np.tolist()
+        groups: dict[tuple[int, ScoreMode], list[int]] = defaultdict(list)
+        for row, slot in enumerate(slots):
+            request = self._requests.get(slot)
+            if request is None:
+                continue
+            if request.walk is None:
+                groups[request.level, request.score_mode].append(row)
+            else:
+                self._follow(request.walk, self._generated(request, row, slot, ctx))
+                self._restrict(logits[row], request.walk, request.score_mode)
+        for (level, mode), rows in groups.items():
+            self._score_level(logits, rows, level, mode)
+        return logits
+
+    def _request(self, arguments: Mapping[str, Any], output: Sequence[int]) -> _Request | None:
+        mode = cast(ScoreMode, arguments.get(SCORE, "level"))
+        if LEVEL in arguments and arguments[LEVEL] < len(self._vocabulary.codebook_sizes):
+            return _Request(mode, arguments[LEVEL])
+        if PREFIX in arguments or LEVEL in arguments:
+            return _Request(mode, 0, self._walk(arguments), output)
+        return None
+
+    def _walk(self, arguments: Mapping[str, Any]) -> _Walk:
+        trie = None if self._shelf is None else self._shelf.get(arguments.get(VERSION))
+        if trie is None or PREFIX not in arguments:
+            return _Walk(_NO_TRIE, None, 0, 0)
+        try:
+            excluded = arguments.get(EXCLUDE)
+            item_filter = ItemFilter.excluding(trie, np.asarray(excluded, np.int64)) if excluded else None
+        except GenrecError:  # an index that this catalogue does not have; raising here would end the worker
+            return _Walk(trie, None, 0, 0)
+        walk = _Walk(trie, item_filter, 0, trie.num_items)
+        for code in arguments[PREFIX]:
+            _descend(walk, code)
+        return walk
+
+    def _generated(self, request: _Request, row: int, slot: int, ctx: Any) -> Sequence[int]:
+        """Tokens that the request has generated so far."""
+        if self._states is None:
+            return request.output
+        start = int(self._states.prompt_len.np[slot])
+        count = int(ctx.seq_lens_upper_bound_np[row]) - start
+        if count <= 0:  # nothing yet: no need to wait for the device
+            return ()
+        return cast(list[int], self._states.all_token_ids.gpu[slot, start : start + count].tolist())
+
+    def _follow(self, walk: _Walk, tokens: Sequence[int]) -> None:
+        for token in tokens[walk.walked :]:
+            inside = walk.level < walk.trie.num_levels
+            _descend(walk, token - self._vocabulary.first_token_ids[walk.level] if inside else -1)
+        walk.walked = len(tokens)
+
+    def _restrict(self, row: Tensor, walk: _Walk, mode: ScoreMode) -> None:
+        """Leave one row (V,) the codes below `walk`, or the end token where there are none."""
+        codes = _live_codes(walk)
+        if not len(codes):
+            row.fill_(-torch.inf)
+            row[self._end if self._end is not None else 0] = 0.0
+            return
+        tokens = torch.from_numpy(codes + self._vocabulary.first_token_ids[walk.level]).to(row.device)
+        kept = row[tokens]
+        if mode == "renormalised":
+            values = kept.log_softmax(dim=-1)
+        else:
+            first, size = self._vocabulary.first_token_ids[walk.level], self._vocabulary.codebook_sizes[walk.level]
+            values = kept - (row if mode == "raw" else row[first : first + size]).logsumexp(dim=-1)
+        row.fill_(-torch.inf)
+        row[tokens] = values
+
+    def _score_level(self, logits: Tensor, rows: list[int], level: int, mode: ScoreMode) -> None:
+        """Log-probabilities of one level's codes for some rows, −inf elsewhere."""
+        first = self._vocabulary.first_token_ids[level]
+        columns = slice(first, first + self._vocabulary.codebook_sizes[level])
+        # All rows at once need no copy of B × V; so it is when a beam search fills the batch.
+        part = logits if len(rows) == len(logits) else logits[rows]
+        values = part[:, columns].clone()
+        values -= (part if mode == "raw" else values).logsumexp(dim=-1, keepdim=True)
+        part.fill_(-torch.inf)
+        part[:, columns] = values
+        if part is not logits:
+            logits[rows] = part
+
+
+def prepare_cpu() -> None:
+    """Ask the kernel for the AMX state; without it bfloat16 ends the process with an illegal instruction."""
+    if torch.cpu._is_amx_tile_supported():
+        torch.cpu._init_amx()
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raise ValueError, saying what is wrong, for `genrec_…` arguments of a request that cannot be meant."""
+    ours = {name: value for name, value in arguments.items() if name.startswith("genrec_")}
+    unknown = sorted(ours.keys() - {LEVEL, PREFIX, EXCLUDE, VERSION, SCORE})
+    if unknown:
+        raise ValueError(f"unknown argument {unknown[0]!r}; genrec knows {LEVEL}, {PREFIX}, {EXCLUDE}, …")
+    if ours and (LEVEL in ours) == (PREFIX in ours):
+        raise ValueError(f"expected one of {LEVEL} and {PREFIX} beside {', '.join(sorted(ours))}")
+    if LEVEL in ours and (EXCLUDE in ours or VERSION in ours):
+        raise ValueError(f"{EXCLUDE} and {VERSION} go with {PREFIX}")
+    if LEVEL in ours and not _whole(ours[LEVEL], _MAX_LEVELS):
+        raise ValueError(f"{LEVEL} is {ours[LEVEL]!r}; expected a whole number from 0")
+    for name, longest, limit in ((PREFIX, _MAX_LEVELS, _MAX_CODES), (EXCLUDE, _MAX_EXCLUDED, _MAX_ITEMS)):
+        values = ours.get(name, [])
+        if not isinstance(values, list) or len(values) > longest or not all(_whole(one, limit) for one in values):
+            raise ValueError(f"{name} is no list of at most {longest:,} whole numbers from 0 to {limit - 1:,}")
+    if ours.get(SCORE, "level") not in _MODES:
+        raise ValueError(f"{SCORE} is {ours[SCORE]!r}; expected one of {', '.join(_MODES)}")
+    if VERSION in ours and not (isinstance(ours[VERSION], str) and re.fullmatch("[0-9a-f]{12}", ours[VERSION])):
+        raise ValueError(f"{VERSION} is {ours[VERSION]!r}; expected 12 hexadecimal digits")
+
+
+_NO_TRIE = ItemTrie.build(np.zeros((1, 1), np.int64), (1,))
+
+
+def _whole(value: Any, limit: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit
+
+
+def _descend(walk: _Walk, code: int) -> None:
+    """Go to the child with this code; to a dead end where there is none."""
+    if walk.hi > walk.lo and walk.level < walk.trie.num_levels:
+        below = walk.trie.children(walk.level, np.array([walk.lo]), np.array([walk.hi]))
+        (found,) = np.nonzero(below.code == code)
+        walk.lo, walk.hi = (int(below.lo[found[0]]), int(below.hi[found[0]])) if len(found) else (0, 0)
+    else:
+        walk.lo = walk.hi = 0
+    walk.level += 1
+
+
+def _live_codes(walk: _Walk) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Codes of the next level that lead to an allowed item; none at a leaf and at a dead end."""
+    if walk.hi <= walk.lo or walk.level >= walk.trie.num_levels:
+        return np.zeros(0, np.int64)
+    below = walk.trie.children(walk.level, np.array([walk.lo]), np.array([walk.hi]))
+    return below.code if walk.item_filter is None else below.code[walk.item_filter.alive(below.lo, below.hi)]
+
+
+def _end_token(config: Any) -> int | None:
+    ends = config.eos_token_id
+    return (ends[0] if ends else None) if isinstance(ends, list) else ends

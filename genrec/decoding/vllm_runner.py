@@ -1,0 +1,172 @@
+"""vLLM in this process: requests of any thread in, their outputs out, all of them batched together.
+
+vLLM's `LLM.generate` belongs to one caller: it steps until *everything* is finished. Here every thread that waits
+for an output takes a turn at stepping the engine for all, so ranking, text and streams of many threads share one
+continuous batch, and no thread and no process of our own is needed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from vllm import LLM
+from vllm.inputs import tokens_input
+from vllm.lora.request import LoRARequest
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import SamplingParams
+
+from genrec.errors import ModelError
+
+
+@dataclass
+class Ticket:
+    """A request under way. `outputs` fills while somebody steps."""
+
+    request_id: str
+    prompt: list[int]
+    params: SamplingParams
+    outputs: deque[RequestOutput] = field(default_factory=deque)
+    finished: bool = False
+    error: Exception | None = None
+
+
+class Runner:
+    """One vLLM engine for all threads of this process."""
+
+    def __init__(self, llm: LLM) -> None:
+        self._engine: Any = llm.llm_engine
+        self._stepping, self._new = threading.Lock(), deque[tuple[Ticket, LoRARequest | None]]()
+        self._numbers = itertools.count()
+        self.closed = False
+        self._release = weakref.finalize(self, release_process)  # also where nobody closes
+        self._tickets: dict[str, Ticket] = {}
+        self._unwanted: deque[str] = deque()
+        # vLLM ranks log-probabilities in a compiled function: half a minute and a C++ compiler for nothing here.
+        self._eager = llm.llm_engine.vllm_config.model_config.enforce_eager
+
+    def submit(self, prompt: list[int], params: SamplingParams, lora: LoRARequest | None = None) -> Ticket:
+        """Queue a prompt of token ids; it runs when somebody calls `outputs`."""
+        ticket = Ticket(f"genrec-{next(self._numbers)}", prompt, params)
+        self._new.append((ticket, lora))
+        return ticket
+
+    def run(
+        self, prompts: Sequence[list[int]], params: SamplingParams, lora: LoRARequest | None = None
+    ) -> list[RequestOutput]:
+        """The last output of each prompt, in order."""
+        tickets = [self.submit(prompt, params, lora) for prompt in prompts]
+        return [list(self.outputs(ticket))[-1] for ticket in tickets]
+
+    def outputs(self, ticket: Ticket) -> Iterator[RequestOutput]:
+        """Outputs of a request as they come. Raises what vLLM raised where it refused the request."""
+        while not ticket.finished or ticket.outputs:
+            if ticket.outputs:
+                yield ticket.outputs.popleft()
+                continue
+            with self._stepping:
+                if not ticket.outputs and not ticket.finished:
+                    self._step()
+        if ticket.error is not None:
+            raise ticket.error
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Stop a request that nobody reads any more; harmless where it is finished."""
+        if not ticket.finished:
+            self._unwanted.append(ticket.request_id)
+
+    def close(self) -> None:
+        """Free the model. Requests that are under way are lost."""
+        with self._stepping:
+            if not self.closed:
+                self._engine.engine_core.shutdown()
+                self._release()
+            self.closed = True
+
+    def _step(self) -> None:
+        while self._new:
+            self._admit(*self._new.popleft())
+        while self._unwanted:
+            self._abort(self._unwanted.popleft())
+        if not self._engine.has_unfinished_requests():
+            return
+        with _without_compiling(self._eager):
+            outputs = self._engine.step()
+        for output in outputs:
+            ticket = self._tickets[output.request_id]
+            ticket.outputs.append(output)
+            if output.finished:
+                self._finish(ticket)
+
+    def _admit(self, ticket: Ticket, lora: LoRARequest | None) -> None:
+        try:
+            self._engine.add_request(ticket.request_id, tokens_input(ticket.prompt), ticket.params, lora_request=lora)
+            self._tickets[ticket.request_id] = ticket
+        except Exception as error:  # of this request alone: whoever waits for it gets it, others go on
+            ticket.error, ticket.finished = error, True
+
+    def _abort(self, request_id: str) -> None:
+        ticket = self._tickets.get(request_id)
+        if ticket is not None:
+            self._engine.abort_request([request_id])
+            self._finish(ticket)
+
+    def _finish(self, ticket: Ticket) -> None:
+        del self._tickets[ticket.request_id]
+        ticket.finished = True
+
+
+@contextmanager
+def _without_compiling(eager: bool) -> Iterator[None]:
+    with ExitStack() as stack:
+        if eager:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+_held = threading.Lock()
+
+
+def hold_process() -> None:
+    """Take this process for one engine. Raises ModelError where another one is open."""
+    if not _held.acquire(blocking=False):
+        raise ModelError(
+            "this process holds a vLLM engine already, and vLLM keeps much of an engine in global variables.",
+            "Close it first, or use a second process. `with_score_mode` and `with_adapter` share one engine.",
+        )
+
+
+def release_process() -> None:
+    """Give this process free for another engine."""
+    _held.release()
+
+
+@contextmanager
+def in_this_process() -> Iterator[None]:
+    """While an engine is made: keep it in this process, and undo what vLLM changes in the process for itself."""
+    changed = ("VLLM_ENABLE_V1_MULTIPROCESSING", "LD_PRELOAD")
+    before = {name: os.environ.get(name) for name in changed}
+    set_num_threads = torch.set_num_threads  # the CPU worker replaces it by a warning
+    states = random.getstate(), np.random.get_state()  # vLLM seeds everything
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_num_threads = set_num_threads
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

@@ -1,0 +1,94 @@
+"""Scores of semantic-ID levels from vLLM: one request per beam and level, all users of a level in one step.
+
+A beam is sent as its user's prompt and the codes so far. vLLM's prefix cache holds the prompt's full blocks, so a
+beam computes its codes and what is left of the prompt behind the last full block; nothing is left where the length
+of the prompt is a multiple of the block. We do not pad to get there: vLLM has no mask for padding, so it would
+change the answer.
+
+Shapes: B users, W beams, K codes of a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+from vllm.logprobs import FlatLogprobs
+from vllm.lora.request import LoRARequest
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from genrec.decoding.beam import Floats, Integers
+from genrec.decoding.engine import ScoreMode
+from genrec.decoding.vllm_processor import LEVEL, SCORE
+from genrec.decoding.vllm_runner import Runner
+from genrec.vocabulary import SidVocabulary
+
+
+class VllmScorer:
+    """A `Scorer` over one batch of prompts, for an engine with `SemanticIdProcessor` and processed logits."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        prompts: Sequence[Sequence[int]],
+        *,
+        vocabulary: SidVocabulary,
+        score_mode: ScoreMode,
+        lora: LoRARequest | None,
+    ) -> None:
+        self._runner, self._vocabulary, self._lora = runner, vocabulary, lora
+        # The search itself normalises over the children of a node.
+        self._score_mode = "level" if score_mode == "renormalised" else score_mode
+        self._beams = [[list(prompt)] for prompt in prompts]  # per user: token ids of each beam
+        self._level = 0
+
+    def prefill(self) -> Floats:
+        """See `Scorer.prefill`."""
+        return np.asarray(self._values()[:, 0])
+
+    def step(self, parents: Integers, codes: Integers, counts: Integers) -> Floats:
+        """See `Scorer.step`."""
+        tokens = codes + self._vocabulary.first_token_ids[self._level]
+        self._beams = [
+            [[*beams[parents[user, slot]], int(tokens[user, slot])] for slot in range(counts[user])]
+            for user, beams in enumerate(self._beams)
+        ]
+        self._level += 1
+        return self._values()
+
+    def _values(self) -> Floats:
+        """Log-probabilities of the current level's codes after every beam: (B, W, K), −inf behind a user's last."""
+        size, first = self._vocabulary.codebook_sizes[self._level], self._vocabulary.first_token_ids[self._level]
+        params = SamplingParams(
+            max_tokens=1,
+            temperature=0.0,
+            logprobs=size,
+            flat_logprobs=True,
+            detokenize=False,
+            ignore_eos=True,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,  # it is ours and one for all: a deep copy per beam is half of the overhead
+            extra_args={LEVEL: self._level, SCORE: self._score_mode},
+        )
+        outputs = self._runner.run([beam for beams in self._beams for beam in beams], params, self._lora)
+        counts = [len(beams) for beams in self._beams]
+        owner = np.repeat(np.arange(len(counts)), counts)
+        slot = np.concatenate([np.arange(count) for count in counts])
+        values = np.full((len(counts), max(counts), size), -np.inf, dtype=np.float32)
+        values[owner, slot] = _by_code(outputs, first, size)
+        return values
+
+
+def _by_code(outputs: Sequence[RequestOutput], first: int, size: int) -> Floats:
+    """What vLLM sorted by likelihood, sorted by code: (N, K)."""
+    found = [cast(FlatLogprobs, output.outputs[0].logprobs) for output in outputs]
+    codes = np.array([one.token_ids for one in found]) - first  # (N, 1 + K): the sampled token comes first
+    scores = np.array([one.logprobs for one in found], dtype=np.float32)
+    # Where fewer than K codes are possible, the rest are other tokens with −inf.
+    inside = (codes >= 0) & (codes < size)
+    values = np.full((len(outputs), size), -np.inf, dtype=np.float32)
+    rows, columns = np.nonzero(inside)
+    values[rows, codes[rows, columns]] = scores[rows, columns]
+    return values

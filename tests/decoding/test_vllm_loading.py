@@ -1,0 +1,80 @@
+"""What the vLLM engine loads and refuses, and a whole run on it. Every test here has an engine of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genrec.errors import MissingDependencyError, ModelError
+from genrec.recommender import Recommender
+from genrec.trie import ItemTrie
+from genrec.vocabulary import SidVocabulary
+
+pytest.importorskip("vllm", reason="vllm is not installed (docs/install.md)")
+pytestmark = pytest.mark.xdist_group("vllm")
+
+from genrec.decoding.vllm_engine import VllmEngine  # noqa: E402  # behind the skip
+
+SMALL_CACHE = {"kv_cache_memory_bytes": 1 << 26}
+
+
+def test_folders_that_vllm_cannot_serve_are_refused_with_the_reason(vllm_folder: Path, tmp_path: Path) -> None:
+    def load(changed: Path, **options: Any) -> None:
+        VllmEngine.load(changed, vocabulary=SidVocabulary.load(vllm_folder), options=SMALL_CACHE | options).close()
+
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        load(tmp_path)
+    other = shutil.copytree(vllm_folder, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"head_dim": 8}))
+    with pytest.raises(ModelError, match=r"vLLM cannot load .*other: Attempted to load weight"):
+        load(other)
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"vLLM cannot load .*other: .*dtype"):
+        load(other, dtype="int4")
+    SidVocabulary((4, 4), (30, 34)).save(other)
+    with pytest.raises(ModelError, match="other semantic IDs"):
+        load(other)
+
+
+def test_without_the_package_the_error_names_the_extra(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)  # what Python does for a package that is not there
+    with pytest.raises(MissingDependencyError, match="Install the extra `vllm`"):
+        Recommender.load(tiny_run, "vllm")
+
+
+def test_a_closed_engine_says_so(vllm_folder: Path) -> None:
+    closed = VllmEngine.load(vllm_folder, vocabulary=SidVocabulary.load(vllm_folder), options=SMALL_CACHE)
+    closed.close()
+    closed.close()
+    with pytest.raises(ModelError, match="the engine is closed"):
+        closed.rank([[1]], ItemTrie.build([[0, 0]], (4, 4)), beam_width=1, k=1)
+
+
+def test_a_run_is_evaluated_and_recommends_the_same_on_both_engines(
+    tiny_copy: Path, tiny_files: Path, genrec: Callable[..., Any]
+) -> None:
+    config = (tiny_files / "train.yaml").read_text().replace("heads: 2", "heads: 1")  # heads of 32, as vLLM needs
+    (tiny_copy / "train.yaml").write_text(config)
+    assert genrec("train", tiny_copy, "--config", tiny_copy / "train.yaml").status == 0
+    (tiny_copy / "users.jsonl").write_text(
+        '{"history": ["i3", "i6"]}\n{"history": [], "allow": {"genres": "Western"}}\n'
+    )
+    answers = {}
+    for engine in ("transformers", "vllm"):
+        output = tiny_copy / f"{engine}.jsonl"
+        done = genrec(
+            *("recommend", tiny_copy, "--input", tiny_copy / "users.jsonl", "--output", output, "--engine", engine)
+        )
+        assert done.status == 0, done.err
+        lines = [json.loads(line) for line in output.read_text().splitlines()]
+        answers[engine] = [[item["item_id"] for item in line["items"]] for line in lines]
+    assert answers["vllm"] == answers["transformers"]
+    done = genrec("evaluate", tiny_copy, "--engine", "vllm", "--config", tiny_files / "evaluate.yaml")
+    assert done.status == 0, done.err
