@@ -46,6 +46,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evaluation", "task_evaluation", "batch", "inspection", "catalogue_changes"),
     ("pipeline",),
     ("quickstart", "transfer"),
+    ("chat",),
+    ("server",),
     ("genrec",),
     ("console",),
     ("cli",),

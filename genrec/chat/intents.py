@@ -1,0 +1,102 @@
+"""Plain intents in a message: asking why, for more, for a surprise, to start over, for a fact, saying hello."""
+
+from __future__ import annotations
+
+import re
+
+from genrec.chat.catalogue_index import CatalogueIndex
+
+_INTENTS = {
+    "why": r"^(and |but |so )?why\b|\bwhy (this|that|it|did|the|do|_|them|these)\b|\bhow come\b|\bexplain\b"
+    r"|\bwhat makes\b|\bthe reason\b",
+    "more": r"\b(more(?! (like|recent|about|than))|another|other ones?|others|something else|anything else"
+    r"|what else|next|different ones?"
+    r"|not (these|those|them)|none of|keep going|continue)\b",
+    "surprise": r"\bsurpris(e|ing)\b|\bsomething (completely |totally |very )?(different|unexpected|random"
+    r"|unusual)\b|\bat random\b|\bwild ?card\b",
+    "reset": r"\b(start (over|again|afresh)|reset|forget (everything|it all|all of it|what i said)|from scratch"
+    r"|begin again|new conversation"
+    r"|clear everything)\b",
+    "request": r"\b(recommend\w*|suggest\w*|show me|find( me)?|give me|looking for|i want|we want|id like"
+    r"|would like|what should|what can (i|we)"
+    r"|what to|something|anything|any|watch|in the mood|need|what about|how about|got any|more|do you have|please)\b",
+    "dunno": r"\b((i )?(dont|do not) (know|care|mind)|no idea|not sure|whatever|anything( is fine| goes"
+    r"| at all)?$|you (choose|decide|pick)"
+    r"|up to you|just pick)\b",
+    "facts": r"^(and )?(when|who|where|which year|which genres?|what (year|genres?|kind|sort|is|was|are|about"
+    r"|does|do the)|whats|tell me|describe"
+    r"|how (long|old|much|many)|is (it|_)|was (it|_)|are (they|_))\b|\btell me (more )?about\b|\bwhat is _"
+    r"|\bmore about\b",
+    "profile": r"\bwhat (do|did) (you|i) (know|remember|like|tell|say|said)\b|\bwhat (have you|you) (learn"
+    r"|remember|got)|\bmy (taste|profile|filters|likes)\b"
+    r"|\bwhat are the filters\b",
+    "help": r"\bwhat can you do\b|^help\b|\bhow (does|do) (this|you) work\b|\bwho are you\b|\bare you (a"
+    r"|an) \w+\b|\bwhat are you\b",
+    "greeting": r"^(hi|hello|hey|hiya|good (morning|evening|day|afternoon)|greetings|howdy)\b",
+    "thanks": r"\b(thanks?|thank you|cheers)\b",
+    "bye": r"\b(bye|goodbye|see you|good night|thats all)\b",
+}
+_COMPILED = {name: re.compile(pattern) for name, pattern in _INTENTS.items()}
+_COMPARISONS = {
+    "older": r"\b(older|earlier|less recent|not so new|not as new)\b",
+    "newer": r"\b(newer|more recent|later|more modern|not so old|not as old|less old)\b",
+    "cheaper": r"\b(cheaper|less expensive|not so expensive)\b",
+    "dearer": r"\b(more expensive|pricier)\b",
+}
+_KNOWN = {
+    "older",
+    "newer",
+    "earlier",
+    "later",
+    "cheaper",
+    "other",
+    "rather",
+    "another",
+    "recent",
+    "expensive",
+    "modern",
+}
+_UNJUDGED = re.compile(
+    r"\b(?:something|anything|bit|much|but|little|more|less|one)? ?(\w{3,}(?:er|ier)) than\b|\b(?:but|bit"
+    r"|something|much|little|slightly) (\w{2,}er)\b|\b(?:more|less) (\w+(?:ing|ed|ent|al|ful|ive|ous|ry|ic))\b"
+)
+
+
+def find_intents(line: str) -> frozenset[str]:
+    """Intents of a message, given as words in which items stand as `_` and wishes as `f_`."""
+    return frozenset(name for name, pattern in _COMPILED.items() if pattern.search(line))
+
+
+def find_comparisons(line: str) -> tuple[str, ...]:
+    """ "older", "newer", "cheaper", "dearer" where the message asks for it."""
+    pointed = re.sub(r"\bthe (older|newer) (one|film|movie)\b", "_", line)
+    return tuple(name for name, pattern in _COMPARISONS.items() if re.search(pattern, pointed))
+
+
+def find_relaxed(line: str, index: CatalogueIndex) -> tuple[str, ...]:
+    """Attributes of which any value will do: "any year", "forget the genre", "all genres"."""
+    found = []
+    for name in (*index.numbers, *index.columns):
+        words = re.escape(name.removesuffix("s").replace("_", " ")) + "s?"
+        if name == "year":
+            words = "(years?|decades?|age|period|era|when)"
+        pattern = (
+            rf"\b(any|all|every|whatever|no matter the|forget (about )?(the )?|drop (the )?|remove (the )?"
+            rf"|ignore (the )?|clear (the )?) ?{words}\b"
+            rf"|\b{words} (doesnt|dont|does not|do not) matter\b|\b(dont|doesnt) (care|mind) (about )?(the "
+            rf"|which |what )?{words}\b"
+        )
+        if re.search(pattern, line):
+            found.append(name)
+    everything = re.search(
+        r"\b(forget|drop|remove|clear|lift) (all )?(the |my |these )?(filters?|constraints|conditions|wishes)\b"
+        r"|\bno filters?\b",
+        line,
+    )
+    return ("*",) if everything else tuple(found)
+
+
+def find_unjudged(line: str) -> tuple[str, ...]:
+    """Comparatives that no attribute answers: "slower", "more violent"."""
+    found = [next(filter(None, match.groups())) for match in _UNJUDGED.finditer(line)]
+    return tuple(dict.fromkeys(word for word in found if word not in _KNOWN and word.isalpha()))

@@ -1,0 +1,113 @@
+"""Years and prices in a message as ranges: "the 90s", "before 1980", "between 1990 and 1995", "under 20 dollars"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from genrec.chat.catalogue_index import CatalogueIndex
+from genrec.chat.pieces import Place, Range
+from genrec.chat.state import Span
+from genrec.chat.words import Token
+
+_DECADES = {
+    "twenties": 20,
+    "thirties": 30,
+    "forties": 40,
+    "fifties": 50,
+    "sixties": 60,
+    "seventies": 70,
+    "eighties": 80,
+    "nineties": 90,
+}
+_YEAR = r"(?:18|19|20)\d\d"
+_DECADE = (
+    rf"(?:(?:early|mid|late) )?(?:the )?(?:(?:early|mid|late) )?(?:(?:19|20)?\d0s|{'|'.join(_DECADES)}|two thousands)"
+)
+_WHEN = rf"(?:{_DECADE}|{_YEAR})"
+_NOT = r"(?:nothing|not|no|none|never)(?: \w+){0,2} "
+_BEFORE = r"(?:before|older than|earlier than|prior to|from before)"
+_AFTER = r"(?:after|newer than|later than|more recent than|from after)"
+_MONEY = r"(?: (?:dollars?|euros?|bucks|usd|eur|pounds?))?"
+Found = tuple[float | None, float | None]
+
+
+def find_ranges(index: CatalogueIndex, text: str, tokens: Sequence[Token], taken: Sequence[bool]) -> list[Range]:
+    """Ranges of the numbers that the catalogue has, in order; tokens of titles are left alone."""
+    words = ["_" if used else token.text for token, used in zip(tokens, taken, strict=True)]
+    line = " ".join(words)
+    found: list[Range] = []
+    for name, pattern, meaning in _patterns(index):
+        for match in re.finditer(rf"(?<!\S){pattern}(?!\S)", line):
+            low, high = meaning(match)
+            first = line.count(" ", 0, match.start())
+            place = Place(first, first + match.group().count(" ") + 1)
+            line = line[: match.start()] + re.sub(r"\S+", "_", match.group()) + line[match.end() :]
+            # Underscores have other lengths than words: look again from the start of the new line.
+            found.append(Range(place, Span(attribute=name, low=low, high=high), _shown(text, tokens, place)))
+            return sorted([*found, *find_ranges(index, text, tokens, _with(taken, place))], key=lambda r: r.place.start)
+    return found
+
+
+def _with(taken: Sequence[bool], place: Place) -> list[bool]:
+    return [used or place.start <= number < place.end for number, used in enumerate(taken)]
+
+
+def _patterns(index: CatalogueIndex) -> Iterator[tuple[str, str, Callable[[re.Match[str]], Found]]]:
+    if "year" in index.numbers:
+        years = index.numbers["year"][~np.isnan(index.numbers["year"])]
+        old, late = (int(np.quantile(years, part)) if len(years) else 0 for part in (0.25, 0.85))
+        newest = int(years.max()) if len(years) else 0
+
+        def at(when: str) -> tuple[int, int]:
+            return _ends(when, newest)
+
+        for pattern, meaning in (
+            (rf"(?:between|from) ({_WHEN}) (?:and|to|until|till) ({_WHEN})", lambda m: (at(m[1])[0], at(m[2])[1])),
+            (rf"(?:from )?({_YEAR}) (?:to )?({_YEAR})", lambda m: (at(m[1])[0], at(m[2])[1])),
+            (rf"{_NOT}{_BEFORE} (?:the )?({_WHEN})", lambda m: (at(m[1])[0], None)),
+            (rf"{_NOT}{_AFTER} (?:the )?({_WHEN})", lambda m: (None, at(m[1])[1])),
+            (rf"{_BEFORE} (?:the )?({_WHEN})", lambda m: (None, at(m[1])[0] - 1)),
+            (rf"{_AFTER} (?:the )?({_WHEN})", lambda m: (at(m[1])[1] + 1, None)),
+            (rf"(?:since|from) (?:the )?({_WHEN}) (?:on|onwards?|or later)", lambda m: (at(m[1])[0], None)),
+            (rf"(?:since|starting in) (?:the )?({_WHEN})", lambda m: (at(m[1])[0], None)),
+            (rf"(?:until|till|up to) (?:the )?({_WHEN})", lambda m: (None, at(m[1])[1])),
+            (rf"({_WHEN}) (?:or|and) (?:older|earlier|before)", lambda m: (None, at(m[1])[1])),
+            (rf"({_WHEN}) (?:or|and) (?:newer|later|after)", lambda m: (at(m[1])[0], None)),
+            (rf"(?:in |from |of )?(?:the )?(?:year )?({_WHEN})", lambda m: at(m[1])),
+            (r"(?:not|nothing|nothing too|not too|not so|less) (?:old|ancient)", lambda _: (old + 1, None)),
+            (r"(?:not|nothing|not too) (?:new|recent|modern)", lambda _: (None, late - 1)),
+            (r"(?:recent|modern|latest|newish|contemporary|new(?= films?| movies?| ones?))", lambda _: (late, None)),
+            (r"(?:old|classic|classics|vintage|oldies)", lambda _: (None, old)),
+        ):
+            yield "year", pattern, meaning
+    if "price" in index.numbers:
+        amount = rf"(?:under|below|less than|cheaper than|at most|up to|max|maximum) (\d+){_MONEY}"
+        yield "price", amount, lambda m: (None, float(m[1]))
+        yield "price", rf"(?:over|above|more than|at least) (\d+){_MONEY}", lambda m: (float(m[1]), None)
+
+
+def _ends(when: str, newest: int) -> tuple[int, int]:
+    """First and last year of "1994", "90s", "early nineties"; a short decade is the latest that has begun."""
+    if re.fullmatch(_YEAR, when):
+        return int(when), int(when)
+    part = next((word for word in ("early", "mid", "late") if word in when.split()), "")
+    word = when.split()[-1]
+    if word == "thousands":
+        start = 2000
+    elif word in _DECADES:
+        start = 1900 + _DECADES[word]
+    elif len(word) == 5:
+        start = int(word[:4])
+    else:
+        start = 2000 + int(word[:2])
+    if len(word) != 5 and word != "thousands" and start % 100 <= 90:
+        start = 1900 + start % 100 if 2000 + start % 100 > newest else 2000 + start % 100
+    first, last = {"early": (0, 3), "mid": (4, 6), "late": (7, 9)}.get(part, (0, 9))
+    return start + first, start + last
+
+
+def _shown(text: str, tokens: Sequence[Token], place: Place) -> str:
+    return text[tokens[place.start].start : tokens[place.end - 1].end]

@@ -1,0 +1,77 @@
+"""What a message can hold, found and not yet acted on: titles, values, ranges, pointers and plain intents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from genrec.chat.catalogue_index import Value
+from genrec.chat.state import Span
+
+Feeling = Literal["liked", "disliked", "seen", "seed", "named"]
+"""What is said about an item; `seed` is "something like it", `named` is a mention without a judgement."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Tokens [start, end) of the message."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Title:
+    """A title in the message. More than one row: several items have it. `guessed`: it was written otherwise."""
+
+    place: Place
+    rows: tuple[int, ...]
+    text: str
+    guessed: bool = False
+    feeling: Feeling = "named"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An attribute value that is wanted, unwanted, or no longer either (`relaxed`)."""
+
+    place: Place
+    value: Value
+    kind: Literal["wanted", "unwanted", "relaxed"] = "wanted"
+    joined: Literal["", "or", "also"] = ""  # "or": an alternative to the value before; "also": on top of earlier ones
+
+
+@dataclass(frozen=True)
+class Range:
+    """A range of a number in the message, and how the message said it."""
+
+    place: Place
+    span: Span
+    text: str
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """A reference into what was shown: the `number`-th (from 0, or −1), all of it, "it", or the one that fits."""
+
+    place: Place
+    kind: Literal["number", "all", "it", "value", "span", "oldest", "newest"]
+    number: int = 0
+    value: Value | None = None
+    span: Span | None = None
+    feeling: Feeling = "named"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Everything that was understood of a message. `unknown` are titles that the catalogue does not have."""
+
+    titles: tuple[Title, ...] = ()
+    asked: tuple[Asked, ...] = ()
+    ranges: tuple[Range, ...] = ()
+    pointers: tuple[Pointer, ...] = ()
+    comparisons: tuple[str, ...] = ()  # "older", "newer", "cheaper", "dearer"
+    relaxed: tuple[str, ...] = ()  # attributes of which any value will do: "any year"
+    intents: frozenset[str] = frozenset()
+    unknown: tuple[str, ...] = ()
+    unjudged: tuple[str, ...] = ()  # words such as "slower", which no attribute can answer

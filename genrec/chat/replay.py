@@ -1,0 +1,67 @@
+"""A conversation that was kept elsewhere, back to a state: messages in, the state after them out.
+
+Clients of OpenAI's API send the whole conversation with every request. What the user said is understood again;
+what was shown is read from the numbered lines of our own replies, and only titles of the catalogue count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from genrec.chat.catalogue_index import CatalogueIndex
+from genrec.chat.replies import Segment
+from genrec.chat.state import ChatState
+from genrec.chat.turn import Dialogue
+from genrec.chat.words import words_of
+
+_LINE = re.compile(r"^\d{1,2}\. (?P<title>.+?)(?: — (?P<facts>.*))?$", re.MULTILINE)
+_SPECIAL = re.compile(r"([\\`*_\[\]<>])")
+_ESCAPED = re.compile(r"\\([\\`*_\[\]<>])")
+
+
+@dataclass(frozen=True)
+class Said:
+    """One message of a conversation."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+def replay(dialogue: Dialogue, state: ChatState, messages: Sequence[Said]) -> ChatState:
+    """The state after messages of the past. Nothing is ranked: what was shown stands in the replies."""
+    for number, message in enumerate(messages):
+        if message.role != "user":
+            continue
+        plan = dialogue.plan(state, message.text)
+        state = dialogue.finish(plan, []).state
+        answer = messages[number + 1] if number + 1 < len(messages) else None
+        if plan.act == "recommend" and answer is not None and answer.role == "assistant":
+            shown = [dialogue.index.catalog.item_ids[row] for row in listed(dialogue.index, answer.text)]
+            if shown:
+                every = tuple(dict.fromkeys((*state.shown, *shown)))
+                state = state.model_copy(update={"shown": every, "slate": tuple(shown), "focus": shown[0]})
+    return state
+
+
+def listed(index: CatalogueIndex, text: str) -> list[int]:
+    """Rows of the items in the numbered lines of a reply; the year behind a title tells apart what is called alike."""
+    found: list[int] = []
+    for match in _LINE.finditer(plain(text)):
+        rows = index.names.get(words_of(match["title"]), ())
+        year = re.search(r"\b\d{4}\b", match["facts"] or "")
+        dated = [row for row in rows if year is not None and index.year(row) == int(year.group())]
+        found += (dated or list(rows))[:1]
+    return found
+
+
+def markdown(segments: Sequence[Segment]) -> str:
+    """A reply as Markdown in which nothing that a catalogue or a user wrote can become a link, an image or HTML."""
+    return "".join(_SPECIAL.sub(r"\\\1", segment.text) for segment in segments)
+
+
+def plain(text: str) -> str:
+    """Markdown of ours as plain text."""
+    return _ESCAPED.sub(r"\1", text)

@@ -1,0 +1,211 @@
+"""One turn of a conversation: a state and a message in; an act, items, words and the next state out. No I/O.
+
+A turn has two halves, so that many users' turns can be ranked together: `Dialogue.plan` understands the message
+and says what to decode, `Dialogue.finish` turns the decoded items into the reply. `Dialogue.turn` is both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from genrec.chat import replies
+from genrec.chat.catalogue_index import CatalogueIndex
+from genrec.chat.pieces import Reading
+from genrec.chat.plan import Act, Draft, Plan, recommend_plan, reply_plan
+from genrec.chat.reading import read_message
+from genrec.chat.replies import Segment, spoken
+from genrec.chat.state import ChatState, Question
+from genrec.chat.updates import answer_question, apply_wishes, compare, judge, point_at
+from genrec.chat.words import joined
+from genrec.decoding.engine import RankedItem
+from genrec.recommender import Recommender
+
+MAX_MESSAGE = 4000  # characters; what is longer is refused by whoever reads it
+
+
+@dataclass(frozen=True)
+class ChatTurn:
+    """One reply. Titles stand in item segments only, so `text` names nothing that was not decoded or asked about."""
+
+    act: Act
+    segments: tuple[Segment, ...]
+    item_ids: tuple[str, ...]  # recommended in this turn, in their order
+    state: ChatState
+    trace: tuple[str, ...]  # what was understood and decided, one sentence each
+    catalog_version: str
+
+    @property
+    def text(self) -> str:
+        """The reply as plain text."""
+        return spoken(self.segments)
+
+
+@dataclass(frozen=True, eq=False)
+class Dialogue:
+    """A recommender that can be talked to. Make one with `over`; `number` items per list."""
+
+    recommender: Recommender
+    index: CatalogueIndex
+    number: int = 5
+
+    @classmethod
+    def over(cls, recommender: Recommender, *, number: int = 5) -> Dialogue:
+        """Index the catalogue of a recommender as it is now."""
+        here = recommender.pinned()
+        return cls(here, CatalogueIndex.build(here.catalog), number)
+
+    def following(self, recommender: Recommender) -> Dialogue:
+        """This dialogue over a recommender that may have been refreshed; the same index where it still fits."""
+        here = recommender.pinned()
+        if here.catalog is self.index.catalog:
+            return replace(self, recommender=here)
+        return Dialogue(here, CatalogueIndex.build(here.catalog), self.number)
+
+    def turn(self, state: ChatState, message: str) -> ChatTurn:
+        """Understand, decode, reply."""
+        plan = self.plan(state, message)
+        ranked = self.recommender.rank([plan.request], plan.k)[0] if plan.request is not None else []
+        return self.finish(plan, ranked)
+
+    def plan(self, state: ChatState, message: str) -> Plan:
+        """What the message asks for. The plan's state already knows what the message said."""
+        reading = read_message(self.index, message, has_slate=bool(state.slate or state.focus))
+        draft = Draft(state.model_copy(update={"turns": state.turns + 1}))
+        reading = answer_question(self.index, draft, reading)
+        if "reset" in reading.intents:
+            draft.change("starting over", **_fresh(state))
+            return reply_plan(draft, "ask", "reset")
+        doubtful = next((title for title in reading.titles if len(title.rows) > 1), None)
+        rows = _told_items(self.index, draft, reading)
+        wishes = apply_wishes(self.index, draft, reading)
+        if doubtful is not None:
+            return self._ask_which(draft, doubtful.rows, doubtful.feeling)
+        return self._decide(draft, reading, rows, wishes)
+
+    def finish(self, plan: Plan, ranked: Sequence[RankedItem]) -> ChatTurn:
+        """The reply to a plan, given what was decoded for its request."""
+        rows = [item.item_index for item in ranked]
+        if plan.topic == "surprise":
+            rows = replies.least_expected(self.index, plan.state, rows, self.number)
+        rows = rows[: self.number]
+        segments = replies.write(self.index, plan, rows)
+        ids = tuple(self.index.catalog.item_ids[row] for row in rows)
+        state, trace = plan.state, list(plan.trace)
+        if plan.act == "recommend":
+            focus = ids[0] if ids else state.focus
+            shown = tuple(dict.fromkeys((*state.shown, *ids)))
+            state = state.model_copy(update={"shown": shown, "slate": ids or state.slate, "focus": focus})
+            trace.append(f"decoded {len(ids)} of {self.number}" if ids else "no item is left under these wishes")
+        elif plan.topic in {"which", "facts", "why"} and plan.rows:
+            update: dict[str, object] = {"focus": self.index.catalog.item_ids[plan.rows[0]]}
+            if plan.topic == "which":
+                update["slate"] = tuple(self.index.catalog.item_ids[row] for row in plan.rows)
+            state = state.model_copy(update=update)
+        if plan.act == "ask":
+            state = state.model_copy(update={"asked": (*state.asked, plan.topic)})
+        return ChatTurn(plan.act, segments, ids, state, tuple(trace), self.recommender.trie.version)
+
+    def _decide(self, draft: Draft, reading: Reading, rows: dict[str, list[int]], wishes: bool) -> Plan:
+        """Which act: facts and reasons where they are asked for, a question where nothing is known, else a list."""
+        intents, every = reading.intents, [row for group in rows.values() for row in group]
+        draft.notes += [f"unknown:{name}" for name in reading.unknown]
+        draft.notes += [f"unjudged:{word}" for word in reading.unjudged]
+        if "why" in intents:
+            return self._explain(draft, every)
+        if "profile" in intents:
+            return reply_plan(draft, "answer", "profile")
+        if "facts" in intents and rows["named"] and not wishes:
+            return reply_plan(draft, "answer", "facts", rows=rows["named"])
+        compared = self._compare(draft, reading, rows)
+        asks = compared or wishes or bool(every) or bool({"request", "more", "surprise", "dunno"} & intents)
+        if not asks:
+            return self._small_talk(draft, reading)
+        if reading.unknown and not every and not wishes:
+            return reply_plan(draft, "ask", "unknown", unknown=reading.unknown)
+        if self._knows_nothing(draft, reading):
+            return reply_plan(draft, "ask", "opener")
+        if "surprise" in intents:
+            draft.change("a surprise: no longer like one item", seeds=())
+            return recommend_plan(draft, self.recommender, self.index, number=self.number, topic="surprise")
+        topic = "more" if "more" in intents and not (wishes or compared or every) else "list"
+        return recommend_plan(draft, self.recommender, self.index, number=self.number, topic=topic)
+
+    def _compare(self, draft: Draft, reading: Reading, rows: dict[str, list[int]]) -> bool:
+        if not reading.comparisons:
+            return False
+        known = self.index.catalog.index
+        against = [*rows["seed"], *rows["named"]] or [known[item] for item in draft.state.slate if item in known]
+        return compare(self.index, draft, reading.comparisons, against)
+
+    def _explain(self, draft: Draft, rows: Sequence[int]) -> Plan:
+        known = self.index.catalog.index
+        about = list(rows) or [known[item] for item in draft.state.slate if item in known]
+        if not about:
+            return reply_plan(draft, "chat", "nothing-to-explain")
+        draft.trace.append(f"why: {joined([self.index.catalog.titles[row] for row in about])}")
+        return reply_plan(draft, "explain", "why", rows=about)
+
+    def _small_talk(self, draft: Draft, reading: Reading) -> Plan:
+        for intent in ("help", "thanks", "bye"):
+            if intent in reading.intents:
+                return reply_plan(draft, "chat", intent)
+        if reading.unknown:
+            return reply_plan(draft, "ask", "unknown", unknown=reading.unknown)
+        if "greeting" in reading.intents:
+            return reply_plan(draft, "ask", "opener")
+        if reading.relaxed:
+            return recommend_plan(draft, self.recommender, self.index, number=self.number)
+        if draft.notes:
+            return reply_plan(draft, "chat", "noted")
+        draft.trace.append("nothing in the message is a title, a value or a wish that the catalogue knows")
+        return reply_plan(draft, "ask", "not-understood")
+
+    def _knows_nothing(self, draft: Draft, reading: Reading) -> bool:
+        """Whether to ask before recommending: nobody said anything yet, and asking was not refused."""
+        state = draft.state
+        told = (
+            any((state.history, state.liked, state.seeds, state.seen, state.disliked, state.shown))
+            or not state.constraints.empty
+        )
+        insists = {"dunno", "surprise"} & reading.intents or "opener" in state.asked
+        return not told and not insists
+
+    def _ask_which(self, draft: Draft, rows: Sequence[int], feeling: str) -> Plan:
+        ids = tuple(self.index.catalog.item_ids[row] for row in rows)
+        draft.change(
+            f"{len(rows)} items have that title: asking which", question=Question(item_ids=ids, feeling=feeling)
+        )
+        return reply_plan(draft, "ask", "which", rows=rows)
+
+
+def _told_items(index: CatalogueIndex, draft: Draft, reading: Reading) -> dict[str, list[int]]:
+    """Rows by what was said about them; opinions and seeds go into the state on the way."""
+    rows: dict[str, list[int]] = {name: [] for name in ("liked", "disliked", "seen", "seed", "named")}
+    for title in reading.titles:
+        if title.guessed and len(title.rows) == 1:
+            draft.trace.append(f"read {title.text!r} as {index.catalog.titles[title.rows[0]]}")
+        if len(title.rows) == 1:
+            rows[title.feeling] += title.rows
+    for pointer in reading.pointers:
+        found = point_at(index, draft, pointer)
+        if not found and pointer.kind != "it":
+            draft.notes.append("no-such")
+        rows[pointer.feeling] += found
+    seedless = not any(rows[name] for name in ("liked", "disliked", "seen", "seed"))
+    if rows["named"] and seedless and not ({"facts", "why"} & reading.intents):
+        answering = "opener" in draft.state.asked[-1:] or "unknown" in draft.state.asked[-1:]
+        rows["liked" if answering else "seed"] += rows.pop("named")
+        rows["named"] = []
+    for feeling in ("liked", "disliked", "seen"):
+        judge(index, draft, rows[feeling], feeling)
+    if rows["seed"]:
+        ids = tuple(index.catalog.item_ids[row] for row in rows["seed"])
+        draft.change(f"starting from {joined([index.catalog.titles[row] for row in rows['seed']])}", seeds=ids)
+    return rows
+
+
+def _fresh(state: ChatState) -> dict[str, object]:
+    """What starting over forgets: everything but the history and how many turns there were."""
+    blank = ChatState().model_dump(exclude={"history", "turns"})
+    return {name: getattr(ChatState(), name) for name in blank}

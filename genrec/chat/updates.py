@@ -1,0 +1,178 @@
+"""What a message changes in the state: opinions, wishes, ranges, and taking any of them back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from genrec.chat.catalogue_index import CatalogueIndex
+from genrec.chat.filters import constraint_words, span_mask, span_words
+from genrec.chat.pieces import Asked, Feeling, Place, Pointer, Reading, Title
+from genrec.chat.plan import Draft
+from genrec.chat.state import Constraints, Span, Wish
+from genrec.chat.words import joined
+
+_SAID = {"liked": "likes", "disliked": "dislikes", "seen": "has seen"}
+
+
+def point_at(index: CatalogueIndex, draft: Draft, pointer: Pointer) -> list[int]:
+    """Rows that a reference means; none where the list has no such item."""
+    state, known = draft.state, index.catalog.index
+    slate = [known[item] for item in state.slate if item in known]
+    if pointer.kind == "all":
+        return slate
+    if pointer.kind == "it":
+        focus = known.get(state.focus or "")
+        return [focus] if focus is not None else slate[:1]
+    if pointer.kind == "number":
+        inside = -1 <= pointer.number < len(slate) and slate
+        return [slate[pointer.number]] if inside else []
+    if pointer.kind == "value" and pointer.value is not None:
+        cells = index.columns[pointer.value.attribute]
+        return [row for row in slate if pointer.value.value in cells[row]][:1]
+    if pointer.kind == "span" and pointer.span is not None:
+        mask = span_mask(index, pointer.span)
+        return [row for row in slate if mask[row]][:1]
+    dated = [(index.year(row), row) for row in slate if index.year(row) is not None]
+    return [(min if pointer.kind == "oldest" else max)(dated)[1]] if dated else []
+
+
+def answer_question(index: CatalogueIndex, draft: Draft, reading: Reading) -> Reading:
+    """Take a message as the answer to "which one do you mean?", where that was asked and the message answers it.
+
+    A pointer or a year picks one of the items in question; it then stands in the reading as if it had been named.
+    """
+    question = draft.state.question
+    if question is None:
+        return reading
+    draft.state = draft.state.model_copy(update={"question": None})
+    known = index.catalog.index
+    rows = [known[item] for item in question.item_ids if item in known]
+    picked = [row for pointer in reading.pointers if pointer.kind != "it" for row in point_at(index, draft, pointer)]
+    for found in reading.ranges:
+        mask = span_mask(index, found.span)
+        picked += [row for row in rows if mask[row]]
+    picked = [row for row in dict.fromkeys(picked) if row in rows]
+    if len(picked) != 1:
+        return reading
+    feeling: Feeling = question.feeling if question.feeling != "named" else "seed"
+    title = Title(Place(0, 0), (picked[0],), "", feeling=feeling)
+    return replace(reading, titles=(*reading.titles, title), pointers=(), ranges=(), comparisons=())
+
+
+def judge(index: CatalogueIndex, draft: Draft, rows: Sequence[int], feeling: Feeling) -> None:
+    """Keep an opinion about items; the newest opinion counts."""
+    if feeling not in _SAID or not rows:
+        return
+    ids = [index.catalog.item_ids[row] for row in rows]
+    titles = joined([index.catalog.titles[row] for row in rows])
+    draft.state = draft.state.judge(ids, feeling)  # type: ignore[arg-type]
+    draft.trace.append(f"the user {_SAID[feeling]} {titles}")
+
+
+def apply_wishes(index: CatalogueIndex, draft: Draft, reading: Reading) -> bool:
+    """Apply wanted, unwanted and relaxed values, ranges and comparisons; whether anything was said about them."""
+    before = draft.state.constraints
+    constraints = before
+    fresh: list[Asked] = []
+    for asked in reading.asked:
+        if asked.kind == "wanted":
+            fresh.append(asked)
+        elif asked.kind == "unwanted":
+            constraints = _without(constraints, asked.value.attribute, asked.value.value)
+            wish = Wish(attribute=asked.value.attribute, values=(asked.value.value,))
+            constraints = constraints.model_copy(update={"unwanted": (*constraints.unwanted, wish)})
+        else:
+            constraints = _without(constraints, asked.value.attribute, asked.value.value)
+    constraints = _want(constraints, fresh)
+    for name in reading.relaxed:
+        constraints = _relaxed(constraints, name)
+    for found in reading.ranges:
+        constraints = _with_span(constraints, found.span)
+    if constraints != before:
+        draft.change(f"wishes: {_change(before, constraints)}", constraints=constraints)
+    return bool(reading.asked or reading.ranges or reading.relaxed)
+
+
+def compare(index: CatalogueIndex, draft: Draft, comparisons: Sequence[str], rows: Sequence[int]) -> bool:
+    """ "older", "cheaper" against the items `rows`; False where the catalogue cannot tell."""
+    done = False
+    for word in comparisons:
+        name = "year" if word in {"older", "newer"} else "price"
+        numbers = index.numbers.get(name)
+        values = [] if numbers is None else [float(numbers[row]) for row in rows if not np.isnan(numbers[row])]
+        if not values:
+            draft.notes.append(f"cannot:{word}")
+            continue
+        # Of a whole list, "older" means older than most of it.
+        middle = float(np.median(values))
+        step = 1 if name == "year" else 0.01
+        span = (
+            Span(attribute=name, high=middle - step)
+            if word in {"older", "cheaper"}
+            else Span(attribute=name, low=middle + step)
+        )
+        constraints = _with_span(draft.state.constraints, span)
+        draft.change(f"{word}: {span_words(span)}", constraints=constraints)
+        done = True
+    return done
+
+
+def _want(constraints: Constraints, fresh: Sequence[Asked]) -> Constraints:
+    """A newly wanted value replaces earlier ones of its attribute, unless it comes on top of them."""
+    if not fresh:
+        return constraints
+    for asked in fresh:
+        constraints = _without(constraints, asked.value.attribute, asked.value.value)
+    on_top = any(asked.joined == "also" for asked in fresh)
+    replaced = set() if on_top else {asked.value.attribute for asked in fresh}
+    wanted = [wish for wish in constraints.wanted if wish.attribute not in replaced]
+    for asked in fresh:
+        attribute, value = asked.value.attribute, asked.value.value
+        if asked.joined == "or" and wanted and wanted[-1].attribute == attribute:
+            wanted[-1] = Wish(attribute=attribute, values=tuple(dict.fromkeys((*wanted[-1].values, value))))
+        else:
+            wanted.append(Wish(attribute=attribute, values=(value,)))
+    return constraints.model_copy(update={"wanted": tuple(dict.fromkeys(wanted))})
+
+
+def _without(constraints: Constraints, attribute: str, value: str) -> Constraints:
+    def rest(wishes: tuple[Wish, ...]) -> tuple[Wish, ...]:
+        kept = []
+        for wish in wishes:
+            values = tuple(one for one in wish.values if (wish.attribute, one) != (attribute, value))
+            if values:
+                kept.append(Wish(attribute=wish.attribute, values=values))
+        return tuple(kept)
+
+    return constraints.model_copy(update={"wanted": rest(constraints.wanted), "unwanted": rest(constraints.unwanted)})
+
+
+def _relaxed(constraints: Constraints, name: str) -> Constraints:
+    if name == "*":
+        return Constraints()
+    return Constraints(
+        wanted=tuple(wish for wish in constraints.wanted if wish.attribute != name),
+        unwanted=tuple(wish for wish in constraints.unwanted if wish.attribute != name),
+        spans=tuple(span for span in constraints.spans if span.attribute != name),
+    )
+
+
+def _with_span(constraints: Constraints, span: Span) -> Constraints:
+    """A new range replaces the earlier one; an open end that still fits the earlier one narrows it."""
+    earlier = next((one for one in constraints.spans if one.attribute == span.attribute), None)
+    if earlier is not None and (span.low is None or span.high is None):
+        low = span.low if span.low is not None else earlier.low
+        high = span.high if span.high is not None else earlier.high
+        if low is None or high is None or low <= high:
+            span = Span(attribute=span.attribute, low=low, high=high)
+    others = tuple(one for one in constraints.spans if one.attribute != span.attribute)
+    return constraints.model_copy(update={"spans": (*others, span)})
+
+
+def _change(before: Constraints, now: Constraints) -> str:
+    old, new = constraint_words(before), constraint_words(now)
+    parts = [f"+ {word}" for word in new if word not in old] + [f"− {word}" for word in old if word not in new]
+    return ", ".join(parts)

@@ -1,0 +1,86 @@
+"""`genrec serve | chat`: a trained run behind HTTP, or in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from genrec.cli.options import RunPath, app, resolve
+from genrec.console import print_lines
+from genrec.errors import MissingDependencyError
+from genrec.run import Run
+
+
+@app.command()
+def serve(
+    run: RunPath,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.  [default: 8000]")] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="File with one API key a line; needed beyond this machine.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="A further name that browsers may call this service by.")
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option(help="Where conversations are kept.  [default: SQLite inside the run]")
+    ] = None,
+    media_root: Annotated[Path | None, typer.Option(help="Folder of the pictures, where it has moved.")] = None,
+    engine: Annotated[str | None, typer.Option(help="Which engine decodes.  [default: transformers]")] = None,
+    beam_width: Annotated[int | None, typer.Option(help="Beams per request.  [default: 50]")] = None,
+    queue_size: Annotated[int | None, typer.Option(help="Requests that may wait.  [default: 512]")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that a request may take.  [default: 30]")] = None,
+) -> None:
+    """Serve a run over HTTP: an API, OpenAI-compatible chat, and a chat page.
+
+    `genrec serve runs/mine` and open <http://127.0.0.1:8000>
+    """
+    opened = Run.open(run)
+    try:
+        from genrec.server.process import serve_run
+        from genrec.server.settings import ServeConfig, read_keys
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"{error.name} is not installed.", "pip install 'genrec-toolkit[serve]'"
+        ) from error
+    settings = resolve(
+        ServeConfig,
+        None,
+        host=host,
+        port=port,
+        api_keys=None if api_key_file is None else read_keys(api_key_file),
+        allowed_hosts=None if allowed_host is None else tuple(allowed_host),
+        database=database,
+        media_root=media_root,
+        engine=engine,
+        beam_width=beam_width,
+        queue_size=queue_size,
+        timeout=timeout,
+    )
+    serve_run(opened.path, settings, say=lambda line: print_lines([line]))
+
+
+@app.command()
+def chat(
+    run: RunPath,
+    user: Annotated[str | None, typer.Option(help="Begin with the history of this user of the run.")] = None,
+    state: Annotated[Path | None, typer.Option(help="JSON file that keeps the conversation.")] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Show what was understood and decided.")] = False,
+    number: Annotated[int, typer.Option(min=1, max=20, help="Items of one list.")] = 5,
+    engine: Annotated[str, typer.Option(help="Which engine decodes.")] = "transformers",
+) -> None:
+    """Talk to a run in the terminal. An empty line or Ctrl-D ends.
+
+    `genrec chat runs/mine --state me.json`
+    """
+    from genrec.cli.terminal_chat import first_state, talk
+
+    opened = Run.open(run)
+    begun = first_state(opened, user=user, path=state)
+    from genrec.chat import Dialogue
+    from genrec.recommender import Recommender
+
+    dialogue = Dialogue.over(Recommender.load(opened.path, engine), number=number)
+    talk(dialogue, begun, keep=state, show_trace=trace)

@@ -1,0 +1,56 @@
+"""The conversation of `genrec chat`: lines of a person in, replies out, the state kept in a file after every turn."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from genrec.chat import ChatState, Dialogue
+from genrec.chat.turn import MAX_MESSAGE
+from genrec.config import build_config
+from genrec.console import print_lines
+from genrec.data.splits import evaluation_cases
+from genrec.errors import ConfigError, DataError
+from genrec.run import Run, atomic_file
+
+
+def first_state(run: Run, *, user: str | None, path: Path | None) -> ChatState:
+    """Where a conversation begins: the kept file if it is there, else the history of a user, else nothing.
+
+    Raises DataError for a file that holds no state, ConfigError for a user that the test split does not have.
+    """
+    if path is not None and path.exists():
+        try:
+            return ChatState.model_validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} holds no conversation: {error}.", "Name another file with --state.") from error
+    if user is None:
+        return ChatState()
+    from genrec.data.catalog import Catalog
+
+    catalog, cases = Catalog.load(run), evaluation_cases(run, "test")
+    ids = list(map(str, cases.user_ids))
+    if user not in ids:
+        raise ConfigError(f"the test split has no user {user!r}.", f"It has, for example, {', '.join(ids[:5])}.")
+    history = [catalog.item_ids[item] for item in cases.histories[ids.index(user)]]
+    return build_config(ChatState, {"history": tuple(history)}, source="history")
+
+
+def talk(dialogue: Dialogue, state: ChatState, *, keep: Path | None, show_trace: bool) -> None:
+    """Read lines from standard input until an empty one, and print the replies."""
+    if not state.turns:
+        print_lines(["Tell me what you liked or want; an empty line ends."])
+    while True:
+        if sys.stdin.isatty():
+            print("\n> ", end="", flush=True)
+        line = sys.stdin.readline(MAX_MESSAGE)
+        if not line.strip():
+            return
+        turn = dialogue.turn(state, line.strip())
+        state = turn.state
+        if show_trace:
+            print_lines([f"  · {step}" for step in turn.trace])
+        print_lines([turn.text])
+        if keep is not None:
+            with atomic_file(keep) as temporary:
+                temporary.write_text(state.model_dump_json(indent=2), encoding="utf-8")

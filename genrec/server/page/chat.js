@@ -1,0 +1,206 @@
+// The conversation on the page. The service keeps it; the page keeps its id, and a message until it is answered.
+
+import { get, post, setKey, stream } from "./api.js";
+import { remember } from "./memory.js";
+import { element, filterChips, finish, hintChips, known, markOpinions, said, thinking } from "./view.js";
+
+const find = (id) => document.getElementById(id);
+const current = remember(localStorage, "genrec.conversation"); // {id, person}
+const pending = remember(localStorage, "genrec.pending"); // {conversation, client_id, text, about}
+const theme = remember(localStorage, "genrec.theme");
+const log = find("log");
+let people = [];
+let suggestions = [];
+let busy = false;
+
+const wait = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
+
+function status(text) {
+  find("status").hidden = !text;
+  find("status").textContent = text;
+}
+
+// Repeats a request until there is an answer: the service may be loading, busy, restarting or out of reach.
+async function persist(request) {
+  for (let delay = 0.3; ; delay = Math.min(delay * 1.7, 5)) {
+    try {
+      const answer = await request();
+      status("");
+      return answer;
+    } catch (error) {
+      if (error.status === 401) await askForKey();
+      else if (error.status === 0) status("Connection lost. Trying again…");
+      else if (error.status === 503) status(`${error.message} Trying again…`);
+      else if (error.status === 429) status("Many people are asking. Waiting for a turn…");
+      else if (error.status !== 409) throw error;
+      if (error.status !== 401) await wait(error.status === 429 ? error.retryAfter : delay);
+    }
+  }
+}
+
+function askForKey() {
+  const dialog = find("key-dialog");
+  return new Promise((done) => {
+    dialog.addEventListener("close", () => (setKey(find("key").value), done()), { once: true });
+    dialog.showModal();
+  });
+}
+
+function toEnd() {
+  log.scrollTo({ top: log.scrollHeight });
+}
+
+function show(state) {
+  known(find("known"), state);
+  filterChips(find("filters"), state.filters, removeFilter);
+  markOpinions(log, state);
+}
+
+function hints() {
+  const started = log.querySelector(".card") !== null;
+  hintChips(find("hints"), started ? ["More", "Surprise me", "Something older", "Why?"] : [...suggestions.slice(0, 4), "Surprise me"], (hint) => say(hint));
+}
+
+async function begin() {
+  const person = people.find(({ user_id }) => user_id === find("person").value);
+  const wanted = { history: person ? person.history : [] };
+  const made = await persist(() => post("/v1/conversations", wanted));
+  current.set({ id: made.id, person: find("person").value });
+  pending.set(null);
+  open(made);
+}
+
+function open(conversation) {
+  const person = people.find(({ user_id }) => user_id === find("person").value);
+  const hello = person
+    ? `Hello. You are user ${person.user_id}; you took last: ${person.last_titles.join("; ")}. Ask me for something.`
+    : "Hello. Tell me what you liked, or what you are in the mood for.";
+  log.replaceChildren(element("div", { class: "message reply" }, element("p", { class: "words" }, hello)));
+  for (const message of conversation.messages) {
+    log.append(said(message.text));
+    const { bubble } = thinking();
+    if (message.turn) finish(bubble, message.turn, act);
+    if (message.turn) log.append(bubble);
+  }
+  show(conversation.state);
+  hints();
+  toEnd();
+}
+
+async function say(text, about = null) {
+  if (busy || !text.trim()) return;
+  const client_id = [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  pending.set({ conversation: current.get().id, client_id, text, about });
+  log.append(said(text));
+  await deliver();
+}
+
+// Sends the pending message until it is answered. The same id is never answered twice.
+async function deliver() {
+  const message = pending.get();
+  const { bubble, words } = thinking();
+  busy = true;
+  find("send").disabled = true;
+  log.append(bubble);
+  toEnd();
+  try {
+    const body = { text: message.text, client_id: message.client_id, ...(message.about ? { about: message.about } : {}) };
+    const answer = await persist(async () => {
+      words.textContent = "";
+      for await (const [event, data] of stream(`/v1/conversations/${message.conversation}/messages`, body)) {
+        if (event === "turn") return data;
+        if (event === "words") await write(words, data.text);
+      }
+    });
+    finish(bubble, answer.turn, act);
+    show(answer.state);
+  } catch (error) {
+    bubble.classList.add("failed");
+    words.textContent = error.message;
+  }
+  pending.set(null);
+  busy = false;
+  find("send").disabled = false;
+  hints();
+  toEnd();
+}
+
+const hurried = matchMedia("(prefers-reduced-motion: reduce)");
+
+// One word at a time, at reading speed; a list is left to the cards.
+async function write(words, text) {
+  if (words.dataset.full) return;
+  const end = text.indexOf("\n");
+  words.append(end < 0 ? text : text.slice(0, end));
+  if (end >= 0) words.dataset.full = "yes";
+  toEnd();
+  if (!hurried.matches) await wait(0.02);
+}
+
+async function act(kind, item) {
+  if (kind === "why") return say("Why this one?", item.item_id);
+  const path = `/v1/conversations/${current.get().id}/feedback`;
+  show(await persist(() => post(path, { item_id: item.item_id, kind })));
+}
+
+async function removeFilter(label) {
+  show(await persist(() => post(`/v1/conversations/${current.get().id}/filters`, { remove: label })));
+  find("message").focus();
+}
+
+function listPeople(chosen) {
+  const options = people.map(({ user_id, last_titles }) => element("option", { value: user_id }, `User ${user_id}: ${last_titles.at(-1)}`));
+  find("person").replaceChildren(element("option", { value: "" }, "New visitor"), ...options);
+  find("person").value = people.some(({ user_id }) => user_id === chosen) ? chosen : "";
+}
+
+function paint(value) {
+  if (value) document.documentElement.dataset.theme = value;
+}
+
+async function start() {
+  paint(theme.get());
+  const info = await persist(async () => {
+    const found = await get("/v1/page");
+    if (!found.ready) throw Object.assign(new Error(found.detail || "The model is being loaded."), { status: 503 });
+    return found;
+  });
+  ({ people, suggestions } = info);
+  document.title = `${info.model} – genrec`;
+  const kept = current.get();
+  listPeople(kept?.person ?? "");
+  find("person").addEventListener("change", begin);
+  find("fresh").addEventListener("click", begin);
+  const found = kept && (await persist(() => get(`/v1/conversations/${kept.id}`).catch((error) => (error.status === 404 ? null : Promise.reject(error)))));
+  if (found) open(found);
+  else await begin();
+  if (pending.get()?.conversation === current.get().id) {
+    if (!found?.messages.some(({ client_id }) => client_id === pending.get().client_id)) log.append(said(pending.get().text));
+    if (found?.messages.some(({ client_id, turn }) => client_id === pending.get().client_id && turn)) pending.set(null);
+    else await deliver();
+  }
+  document.body.dataset.ready = "yes";
+}
+
+find("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (busy) return;
+  const text = find("message").value;
+  find("message").value = "";
+  say(text);
+});
+find("message").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    find("composer").requestSubmit();
+  }
+});
+find("theme").addEventListener("click", () => {
+  const dark = document.documentElement.dataset.theme
+    ? document.documentElement.dataset.theme === "dark"
+    : matchMedia("(prefers-color-scheme: dark)").matches;
+  theme.set(dark ? "light" : "dark");
+  paint(theme.get());
+});
+if (matchMedia("(max-width: 60rem)").matches) find("memory").open = false;
+start();

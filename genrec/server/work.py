@@ -1,0 +1,142 @@
+"""Requests as pieces of work for the engine: see `worker.Work`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from genrec.chat import ChatState, ChatTurn, Dialogue
+from genrec.chat.catalogue_index import CatalogueIndex
+from genrec.chat.facts import reasons
+from genrec.chat.filters import sharing_mask
+from genrec.chat.plan import Plan
+from genrec.chat.replay import Said, replay
+from genrec.chat.words import joined
+from genrec.recommender import RankRequest
+from genrec.server.schemas import (
+    Evidence,
+    ExplanationsRequest,
+    ExplanationsResponse,
+    RecommendationsRequest,
+    RecommendationsResponse,
+    RecommendedItem,
+)
+from genrec.server.worker import Ranked
+from genrec.trie_filters import ItemFilter
+
+
+@dataclass(frozen=True)
+class Recommend:
+    """Items for a history."""
+
+    body: RecommendationsRequest
+    model: str
+
+    def ask(self, dialogue: Dialogue) -> tuple[RankRequest | None, int]:
+        """See `Work.ask`."""
+        here, body = dialogue.recommender, self.body
+        excluded = here.catalog.indices(body.exclude) if body.exclude else None
+        allowed = here.filter(body.allow) if body.allow else None
+        return RankRequest(here.catalog.indices(body.history), excluded, allowed), body.k
+
+    def answer(self, dialogue: Dialogue, ranked: Ranked) -> RecommendationsResponse:
+        """See `Work.answer`."""
+        return listing(dialogue, ranked, self.model)
+
+
+@dataclass(frozen=True)
+class Similar:
+    """Items that go with one item: ranked after it, sharing an attribute value with it where it has one."""
+
+    item_id: str
+    k: int
+    model: str
+
+    def ask(self, dialogue: Dialogue) -> tuple[RankRequest | None, int]:
+        """See `Work.ask`."""
+        rows = dialogue.recommender.catalog.indices([self.item_id])
+        mask = sharing_mask(dialogue.index, rows.tolist())
+        allowed = ItemFilter.allowing(dialogue.recommender.trie, mask)
+        return RankRequest(rows.astype(np.int32), None, allowed), self.k
+
+    def answer(self, dialogue: Dialogue, ranked: Ranked) -> RecommendationsResponse:
+        """See `Work.answer`."""
+        return listing(dialogue, ranked, self.model)
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Why an item, for a history."""
+
+    body: ExplanationsRequest
+
+    def ask(self, dialogue: Dialogue) -> tuple[RankRequest | None, int]:
+        """See `Work.ask`."""
+        return None, 0
+
+    def answer(self, dialogue: Dialogue, ranked: Ranked) -> ExplanationsResponse:
+        """See `Work.answer`."""
+        index, catalog = dialogue.index, dialogue.recommender.catalog
+        row = int(catalog.indices([self.body.item_id])[0])
+        evidence = evidence_of(index, catalog.indices(self.body.history).tolist(), row)
+        return ExplanationsResponse(
+            item_id=self.body.item_id,
+            title=catalog.titles[row],
+            text=explanation_text(catalog.titles[row], evidence),
+            evidence=evidence,
+            catalog_version=dialogue.recommender.trie.version,
+        )
+
+
+@dataclass
+class Turn:
+    """One turn of a conversation, after messages of the past that are not in the state yet."""
+
+    state: ChatState
+    message: str
+    past: Sequence[Said] = ()
+    _plan: list[Plan] = field(default_factory=list)
+
+    def ask(self, dialogue: Dialogue) -> tuple[RankRequest | None, int]:
+        """See `Work.ask`."""
+        plan = dialogue.plan(replay(dialogue, self.state, self.past), self.message)
+        self._plan = [plan]
+        return plan.request, plan.k
+
+    def answer(self, dialogue: Dialogue, ranked: Ranked) -> ChatTurn:
+        """See `Work.answer`."""
+        return dialogue.finish(self._plan[0], ranked)
+
+
+def listing(dialogue: Dialogue, ranked: Ranked, model: str) -> RecommendationsResponse:
+    """Ranked items as an answer."""
+    items: list[Any] = [
+        RecommendedItem(item_id=one.item_id, title=one.title, score=one.score, rank=one.rank)
+        for one in dialogue.recommender.describe(ranked)
+    ]
+    return RecommendationsResponse(items=items, catalog_version=dialogue.recommender.trie.version, model=model)
+
+
+def evidence_of(index: CatalogueIndex, history: Sequence[int], row: int) -> list[Evidence]:
+    """The items of a history that speak for an item."""
+    return [
+        Evidence(
+            item_id=index.catalog.item_ids[reason.row], title=index.catalog.titles[reason.row], shared=reason.shared
+        )
+        for reason in reasons(index, history, row)
+    ]
+
+
+def explanation_text(title: str, evidence: Sequence[Evidence]) -> str:
+    """The evidence in words; without any, an honest sentence."""
+    if not evidence:
+        return (
+            f"{title}: it shares nothing with this history; the model ranked it by the order in which items are used."
+        )
+    parts = [
+        f"{one.title} ({joined([value for values in one.shared.values() for value in values])})" for one in evidence
+    ]
+    return f"{title} shares with what was used before: {'; '.join(parts)}."

@@ -1,0 +1,229 @@
+"""Many requests, one engine: a thread that takes what waits in a bounded queue and ranks it together.
+
+The thread alone touches the model. Between two batches it looks whether the catalogue has changed; a batch is
+planned, ranked and described with one catalogue. A request that was cancelled or has timed out is dropped before
+it costs anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from genrec.chat import Dialogue
+from genrec.decoding.engine import RankedItem
+from genrec.errors import GenrecError
+from genrec.recommender import RankRequest, Recommender
+from genrec.server.problems import ProblemError, not_ready, too_busy
+
+_LOG = logging.getLogger("genrec.server")
+_IDLE_SECONDS = 0.05
+ResultT_co = TypeVar("ResultT_co", covariant=True)
+ResultT = TypeVar("ResultT")
+Ranked = list[RankedItem]
+
+
+class Work(Protocol[ResultT_co]):
+    """What a request wants of the engine. Both methods run in the worker's thread, one after the other."""
+
+    def ask(self, dialogue: Dialogue) -> tuple[RankRequest | None, int]:
+        """What to rank, and how many items are needed. Raises GenrecError for a request that cannot be served."""
+        ...
+
+    def answer(self, dialogue: Dialogue, ranked: Ranked) -> ResultT_co:
+        """The result, given the ranked items; none where nothing was to be ranked."""
+        ...
+
+
+class Observer(Protocol):
+    """Who wants to know what the worker does."""
+
+    def batch(self, size: int, seconds: float) -> None:
+        """A batch of `size` requests took so long."""
+        ...
+
+
+@dataclass
+class _Job:
+    work: Work[Any]
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+    dropped: bool = False
+    request: RankRequest | None = None
+    k: int = 0
+
+
+@dataclass
+class BatchWorker:
+    """The thread and its queue. `load` opens the recommender, in the thread, so that the page is there before it."""
+
+    load: Callable[[], Recommender]
+    observer: Observer
+    number: int = 5
+    queue_size: int = 512
+    batch_size: int = 64
+    timeout: float = 30.0
+    refresh: float = 1.0
+    dialogue: Dialogue | None = None  # the newest one; None while loading
+    loaded: threading.Event = field(default_factory=threading.Event)  # set when loading ended, well or not
+    failure: str = ""  # why loading failed, or why the catalogue could not be followed
+    _stopping: bool = False
+    _per_second: float = 20.0  # a running mean, for Retry-After
+    _looked: float = 0.0
+    _recommender: Recommender | None = None
+    _thread: threading.Thread | None = None
+    _queue: queue.Queue[_Job] = field(default_factory=queue.Queue)
+
+    def start(self) -> None:
+        """Begin to load and then to serve."""
+        self._queue = queue.Queue(self.queue_size)
+        self._thread = threading.Thread(target=self._run, name="genrec-worker", daemon=True)
+        self._thread.start()
+
+    def stop(self, *, seconds: float) -> None:
+        """Take nothing new, finish what waits, end; at most for so long."""
+        self._stopping = True
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return self._queue.qsize()
+
+    def busy(self) -> ProblemError:
+        """The answer to one request too many, with an honest guess at when to come again."""
+        return too_busy(max(1, math.ceil(self.waiting / self._per_second)))
+
+    async def run(self, work: Work[ResultT]) -> ResultT:
+        """Have a piece of work done. Raises Problem 429 where the queue is full, 503 while loading or too late.
+
+        Cancelling the caller drops the work.
+        """
+        if self._stopping:
+            raise not_ready("The service is shutting down.")
+        if self.dialogue is None:
+            raise not_ready(self.failure or "The model is being loaded.")
+        loop = asyncio.get_running_loop()
+        job = _Job(work, loop.create_future(), loop)
+        try:
+            self._queue.put_nowait(job)
+        except queue.Full:
+            raise self.busy() from None
+        try:
+            result: ResultT = await asyncio.wait_for(job.future, self.timeout)
+        except TimeoutError:
+            raise not_ready(f"It took longer than {self.timeout:g} s.") from None
+        finally:
+            job.dropped = True
+        return result
+
+    def _run(self) -> None:
+        try:
+            self._open()
+        finally:
+            self.loaded.set()
+        while self.dialogue is not None:
+            jobs = self._next_jobs()
+            if jobs:
+                self._serve([job for job in jobs if not job.dropped])
+            elif self._stopping:
+                return
+            self._follow_catalogue()
+
+    def _open(self) -> None:
+        try:
+            self._recommender = self.load()
+            self.dialogue = Dialogue.over(self._recommender, number=self.number)
+        except GenrecError as error:
+            self.failure = str(error)
+            _LOG.error("the model cannot be loaded: %s", error)
+        except Exception:
+            self.failure = "The model cannot be loaded; the log says why."
+            _LOG.exception("the model cannot be loaded")
+
+    def _next_jobs(self) -> list[_Job]:
+        try:
+            jobs = [self._queue.get(timeout=_IDLE_SECONDS)]
+        except queue.Empty:
+            return []
+        while len(jobs) < self.batch_size:
+            try:
+                jobs.append(self._queue.get_nowait())
+            except queue.Empty:
+                break
+        return jobs
+
+    def _follow_catalogue(self) -> None:
+        now = time.monotonic()
+        if self.dialogue is None or self._recommender is None or now - self._looked < self.refresh:
+            return
+        self._looked = now
+        try:
+            if self._recommender.refresh():
+                self.dialogue = self.dialogue.following(self._recommender)
+            self.failure = ""
+        except GenrecError as error:  # the run was trained again: this process goes on with what it has, and says so
+            self.failure = str(error)
+
+    def _serve(self, jobs: Sequence[_Job]) -> None:
+        if not jobs or self.dialogue is None:
+            return
+        started, dialogue = time.monotonic(), self.dialogue
+        outcomes: list[tuple[_Job, Any, BaseException | None]] = []
+        ready: list[_Job] = []
+        for job in jobs:
+            try:
+                job.request, job.k = job.work.ask(dialogue)
+                ready.append(job)
+            except Exception as error:  # one request's fault must not end the thread
+                outcomes.append((job, None, error))
+        for job, ranked in self._ranked(dialogue, ready):
+            try:
+                if isinstance(ranked, BaseException):
+                    raise ranked
+                outcomes.append((job, job.work.answer(dialogue, ranked), None))
+            except Exception as error:
+                outcomes.append((job, None, error))
+        seconds = time.monotonic() - started
+        self._per_second = 0.8 * self._per_second + 0.2 * len(jobs) / max(seconds, 1e-3)
+        self.observer.batch(len(jobs), seconds)
+        jobs[0].loop.call_soon_threadsafe(_deliver, outcomes)
+
+    def _ranked(self, dialogue: Dialogue, jobs: Sequence[_Job]) -> list[tuple[_Job, Ranked | Exception]]:
+        """Items for every job. Jobs that need a wider beam are ranked apart: a beam's width changes answers."""
+        width = dialogue.recommender.beam_width
+        groups: dict[int, list[_Job]] = {}
+        answers: list[tuple[_Job, Ranked | Exception]] = [(job, []) for job in jobs if job.request is None]
+        for job in jobs:
+            if job.request is not None:
+                groups.setdefault(max(width, job.k), []).append(job)
+        for k, group in groups.items():
+            requests = [job.request for job in group if job.request is not None]
+            try:
+                found = dialogue.recommender.rank(requests, k)
+                answers += [(job, ranked[: job.k]) for job, ranked in zip(group, found, strict=True)]
+            except Exception as error:
+                if len(group) == 1:
+                    answers.append((group[0], error))
+                    continue
+                for job in group:  # one of them is to blame: find out which
+                    answers += self._ranked(dialogue, [job])
+        return answers
+
+
+def _deliver(outcomes: Sequence[tuple[_Job, Any, BaseException | None]]) -> None:
+    for job, result, error in outcomes:
+        if job.future.done():
+            continue
+        if error is None:
+            job.future.set_result(result)
+        else:
+            job.future.set_exception(error)

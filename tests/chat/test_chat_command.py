@@ -1,0 +1,41 @@
+"""`genrec chat`: lines in, replies out, the conversation in a file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from genrec.chat import ChatState
+
+
+def test_a_conversation_in_the_terminal_goes_on_from_its_file(
+    genrec: Callable, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kept = tmp_path / "me.json"
+    monkeypatch.setattr("sys.stdin", io.StringIO('I loved "Film 3"\nwhy?\n\n'))
+    done = genrec("chat", tiny_run, "--state", kept, "--trace")
+    assert done.status == 0, done.err
+    assert "1. Film" in done.out
+    assert "  · the user likes Film 3" in done.out
+    state = ChatState.model_validate_json(kept.read_bytes())
+    assert (state.liked, state.turns) == (("i3",), 2)
+    monkeypatch.setattr("sys.stdin", io.StringIO("what do you know about me?\n"))
+    done = genrec("chat", tiny_run, "--state", kept)
+    assert "You liked Film 3." in done.out
+
+
+def test_a_user_of_the_run_brings_their_history(genrec: Callable, tiny_run: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("what do you know about me?\n"))
+    assert "You had used" in genrec("chat", tiny_run, "--user", "u1").out
+    done = genrec("chat", tiny_run, "--user", "nobody")
+    assert (done.status, "no user 'nobody'" in done.err) == (2, True)
+
+
+def test_a_file_that_holds_no_state_is_named(genrec: Callable, tiny_run: Path, tmp_path: Path):
+    (tmp_path / "bad.json").write_text("{")
+    done = genrec("chat", tiny_run, "--state", tmp_path / "bad.json")
+    assert done.status == 1
+    assert "holds no conversation" in done.err

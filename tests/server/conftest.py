@@ -1,0 +1,86 @@
+"""A service over the tiny run: its real model, worker and database, in this process or in one of its own."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from genrec.recommender import Recommender
+from genrec.server.app import create_app
+from genrec.server.settings import ServeConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def tiny_recommender(tiny_run: Path) -> Recommender:
+    return Recommender.load(tiny_run)
+
+
+@contextmanager
+def serving(run: Path, load: Callable[[], Recommender], **settings: object) -> Iterator[TestClient]:
+    """A client of an application in this process, once the model is loaded."""
+    app = create_app(run, ServeConfig(**settings), load=load)
+    with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
+        assert app.state.service.worker.loaded.wait(60)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def client(
+    tiny_run: Path, tiny_recommender: Recommender, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TestClient]:
+    database = f"sqlite:///{tmp_path_factory.mktemp('database') / 'c.sqlite'}"
+    with serving(tiny_run, lambda: tiny_recommender, database=database) as opened:
+        yield opened
+
+
+class Process:
+    """`genrec serve` in a process of its own; `address` is where it listens."""
+
+    def __init__(self, run: Path, *options: str) -> None:
+        command = [sys.executable, "-m", "genrec", "serve", str(run), *options]
+        self.popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+        assert self.popen.stdout is not None
+        line = self.popen.stdout.readline()
+        found = re.match(r"(http://\S+)", line)
+        assert found, line + str(self.popen.stderr and self.popen.stderr.read())
+        self.address = found[1]
+
+    def wait_until_ready(self, seconds: float = 120) -> None:
+        import httpx
+
+        pause = threading.Event()
+        for _ in range(int(seconds / 0.1)):
+            if httpx.get(f"{self.address}/ready", timeout=30).status_code == 200:
+                return
+            pause.wait(0.1)
+        raise AssertionError("the service did not become ready")
+
+    def end(self, sign: signal.Signals = signal.SIGTERM, seconds: float = 60) -> int:
+        if self.popen.poll() is None:
+            self.popen.send_signal(sign)
+        return self.popen.wait(seconds)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Process]]:
+    """`serve(run, "--port", "0")` starts a process, which is ended with the test."""
+    started: list[Process] = []
+
+    def start(run: Path, *options: str) -> Process:
+        started.append(Process(run, *options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.end(signal.SIGKILL)

@@ -1,0 +1,110 @@
+"""Recommendations, explanations and items over HTTP, against the recommender itself."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import polars as pl
+from fastapi.testclient import TestClient
+
+from genrec.recommender import Recommender
+from genrec.server.demo import item_images
+from tests.server.conftest import serving
+
+
+def ids(answer) -> list[str]:
+    return [item["item_id"] for item in answer.json()["items"]]
+
+
+def test_recommendations_are_those_of_the_recommender(client: TestClient, tiny_recommender: Recommender):
+    body = {"history": ["i1", "i4"], "k": 6, "exclude": ["i7"], "allow": {"genres": ["Drama", "Western"]}}
+    answer = client.post("/v1/recommendations", json=body)
+    expected = tiny_recommender.recommend(["i1", "i4"], 6, exclude=["i7"], allow={"genres": ["Drama", "Western"]})
+    assert answer.status_code == 200
+    assert ids(answer) == [item.item_id for item in expected]
+    assert answer.json()["catalog_version"] == tiny_recommender.trie.version
+
+
+def test_a_new_user_has_an_empty_history(client: TestClient):
+    assert len(ids(client.post("/v1/recommendations", json={"history": [], "k": 3}))) == 3
+
+
+def test_an_unknown_item_and_an_unknown_attribute_are_problems_that_name_them(client: TestClient):
+    for body, word in (({"history": ["nope"]}, "nope"), ({"history": [], "allow": {"colour": "red"}}, "colour")):
+        answer = client.post("/v1/recommendations", json=body)
+        assert answer.status_code == 422
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert word in answer.json()["detail"]
+        assert answer.json()["status"] == 422
+
+
+def test_an_item_has_its_facts_and_says_whether_it_can_be_recommended(client: TestClient):
+    answer = client.get("/v1/items/i3").json()
+    assert (answer["title"], answer["facts"]["year"], answer["facts"]["genres"]) == (
+        "Film 3",
+        1993,
+        ["Comedy", "Mood 1"],
+    )
+    assert answer["recommendable"] is True
+    assert client.get("/v1/items/nope").status_code == 404
+
+
+def test_similar_items_share_an_attribute_value_and_leave_the_item_out(
+    client: TestClient, tiny_recommender: Recommender
+):
+    found = ids(client.get("/v1/items/i3/similar?k=5"))
+    assert len(found) == 5
+    assert "i3" not in found
+    catalog = tiny_recommender.catalog
+    values = {item: set(catalog.table["genres"][catalog.index[item]].to_list()) for item in [*found, "i3"]}
+    assert all(values[item] & values["i3"] for item in found)
+
+
+def test_an_explanation_cites_items_of_the_history_that_share_something(client: TestClient):
+    answer = client.post("/v1/explanations", json={"history": ["i1", "i3"], "item_id": "i9"}).json()
+    assert answer["evidence"][0] == {"item_id": "i3", "title": "Film 3", "shared": {"genres": ["Comedy", "Mood 1"]}}
+    assert "Film 3" in answer["text"]
+
+
+def test_a_picture_is_served_from_inside_the_media_folder_only(
+    tiny_copy: Path, tiny_recommender: Recommender, tmp_path: Path
+):
+    media = tmp_path / "media"
+    media.mkdir()
+    (media / "a.png").write_bytes(b"\x89PNG fake")
+    (media / "page.svg").write_text("<svg/>")
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (media / "link.png").symlink_to(tmp_path / "secret.png")
+    names = ["a.png", "../secret.png", "link.png", str(tmp_path / "secret.png"), "page.svg", "gone.png", None]
+    run = Path(shutil.copytree(tiny_copy, tmp_path / "pictures"))
+    table = pl.read_parquet(run / "items.parquet")
+    pictures = names + [None] * (table.height - len(names))
+    dialogue_table = table.with_columns(pl.Series("image", pictures, dtype=pl.String))
+    with serving(run, lambda: tiny_recommender, database="sqlite://") as opened:
+        service = opened.app.state.service
+        index = service.worker.dialogue.index
+        index.catalog.__dict__["table"] = table  # frozen dataclass: the catalogue itself stays as it is
+        catalog = type(index.catalog)(dialogue_table)
+        found = type(index).build(catalog)
+        service.worker.dialogue = type(service.worker.dialogue)(service.worker.dialogue.recommender, found)
+        service.images = item_images(run, media)
+        statuses = [opened.get(f"/v1/items/{item}/image").status_code for item in catalog.item_ids[:7]]
+        assert statuses == [200, 404, 404, 404, 404, 404, 404]
+        shown = opened.get(f"/v1/items/{catalog.item_ids[0]}/image")
+        assert (shown.content, shown.headers["content-type"]) == (b"\x89PNG fake", "image/png")
+        assert opened.get("/v1/items/..%2F..%2Fsecret/image").status_code == 404
+        assert opened.get("/page/..%2f..%2fsettings.py").status_code == 404
+
+
+def test_the_page_and_its_files_are_there_and_load_nothing_from_elsewhere(client: TestClient):
+    page = client.get("/")
+    assert page.status_code == 200
+    policy = page.headers["content-security-policy"]
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
+    for name in ("chat.js", "view.js", "api.js", "memory.js", "chat.css", "icon.svg"):
+        text = client.get(f"/page/{name}")
+        assert text.status_code == 200
+        assert "https://" not in text.text
+        assert "innerHTML" not in text.text
