@@ -7,11 +7,12 @@ the others are served. The output appears whole or not at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, TypeVar
 
 from pydantic import Field
 
@@ -22,6 +23,7 @@ from genrec.recommender import RankRequest, Recommender
 from genrec.run import atomic_file
 
 _LINES_AT_ONCE = 256
+RequestT = TypeVar("RequestT")
 
 
 class UserLine(Config):
@@ -35,11 +37,12 @@ class UserLine(Config):
 
 @dataclass
 class BatchSummary:
-    """What became of the lines. `errors` holds the first ones in words."""
+    """What became of the lines. `errors` holds the first ones in words, `counts` whatever else is counted."""
 
     num_lines: int = 0
     num_errors: int = 0
     errors: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 def recommend_file(
@@ -47,15 +50,8 @@ def recommend_file(
 ) -> BatchSummary:
     """Serve every line of `source` (see `UserLine`) and write `target`. Raises DataError for an unreadable file."""
     summary = BatchSummary()
-    try:
-        with source.open("rb") as counted:
-            num_lines = sum(1 for _ in counted)
-        # newline: one line out per line in, also where JSON has a carriage return between its values.
-        stream = source.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n")
-    except OSError as error:
-        raise DataError(f"{source} cannot be read: {error.strerror}.", "Check the path of --input.") from error
     with (
-        stream,
+        open_lines(source) as (num_lines, stream),
         atomic_file(target) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace") as out,  # half a surrogate pair is legal JSON
         progress.track("recommending", num_lines, "users") as task,
@@ -94,20 +90,29 @@ def _answers(
 
 
 def _parse(recommender: Recommender, line: str, place: str) -> tuple[Any, RankRequest | GenrecError]:
-    """The user id and the request of a line, or what is wrong with it."""
+    def request(values: dict[str, Any]) -> RankRequest:
+        user = build_config(UserLine, values, source=place)
+        catalog = recommender.catalog
+        excluded = catalog.indices(user.exclude) if user.exclude else None
+        allowed = recommender.filter(user.allow) if user.allow else None
+        return RankRequest(catalog.indices(user.history), excluded, allowed)
+
+    return parse_line(line, place, request, example='{"history": ["item id"]}')
+
+
+def parse_line(
+    line: str, place: str, read: Callable[[dict[str, Any]], RequestT], *, example: str
+) -> tuple[Any, RequestT | GenrecError]:
+    """The user id of a line and what `read` makes of its values, or what is wrong with the line at `place`."""
     user_id = None
     try:
         line.encode("utf-8")  # fails on bytes that were not UTF-8
         values = json.loads(line)
         if not isinstance(values, dict):
-            raise ValueError('expected an object such as {"history": ["item id"]}')
+            raise ValueError(f"expected an object such as {example}")
         if isinstance(values.get("user_id"), str | int):  # anything else is refused and need not be echoed
             user_id = values["user_id"]
-        user = build_config(UserLine, values, source=place)
-        catalog = recommender.catalog
-        excluded = catalog.indices(user.exclude) if user.exclude else None
-        allowed = recommender.filter(user.allow) if user.allow else None
-        return user_id, RankRequest(catalog.indices(user.history), excluded, allowed)
+        return user_id, read(values)
     except GenrecError as error:
         message = error.message if error.message.startswith(place) else f"{place}: {error.message}"
         return user_id, DataError(message, error.hint)
@@ -115,3 +120,20 @@ def _parse(recommender: Recommender, line: str, place: str) -> tuple[Any, RankRe
         return user_id, DataError(f"{place}: holds bytes that are not UTF-8.", "Save the file as UTF-8.")
     except (ValueError, RecursionError) as error:
         return user_id, DataError(f"{place}: not valid JSON: {error}.", "Write one JSON object per line.")
+
+
+@contextmanager
+def open_lines(source: Path) -> Iterator[tuple[int, TextIO]]:
+    """How many lines `source` has, and a stream of them. Raises DataError for a file that cannot be read.
+
+    Bytes that are not UTF-8 come as half surrogate pairs, which `parse_line` refuses.
+    """
+    try:
+        with source.open("rb") as counted:
+            num_lines = sum(1 for _ in counted)
+        # newline: one line out per line in, also where JSON has a carriage return between its values.
+        stream = source.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error.strerror}.", "Check the path of --input.") from error
+    with stream:
+        yield num_lines, stream

@@ -81,6 +81,11 @@ class Recommender:
         return self._live.catalog
 
     @property
+    def live(self) -> LiveCatalogue:
+        """The catalogue of now with its trie and item tokens."""
+        return self._live
+
+    @property
     def trie(self) -> ItemTrie:
         """The items that may be recommended now; its `version` is the `catalog_version` of answers."""
         return self._live.trie

@@ -17,7 +17,18 @@ from genrec.cli import app
 from genrec.run import Run
 
 Genrec = Callable[..., "tuple[int, str, str]"]
-VERBS = ("quickstart", "ingest", "embed", "tokenize", "train", "evaluate", "recommend", "inspect", "transfer")
+VERBS = (
+    "quickstart",
+    "ingest",
+    "embed",
+    "tokenize",
+    "train",
+    "evaluate",
+    "recommend",
+    "explain",
+    "inspect",
+    "transfer",
+)
 
 
 def shell(*arguments: object, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ import os
 import sys
 
 # A verb enters itself into `app` when its module is imported; --help lists them in this order.
-from genrec.cli import catalogue, conversation, items, model, transfer, whole  # noqa: F401
+from genrec.cli import catalogue, conversation, explain, items, model, transfer, whole  # noqa: F401
 from genrec.cli.options import app
 from genrec.console import print_error
 from genrec.errors import GenrecError

@@ -98,7 +98,7 @@ class Explainer:
         max_attempts: int = 3,
     ) -> None:
         self.facts, self._prompts, self._model = facts, prompts, model
-        self._model_version, self._catalog_version = model_version, catalog_version
+        self.model_version, self.catalog_version = model_version, catalog_version
         self._max_attempts = max_attempts
         self._languages: dict[str, Language] = {}
 
@@ -116,9 +116,7 @@ class Explainer:
         tasks = [_Task(self.facts, language, style, wording, request) for request in requests]
         if self._model is not None:
             self._write_with_model(self._model, language, [task for task in tasks if task.evidence])
-        return [
-            task.finished(model_version=self._model_version, catalog_version=self._catalog_version) for task in tasks
-        ]
+        return [task.finished(model_version=self.model_version, catalog_version=self.catalog_version) for task in tasks]
 
     def _write_with_model(self, model: TextModel, language: Language, tasks: Sequence[_Task]) -> None:
         """All tasks in one batch, then those whose text was refused again, up to the last attempt."""

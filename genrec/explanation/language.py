@@ -146,15 +146,20 @@ def prompt_folder(run: Path, prompts: Path | None) -> Path:
     return kept if any(kept.glob(f"{_PREFIX}*.yaml")) else default_prompts()
 
 
-def load_language(folder: Path, code: str) -> Language:
-    """Read `explanation_<code>.yaml`. Raises ConfigError listing the languages there are, or what is wrong."""
+def language_file(folder: Path, code: str) -> Path:
+    """`explanation_<code>.yaml` of a folder. Raises ConfigError listing the languages that there are."""
     known = sorted(path.stem.removeprefix(_PREFIX) for path in folder.glob(f"{_PREFIX}*.yaml"))
     if code not in known:
         raise ConfigError(
             f"there is no language {code!r} in {folder}.",
             f"Languages there: {', '.join(known) or 'none'}. One more is a file {_PREFIX}<code>.yaml.",
         )
-    path = folder / f"{_PREFIX}{code}.yaml"
+    return folder / f"{_PREFIX}{code}.yaml"
+
+
+def load_language(folder: Path, code: str) -> Language:
+    """Read a language. Raises ConfigError for one that is not there and for a file that is wrong."""
+    path = language_file(folder, code)
     try:
         values = yaml.safe_load(path.read_bytes())
     except (OSError, yaml.YAMLError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from genrec.decoding.engine import Engine
 from genrec.errors import ConfigError
@@ -21,17 +21,19 @@ def load_explainer(
     run: Run,
     live: LiveCatalogue,
     *,
-    engine: Engine,
+    engine: Engine | None,
     writer: WriterName = "auto",
     prompts: Path | None = None,
     tags: OwnTexts | None = None,
 ) -> Explainer:
-    """Read what explanations of a run need. Raises RunError where the run is damaged, ConfigError for a writer."""
-    if writer not in ("auto", "template", "model"):
-        raise ConfigError(f"there is no writer {writer!r}.", "Choose auto, template or model.")
+    """Read what explanations of a run need; `engine` may be None where `writes_with_model` says no.
+
+    Raises RunError where the run is damaged, ConfigError for a writer that does not exist.
+    """
     facts = run.read_unchanged(lambda: Facts.load(run, live.catalog, tags=tags))
     model: TextModel | None = None
-    if writer == "model" or (writer == "auto" and knows_words(run)):
+    if writes_with_model(run, writer):
+        assert engine is not None
         model = EngineText.load(run, engine)
     return Explainer(
         facts,
@@ -40,6 +42,19 @@ def load_explainer(
         model_version=model_version(run),
         catalog_version=live.trie.version,
     )
+
+
+def as_writer(name: str) -> WriterName:
+    """A writer by its name. Raises ConfigError for one that does not exist."""
+    for writer in get_args(WriterName):
+        if name == writer:
+            return cast(WriterName, writer)
+    raise ConfigError(f"there is no writer {name!r}.", f"Choose one of: {', '.join(get_args(WriterName))}.")
+
+
+def writes_with_model(run: Run, writer: WriterName) -> bool:
+    """Whether the run's model writes. Raises ConfigError for a writer that does not exist."""
+    return as_writer(writer) == "model" or (writer == "auto" and knows_words(run))
 
 
 def model_version(run: Run) -> str:

@@ -1,0 +1,240 @@
+"""A second opinion on what `genrec explain` wrote in English: every sentence, against the run's own tables.
+
+    python eval/check_explanations.py RUN pairs.jsonl out.jsonl
+
+Shares no code with genrec: it reads Parquet, NumPy and JSON for itself, parses the texts with a grammar of its own and
+counts again. What it cannot parse counts as unsupported. Exit status 1 where a sentence is unsupported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+PEOPLE = re.compile(r"(\d+) of (\d+) people who chose <(\d+)> also chose <(\d+)>\.")
+CLOSE = re.compile(r"In content, <(\d+)> is close to ((?:<\d+>(?:, | and )?)+)\.")
+SHARED = re.compile(r"((?:<\d+>(?:, | and )?)+) have the same ([\w ]+): ")
+READER = re.compile(r"This is for those who chose ((?:<\d+>(?:, | and )?)+)\.")
+COUNT = re.compile(r"(\d+) of the (\d+) items that you chose have the ([\w ]+?) (?=\S)")
+TAGGED = re.compile(r"You tagged <(\d+)> “")
+EMPTY = [
+    re.compile(pattern)
+    for pattern in (
+        r"Why <\d+>\?",
+        r"<\d+> may be for you, and here is why\.",
+        r"Perhaps have a look at it!",
+    )
+]
+SINGULAR = {"categories": "category", "genres": "genre", "brands": "brand", "actors": "actor", "directors": "director"}
+NOTHING = {"", "unknown", "n/a", "none", "null", "other", "others", "various", "misc", "generic"}
+
+
+class UnsupportedError(Exception):
+    """A sentence that the tables do not bear out, or that no rule parses."""
+
+
+@dataclass
+class Tables:
+    """What the run's files say."""
+
+    titles: dict[str, str]
+    values: dict[str, set[tuple[str, str]]]  # item → (column in the singular, value)
+    chosen_by: dict[str, set[str]]  # item → users of the training split
+    row: dict[str, int]
+    vectors: np.ndarray
+    tags: dict[tuple[str, str], set[str]]
+
+
+def squeeze(text: str) -> str:
+    """One space where there was any white space."""
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def read_run(folder: Path, tags: Path | None) -> Tables:
+    """Read items, training interactions, vectors and, where given, tags."""
+    items = pl.read_parquet(folder / "items.parquet")
+    titles = {item: squeeze(title) for item, title in items.select("item_id", "title").iter_rows()}
+    values: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for column, kind in items.schema.items():
+        if column in ("item_id", "title", "tags") or kind not in (pl.String, pl.List(pl.String)):
+            continue
+        for item, cell in items.select("item_id", column).iter_rows():
+            for value in cell if isinstance(cell, list) else [cell]:
+                if value is not None and squeeze(value).lower() not in NOTHING:
+                    values[item].add((SINGULAR.get(column, column.replace("_", " ")), squeeze(value)))
+    train = pl.read_parquet(folder / "splits.parquet").filter(pl.col("split") == "train")
+    chosen_by: dict[str, set[str]] = defaultdict(set)
+    for user, item in train.select("user_id", "item_id").iter_rows():
+        chosen_by[item].add(user)
+    vectors = np.load(folder / "embeddings" / "text.npy", allow_pickle=False).astype(np.float64)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    said: dict[tuple[str, str], set[str]] = defaultdict(set)
+    if tags is not None:
+        for user, item, tag, *_ in pl.read_csv(tags, infer_schema=False).iter_rows():
+            if user in chosen_by[item]:
+                said[user, item].add(squeeze(tag))
+    return Tables(titles, values, chosen_by, {item: n for n, item in enumerate(items["item_id"])}, vectors, said)
+
+
+class Reader:
+    """Parses one text about one pair."""
+
+    def __init__(self, tables: Tables, user: str, history: list[str], item: str) -> None:
+        self.tables, self.user, self.history, self.item = tables, user, history, item
+        self.names = list(dict.fromkeys([item, *history]))
+
+    def sentences(self, text: str) -> Iterator[str]:
+        """The kind of every sentence, in order. Raises UnsupportedError at the first that is wrong."""
+        for number, name in sorted(enumerate(self.names), key=lambda one: -len(self.tables.titles[one[1]])):
+            text = text.replace(f"“{self.tables.titles[name]}”", f"<{number}>")
+        while text := re.sub(r"^[\s-]+", "", text):
+            kind, length = self.sentence(text)
+            yield kind
+            text = text[length:]
+
+    def sentence(self, text: str) -> tuple[str, int]:
+        """Kind and length of the first sentence."""
+        for pattern in EMPTY:
+            if found := pattern.match(text):
+                return "empty", found.end()
+        if found := PEOPLE.match(text):
+            both, total = int(found[1]), int(found[2])
+            self.people(both, total, self.same_title(found[3]), self.same_title(found[4]))
+            return "people", found.end()
+        if found := CLOSE.match(text):
+            self.close(self.same_title(found[1]), re.findall(r"<(\d+)>", found[2]))
+            return "close", found.end()
+        if found := SHARED.match(text):
+            numbers = re.findall(r"<(\d+)>", found[1])
+            return "shared", found.end() + self.shared(numbers, found[2], text[found.end() :])
+        if found := READER.match(text):
+            for number in re.findall(r"<(\d+)>", found[1]):
+                need(any(item in self.history for item in self.same_title(number)), "not in the history")
+            return "reader", found.end()
+        if found := COUNT.match(text):
+            return "count", found.end() + self.count(int(found[1]), int(found[2]), found[3], text[found.end() :])
+        if found := TAGGED.match(text):
+            for tag in self.tables.tags[self.user, self.names[int(found[1])]]:
+                if text[found.end() :].startswith(f"{tag}”."):
+                    return "tagged", found.end() + len(tag) + 2
+        raise UnsupportedError(f"no rule reads: {text[:120]}")
+
+    def same_title(self, number: str) -> list[str]:
+        """The items of the pair that the title may mean."""
+        title = self.tables.titles[self.names[int(number)]]
+        return [name for name in self.names if self.tables.titles[name] == title]
+
+    def people(self, both: int, total: int, one: list[str], other: list[str]) -> None:
+        """`both` of `total`: counted over the training interactions, and the sentence is about the item."""
+        by = self.tables.chosen_by
+        right = any(
+            len(by[a] & by[b]) == both and len(by[a]) == total and self.item in (a, b)
+            for a in one
+            for b in other
+            if a != b
+        )
+        need(right and both >= 2, f"{both} of {total} is not what the interactions say")
+
+    def close(self, one: list[str], others: list[str]) -> None:
+        """Each of the others is in the history and among the 1 % of the items with the largest cosine."""
+        need(self.item in one, "not about the item")
+        row = self.tables.row[self.item]
+        cosines = self.tables.vectors @ self.tables.vectors[row]
+        cosines[row] = -np.inf
+        limit = np.sort(cosines)[-max(1, round(len(cosines) / 100))]
+        for number in others:
+            rows = [self.tables.row[item] for item in self.same_title(number) if item in self.history]
+            need(any(cosines[other] >= limit - 1e-6 for other in rows), "not among the closest items")
+
+    def shared(self, numbers: list[str], column: str, rest: str) -> int:
+        """All items have all values; how long the values are, with their full stop."""
+        # Two items may have one title; an item shares nothing with itself.
+        need(len({item for number in numbers for item in self.same_title(number)}) > 1, "nothing is shared")
+        column = SINGULAR.get(column, column)
+        records = []
+        for number in numbers:
+            candidates = self.same_title(number)
+            records.append(
+                set[str]().union(*({v for c, v in self.tables.values[i] if c == column} for i in candidates))
+            )
+        return self.listed(set.intersection(*records), rest)
+
+    def count(self, some: int, total: int, column: str, rest: str) -> int:
+        """How many different items of the history have the value."""
+        different = {item for item in self.history if item != self.item}
+        for value in {v for i in different for c, v in self.tables.values[i] if c == column}:
+            having = sum((column, value) in self.tables.values[item] for item in different)
+            for written in (f"{value}.", f"“{value}”."):
+                if rest.startswith(written) and (having, len(different)) == (some, total):
+                    return len(written)
+        raise UnsupportedError(f"{some} of {total} is not what the history says")
+
+    @staticmethod
+    def listed(values: set[str], rest: str) -> int:
+        """Length of `A, B and C.` at the beginning of `rest`, all of them among `values`."""
+        ends = {0}
+        done = set()
+        while ends:
+            start = ends.pop()
+            done.add(start)
+            for value in values:
+                for written in (value, f"“{value}”"):
+                    if not rest[start:].startswith(written):
+                        continue
+                    end = start + len(written)
+                    if re.match(r"\.(\s|$)", rest[end:]):
+                        return end + 1
+                    ends |= {end + len(gap) for gap in (", ", " and ") if rest[end:].startswith(gap)} - done
+        raise UnsupportedError(f"not what all records say: {rest[:80]}")
+
+
+def need(condition: bool, problem: str) -> None:
+    """Raise UnsupportedError unless the condition holds."""
+    if not condition:
+        raise UnsupportedError(problem)
+
+
+def main() -> int:
+    """Read the command line and the files, check every line, print the counts."""
+    parser = argparse.ArgumentParser(description="Check explanations against a run's tables, without genrec.")
+    for name in ("run", "pairs", "output"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--tags", type=Path)
+    parser.add_argument("--show", type=int, default=10, help="problems to print")
+    given = parser.parse_args()
+    tables = read_run(given.run, given.tags)
+    counts, problems = Counter[str](), []
+    pairs, answers = (path.read_text(encoding="utf-8").splitlines() for path in (given.pairs, given.output))
+    if len(pairs) != len(answers):
+        problems.append(f"{len(pairs)} lines in, {len(answers)} lines out")
+    for number, (line, told) in enumerate(zip(pairs, answers, strict=False), start=1):
+        pair, answer = json.loads(line), json.loads(told)
+        if not answer.get("text"):
+            counts["silent or in error"] += 1
+            continue
+        counts["texts"] += 1
+        try:
+            if answer["item_id"] != pair["item_id"] or answer["user_id"] != pair.get("user_id"):
+                raise UnsupportedError("the answer to another line")
+            reader = Reader(tables, str(pair.get("user_id")), pair["history"], pair["item_id"])
+            for kind in reader.sentences(answer["text"]):
+                counts[f"sentences: {kind}"] += 1
+        except UnsupportedError as problem:
+            counts["unsupported"] += 1
+            problems.append(f"line {number}: {problem}")
+    print("\n".join(f"{count:8,}  {name}" for name, count in sorted(counts.items())))
+    print("\n".join(problems[: given.show]) if problems else "every sentence is supported")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

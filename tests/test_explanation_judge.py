@@ -1,0 +1,74 @@
+"""A judge behind a real local server and behind an engine: what it fails to answer is missing."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genrec.decoding.scripted import ScriptedEngine
+from genrec.errors import ConfigError
+from genrec.explanation_judge import ask_address, ask_engine, judge
+
+ANSWERS = ["5", " 2\n", "four", "7", "3.5", "", "1 because it is bad", None]
+EXPECTED = [5, 2, np.nan, np.nan, np.nan, np.nan, 1, np.nan]
+
+
+class Server(BaseHTTPRequestHandler):
+    """Answers in order; None is an error of the server."""
+
+    def do_POST(self) -> None:  # noqa: N802
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        seen = self.server.seen  # type: ignore[attr-defined]
+        answer = ANSWERS[len(seen)]
+        seen.append((self.path, self.headers.get("Authorization"), asked))
+        self.send_response(200 if answer is not None else 500)
+        self.end_headers()
+        self.wfile.write(json.dumps({"choices": [{"message": {"content": answer}}]}).encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[HTTPServer]:
+    server = HTTPServer(("127.0.0.1", 0), Server)
+    server.seen = []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_failed_answers_of_a_server_are_missing_and_the_mean_is_of_the_others(server: HTTPServer) -> None:
+    ask = ask_address(f"http://127.0.0.1:{server.server_port}/v1", "m", api_key="k")
+    found = judge(["a text"] * 8, ["a fact"] * 8, ask)
+    np.testing.assert_array_equal(found.scores, EXPECTED)
+    assert found.num_missing == 5
+    assert found.mean == pytest.approx(8 / 3)
+    path, key, asked = server.seen[0]  # type: ignore[attr-defined]
+    assert (path, key, asked["model"]) == ("/v1/chat/completions", "Bearer k", "m")
+    assert "a text" in asked["messages"][0]["content"]
+
+
+def test_a_server_that_is_not_there_leaves_every_row_missing() -> None:
+    found = judge(["t"], ["f"], ask_address("http://127.0.0.1:9/v1", "m", timeout_seconds=1))
+    assert found.num_missing == 1
+    assert np.isnan(found.mean)
+    with pytest.raises(ConfigError, match="no address"):
+        ask_address("localhost", "m")
+
+
+def test_an_engine_judges_too(tiny_run: Path) -> None:
+    from transformers import AutoTokenizer
+
+    engine = ScriptedEngine(lambda prompt, codes: np.zeros(8), texts=["4", "x"])
+    found = judge(["a", "b"], ["c", "d"], ask_engine(engine, AutoTokenizer.from_pretrained(tiny_run / "model")))
+    np.testing.assert_array_equal(found.scores, [4, np.nan])
