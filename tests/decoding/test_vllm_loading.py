@@ -78,3 +78,38 @@ def test_a_run_is_evaluated_and_recommends_the_same_on_both_engines(
     assert answers["vllm"] == answers["transformers"]
     done = genrec("evaluate", tiny_copy, "--engine", "vllm", "--config", tiny_files / "evaluate.yaml")
     assert done.status == 0, done.err
+
+
+def test_an_adapter_with_rows_of_its_own_is_merged_before_vllm_sees_it(vllm_folder: Path, tmp_path: Path) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from genrec.decoding.opening import open_engine
+
+    vocabulary = SidVocabulary.load(vllm_folder)
+    rows = [first + code for first, size in zip((40, 44), (4, 4), strict=True) for code in range(size)]
+    assert vocabulary.first_token_ids == (40, 44)
+    torch.manual_seed(3)
+    config = LoraConfig(
+        r=4, target_modules=["q_proj", "down_proj"], trainable_token_indices=rows, init_lora_weights=False
+    )
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(vllm_folder), config)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "trainable_tokens_delta" in name:
+                weight.add_(0.5 * torch.randn_like(weight))
+    adapted.save_pretrained(tmp_path / "adapter")
+    trie = ItemTrie.build([[a, b] for a in range(4) for b in range(4)], (4, 4))
+    scores = {}
+    for name, adapter in (
+        ("transformers", tmp_path / "adapter"),
+        ("vllm", tmp_path / "adapter"),
+        ("transformers", None),
+    ):
+        engine = open_engine(name, vllm_folder, vocabulary=vocabulary, adapter=adapter)
+        (ranked,) = engine.rank([[1, 2, 3]], trie, beam_width=16, k=16)
+        scores[name, adapter is None] = {item.item_index: item.score for item in ranked}
+        engine.close()
+    assert scores["vllm", False] == pytest.approx(scores["transformers", False], abs=2e-4)
+    assert scores["vllm", False] != pytest.approx(scores["transformers", True], abs=0.05)
