@@ -36,7 +36,10 @@ _CPU_BLOCK = 32  # tokens; the smallest that vLLM's attention on a CPU takes, so
 
 
 class VllmEngine:
-    """Ranks and writes with a model folder that vLLM holds. Make one with `load`."""
+    """Ranks and writes with a model folder that vLLM holds. Make one with `load`.
+
+    `llm` is vLLM's own object, for what this engine does not do.
+    """
 
     def __init__(
         self,
@@ -49,7 +52,7 @@ class VllmEngine:
         lora: LoRARequest | None = None,
     ) -> None:
         """An engine over an `LLM` that was made with the options of `load`; see there."""
-        self._llm, self._runner, self._lora = llm, runner, lora
+        self.llm, self._runner, self._lora = llm, runner, lora
         self._vocabulary, self._score_mode, self._batch_size = vocabulary, score_mode, batch_size
         self._tokenizer = cast(Decoder, llm.get_tokenizer())
         self._end_ids = _end_ids(Path(llm.model_config.model), self._tokenizer)
@@ -182,7 +185,7 @@ class VllmEngine:
     def _opened(self) -> LLM:
         if self._runner.closed:
             raise ModelError("the engine is closed.", "Load the recommender again.")
-        return self._llm
+        return self.llm
 
     def _check_prompts(self, prompts: Sequence[Sequence[int]], num_new_tokens: int) -> None:
         limit = int(self._opened().model_config.max_model_len)
