@@ -200,10 +200,28 @@ class TrainConfig(Config):
         asked = f"adapter {self.adapter}" if self.adapter != "none" else "row_epochs" if self.row_epochs else ""
         if asked and self.base == "scratch":
             raise ValueError(
-                f"{asked} needs a trained base, and `scratch` is random: name one with base, or train every weight "
-                "at once, without it"
+                f"{asked} needs a trained base, and `scratch` is random: name one with base, make one "
+                "with train/pretrain_base.py, or train every weight at once, without it"
             )
         return self
+
+
+class PretrainConfig(Config):
+    """From text to a small base (`train/pretrain_base.py`)."""
+
+    shape: ScratchConfig = ScratchConfig(text_vocabulary=4096)
+    block_tokens: int = Field(256, ge=16, description="length of what the model reads at once")
+    held_out_share: float = Field(0.02, gt=0, lt=0.5, description="of the documents, to measure perplexity on")
+    epochs: int = Field(5, ge=1)
+    epoch_tokens: int | None = Field(None, ge=16, description="tokens drawn for an epoch; null: all there are")
+    batch_tokens: int = Field(8192, ge=64, description="tokens of one optimizer step and process")
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    patience: int = Field(3, ge=1, description="epochs without a lower perplexity before stopping")
+    checkpoint_seconds: float = Field(60.0, ge=0)
+    seed: Seed = 0
 
 
 class EvaluateConfig(Config):

@@ -30,7 +30,6 @@ from genrec.vocabulary import SidVocabulary
 
 MakeExamples = Callable[[np.random.Generator], list[Example]]
 Validate = Callable[[], Mapping[str, float]]
-MONITOR = "recall@10"
 ROWS_NAME = "trainable_tokens_delta"  # in the names of PEFT's trained rows
 _MIN_ROW_TOKENS = 128  # short rows: attention costs their square
 
@@ -44,6 +43,7 @@ class TrainingTask:
     max_example_tokens: int
     vocabulary: SidVocabulary
     identity: Mapping[str, Any] = field(default_factory=dict)
+    monitor: str = "recall@10"  # which of `validate`'s figures decides; more is better
 
 
 class Trainer:
@@ -185,8 +185,8 @@ class Trainer:
         if state.epoch % config.validate_every == 0 or state.epoch == config.epochs:
             wrapped.eval()
             entry |= self.task.validate()
-            if entry[MONITOR] > state.best_metric:
-                state.best_metric, state.best_epoch, state.bad_validations = entry[MONITOR], state.epoch, 0
+            if entry[self.task.monitor] > state.best_metric:
+                state.best_metric, state.best_epoch, state.bad_validations = entry[self.task.monitor], state.epoch, 0
                 self.best = {name: w.detach().clone().cpu() for name, w in trainable_state(self.model).items()}
             else:
                 state.bad_validations += 1
