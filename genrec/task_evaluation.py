@@ -50,7 +50,7 @@ class Accuracy:
 
 
 def title_accuracy(run: Run, *, max_items: int, seed: int, progress: Progress = SILENT) -> list[Accuracy]:
-    """Accuracy of a trained run on every template of B1 and B2 that knows an item by its title.
+    """Accuracy of a trained run on every template of B1 and B2 that knows an item by its title and by nothing else.
 
     Of the items that training may speak of, a seeded sample of `max_items` is asked for. The templates are those that
     the run was trained with.
@@ -72,7 +72,7 @@ def title_accuracy(run: Run, *, max_items: int, seed: int, progress: Progress = 
         for name, held_out in kinds:
             task = mixture.tasks[name]
             for template in task.held_out if held_out else task.templates:
-                if {"title", "item"} <= template.fields:
+                if template.fields == {"title", "item"}:
                     right = asked.right(task, template)
                     found.append(Accuracy(name, template.text, held_out, len(right), float(np.mean(right))))
             track.advance()
