@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from genrec.adapter import adapter_folder, merge_adapter
 from genrec.data.catalog import Catalog
 from genrec.data.splits import cold_items
 from genrec.decoding.engine import Engine
@@ -123,7 +124,11 @@ def text_perplexity(run: Run, texts: Sequence[str]) -> float:
     is not scored. Raises DataError without any text.
     """
     tokenizer: Any = AutoTokenizer.from_pretrained(run.path / "model")
-    model = AutoModelForCausalLM.from_pretrained(run.path / "model", dtype=torch.float32).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(run.path / "model", dtype=torch.float32)
+    adapter = adapter_folder(run)
+    if adapter is not None:
+        model = merge_adapter(model, adapter)
+    model.eval()
     encoder = TextEncoder(tokenizer)
     nats, num_words = 0.0, 0
     for text in texts:
