@@ -4,8 +4,8 @@
 
 Copies the tokenized RUN, trains both on it with equal epochs, and prints a table: Recall@10 and NDCG@10 on the test
 split, and the ratio of the mixture to next-item alone with its 95 % bootstrap interval over users; title → ID and
-ID → title on a sample of items, by trained and by held-out paraphrases; the perplexity per word of the descriptions of
-items that ingest held out, where there are any. Finished work in the output folder is not done again.
+ID → title on a sample of items, by trained and by held-out paraphrases; where G is in the mixture and items are held
+out, the perplexity per word of their descriptions. Finished work in the output folder is not done again.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def train_and_measure(source: Run, config: TrainConfig, folder: Path, *, num_ite
     if config.tasks != TrainConfig().tasks:
         accuracies = title_accuracy(run, max_items=num_items, seed=0, progress=PROGRESS)
         facts["accuracies"] = [asdict(accuracy) for accuracy in accuracies]
-        texts = held_out_texts(run)
+        texts = held_out_texts(run) if "G" in config.tasks else []
         facts["perplexity"] = text_perplexity(run, texts) if texts else None
     write_json(result, facts)
     return facts
@@ -84,8 +84,11 @@ def table(results: dict[int, dict[str, dict[str, Any]]]) -> list[str]:
     for row in rows:
         shares = " | ".join(f"{100 * entry['accuracy']:.1f} %" for entry in row)
         lines.append(f"| `{row[0]['template']}` | {'yes' if row[0]['held_out'] else ''} | {shares} |")
-    perplexities = ", ".join(f"{pair[MIXTURE]['perplexity'] or float('nan'):.1f}" for pair in results.values())
-    return [*lines, "", f"Perplexity per word of held-out descriptions, by seed: {perplexities}"]
+    perplexities = [pair[MIXTURE]["perplexity"] for pair in results.values()]
+    if None in perplexities:
+        return lines
+    shown = ", ".join(f"{perplexity:.1f}" for perplexity in perplexities)
+    return [*lines, "", f"Perplexity per word of held-out descriptions, by seed: {shown}"]
 
 
 def ratio_of_means(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> tuple[float, float, float]:

@@ -158,7 +158,7 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
     trainer, adapter = train_in_stages(
         model, config, task, rows=prepared.rows, folder=run.path / "training", resume=resume, progress=progress
     )
-    report = _training_report(run, trainer, num_items=len(catalog))
+    report = _training_report(run, trainer, num_items=len(catalog), left_out=mixture.left_out)
     if trainer.accelerator.is_main_process:
         run.record(
             report,
@@ -305,7 +305,7 @@ def _check_context(model: Any, config: TrainConfig, *, num_tokens: int) -> None:
         )
 
 
-def _training_report(run: Run, trainer: Trainer, *, num_items: int) -> StageReport:
+def _training_report(run: Run, trainer: Trainer, *, num_items: int, left_out: Mapping[str, int]) -> StageReport:
     state = trainer.state
     num_parameters = trainer.num_parameters
     facts: dict[str, Any] = {
@@ -320,6 +320,7 @@ def _training_report(run: Run, trainer: Trainer, *, num_items: int) -> StageRepo
         "history": state.history,
         "training_seconds": round(state.seconds, 1),
         "tokens_per_second": round(state.tokens / max(state.seconds, 1e-9)),
+        "too_long": dict(left_out),
     }
     learned = "" if trainer.num_trained == num_parameters else f", {trainer.num_trained / 1e6:.2f} M of them trained"
     words = [
@@ -329,6 +330,9 @@ def _training_report(run: Run, trainer: Trainer, *, num_items: int) -> StageRepo
         f"after epoch {state.best_epoch}.",
         f"Model: {run.path / 'model'}",
     ]
+    if left_out:
+        counts = ", ".join(f"{task} {count:,}" for task, count in sorted(left_out.items()))
+        words.append(f"Left out, too long without any history (times drawn): {counts}.")
     return StageReport("train", facts, words, f"genrec evaluate {run.path}")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from genrec.adapter import adapter_folder, merge_adapter
 from genrec.data.catalog import Catalog
 from genrec.data.splits import cold_items
 from genrec.decoding.engine import Engine
@@ -50,7 +51,7 @@ class Accuracy:
 
 
 def title_accuracy(run: Run, *, max_items: int, seed: int, progress: Progress = SILENT) -> list[Accuracy]:
-    """Accuracy of a trained run on every template of B1 and B2 that knows an item by its title.
+    """Accuracy of a trained run on every template of B1 and B2 that knows an item by its title and by nothing else.
 
     Of the items that training may speak of, a seeded sample of `max_items` is asked for. The templates are those that
     the run was trained with.
@@ -72,7 +73,7 @@ def title_accuracy(run: Run, *, max_items: int, seed: int, progress: Progress = 
         for name, held_out in kinds:
             task = mixture.tasks[name]
             for template in task.held_out if held_out else task.templates:
-                if {"title", "item"} <= template.fields:
+                if template.fields == {"title", "item"}:
                     right = asked.right(task, template)
                     found.append(Accuracy(name, template.text, held_out, len(right), float(np.mean(right))))
             track.advance()
@@ -123,7 +124,11 @@ def text_perplexity(run: Run, texts: Sequence[str]) -> float:
     is not scored. Raises DataError without any text.
     """
     tokenizer: Any = AutoTokenizer.from_pretrained(run.path / "model")
-    model = AutoModelForCausalLM.from_pretrained(run.path / "model", dtype=torch.float32).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(run.path / "model", dtype=torch.float32)
+    adapter = adapter_folder(run)
+    if adapter is not None:
+        model = merge_adapter(model, adapter)
+    model.eval()
     encoder = TextEncoder(tokenizer)
     nats, num_words = 0.0, 0
     for text in texts:

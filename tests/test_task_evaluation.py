@@ -24,16 +24,25 @@ from genrec.vocabulary import TextEncoder
 @pytest.fixture(scope="module")
 def learned(tiny_run: Path, tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The tiny run, trained on titles and IDs until it knows them."""
+    own = tmp_path_factory.mktemp("prompts")
+    for name, task, template in (
+        ("text_to_item", "B1", "Find {{ title }} → {{ item }}"),
+        ("item_to_text", "B2", "{{ item }} is → {{ title }}"),
+    ):
+        (own / f"{name}.yaml").write_text(
+            f"task: {name}\nid: {task}\nsource: items\ntemplates: ['{template}']\nheld_out: ['Now {template}']\n"
+        )
     run = Run(Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("runs") / "learned")))
     config = load_config(TrainConfig, tiny_files / "train.yaml").model_copy(
         update={
             "scratch": ScratchConfig(hidden_size=48, layers=2, heads=2, intermediate_size=96, text_vocabulary=320),
-            "tasks": {"A1": 0.02, "B1": 0.49, "B2": 0.49},
-            "epochs": 6,
+            "tasks": {"A1": 0.02, "B1": 0.44, "B2": 0.54},
+            "prompts": own,
+            "epochs": 4,
             "dropout": 0.0,
-            "learning_rate": 5e-3,
-            "validate_every": 6,
-            "batch_tokens": 1024,
+            "learning_rate": 4e-3,
+            "validate_every": 4,
+            "batch_tokens": 256,
         }
     )
     pipeline.train(run, config)
@@ -42,16 +51,20 @@ def learned(tiny_run: Path, tiny_files: Path, tmp_path_factory: pytest.TempPathF
 
 def test_a_model_that_learned_titles_knows_them_and_one_that_did_not_does_not(learned: Run, tiny_run: Path) -> None:
     found = title_accuracy(learned, max_items=20, seed=0)
-    assert {entry.task for entry in found} == {"B1", "B2"}
-    assert {entry.held_out for entry in found} == {False, True}
+    assert [(entry.task, entry.held_out) for entry in found] == [
+        ("B1", False),
+        ("B1", True),
+        ("B2", False),
+        ("B2", True),
+    ]
     assert {entry.num_items for entry in found} == {20}
     untrained = title_accuracy(Run(tiny_run), max_items=20, seed=0)
-    for task, floor in (("B1", 0.9), ("B2", 0.3)):  # to write a title is harder than to choose one
+    for task, floor in (("B1", 0.5), ("B2", 0.25)):  # to write a title is harder than to choose one
         knows, does_not = (
             [entry.accuracy for entry in entries if entry.task == task and not entry.held_out]
             for entries in (found, untrained)
         )
-        assert np.mean(knows) > floor > 2 * np.mean(does_not)
+        assert np.mean(knows) > floor > 2 * np.mean(does_not), (task, knows, does_not)
 
 
 def test_an_answer_is_right_where_the_engine_asked_by_hand_says_so(learned: Run) -> None:
@@ -70,7 +83,7 @@ def test_an_answer_is_right_where_the_engine_asked_by_hand_says_so(learned: Run)
         ((best, *_),) = recommender.engine.rank([prompt], recommender.trie, beam_width=10, k=1)
         right += recommender.catalog.titles[best.item_index] == title
     found = title_accuracy(learned, max_items=30, seed=0)
-    (entry,) = [entry for entry in found if entry.template.startswith("Find {{ title }}")]
+    (entry,) = [entry for entry in found if entry.template == "Find {{ title }} → {{ item }}"]
     assert entry.accuracy == pytest.approx(right / 30)
 
 

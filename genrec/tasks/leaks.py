@@ -74,9 +74,12 @@ class LeakCheck:
         places, groups = self._ids.read(tokens, owners)
         declared = np.fromiter((item for example in examples for item in example.items), dtype=np.int64)
         declaring = np.repeat(np.arange(len(examples)), [len(example.items) for example in examples])
-        both = np.concatenate([owners[places], declaring]), np.concatenate([groups, self._ids.groups[declared]])
-        pairs = np.unique(np.stack(both), axis=1)
-        return pairs[0], pairs[1]
+        showing, shown = (
+            np.concatenate([owners[places], declaring]),
+            np.concatenate([groups, self._ids.groups[declared]]),
+        )
+        pairs = np.unique(showing * self._ids.num_groups + shown)
+        return pairs // self._ids.num_groups, pairs % self._ids.num_groups
 
     def _words(self, example: Example, group: int) -> str:
         item = self._catalog.item_ids[int(np.flatnonzero(self._ids.groups == group)[0])]

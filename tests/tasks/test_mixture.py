@@ -213,5 +213,6 @@ def test_a_model_learns_a_mixture_and_the_run_keeps_its_templates(tiny_copy: Pat
     tasks = {"A1": 0.5, "mine": 0.25, "B2": 0.25}
     pipeline.train(run, config.model_copy(update={"tasks": tasks, "prompts": tmp_path}))
     assert run.stages["train"].config["tasks"] == tasks
+    assert run.stages["train"].report["too_long"] == {}
     assert (tiny_copy / "prompts" / "mine.yaml").is_file()
     assert (tiny_copy / "prompts" / "next_item.yaml").is_file()
