@@ -165,13 +165,14 @@ def _shared_attributes(facts: Facts, liked: Sequence[int], item: int) -> list[Ev
     for column in dict.fromkeys(column for column, _ in own):
         values = {one for one in own if one[0] == column}
         shared = {other: values & set(facts.attributes(other)) for other in liked}
-        weights = {other: sum(_rarity(facts, one) for one in common) for other, common in shared.items()}
+        # fsum: the sum of a set does not depend on its order, and so not on the process.
+        weights = {other: math.fsum(_rarity(facts, one) for one in common) for other, common in shared.items()}
         best = max(liked, key=lambda other: weights[other], default=None)
         if best is None or not shared[best]:
             continue
         kept = sorted(shared[best], key=lambda one: (-_rarity(facts, one), one))[:_MAX_VALUES]
         others = [other for other in liked if set(kept) <= shared[other] and other != best]
-        weight = sum(_rarity(facts, one) for one in kept)
+        weight = math.fsum(_rarity(facts, one) for one in kept)
         items = (best, *others[: _MAX_LIKED - 1])
         found.append((weight, SharedAttribute(column, tuple(value for _, value in kept), items)))
     return [evidence for _, evidence in sorted(found, key=lambda one: -one[0])]
@@ -203,8 +204,8 @@ def _close_content(facts: Facts, liked: Sequence[int], item: int) -> CloseConten
 def _own_words(facts: Facts, subject: Subject, liked: Sequence[int]) -> OwnWords | None:
     """A tag that is a value or in the text of the item; else the first sentence that shares a long word with it."""
     assert subject.item is not None
-    values = {folded(value) for _, value in facts.attributes(subject.item)}
-    text = " ".join([facts.title(subject.item), facts.description(subject.item), *values]).casefold()
+    values = [folded(value) for _, value in facts.attributes(subject.item)]
+    text = "\n".join([facts.title(subject.item), facts.description(subject.item), *values]).casefold()
     about = set(_WORD.findall(text))
     reviews: list[OwnWords] = []
     for other in liked:
