@@ -167,6 +167,8 @@ class BatchWorker:
         now = time.monotonic()
         if self.dialogue is None or self._recommender is None or now - self._looked < self.refresh:
             return
+        if not self._recommender.has_run:  # nothing that could change
+            return
         self._looked = now
         try:
             if self._recommender.refresh():
