@@ -95,6 +95,11 @@ class Recommender:
         """Semantic-ID token ids of every item, (R, L)."""
         return self._live.item_tokens
 
+    @property
+    def has_run(self) -> bool:
+        """Whether this recommender was loaded from a run: then it can follow it, and explain what it recommends."""
+        return self._source is not None
+
     def refresh(self) -> bool:
         """Switch to the catalogue that is on disk now, if it is another one; True where it was.
 

@@ -22,6 +22,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one worker per core: more threads wou
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--keep-screenshots", action="store_true", help="tests/browser writes into docs/images")
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The folder of the benchmark data sets: GENREC_DATA, else `../shared/data` beside the repository."""

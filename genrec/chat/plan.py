@@ -35,6 +35,7 @@ class Plan:
     notes: tuple[str, ...] = ()  # what the reply should own up to: "there is no …"
     trace: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    explained: tuple[str, ...] = ()  # one text per item of `rows`, empty where there is no evidence
 
 
 @dataclass

@@ -6,15 +6,18 @@ is a fact of those rows, a wish of the user, or a word of this file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from genrec.chat.catalogue_index import CatalogueIndex
-from genrec.chat.facts import fact_line, reasons
+from genrec.chat.facts import Reason, fact_line, reasons
 from genrec.chat.filters import constraint_words
 from genrec.chat.plan import Plan
 from genrec.chat.state import ChatState
 from genrec.chat.words import joined
+
+_QUOTED = re.compile(r"(?<=“)([^“”]+)(?=”)")
 
 
 @dataclass(frozen=True)
@@ -120,23 +123,37 @@ def _why(index: CatalogueIndex, plan: Plan, rows: Sequence[int]) -> Segments:
     basis = [known[item] for item in plan.state.basis if item in known]
     wishes = constraint_words(plan.state.constraints)
     said: Segments = []
-    for row in plan.rows:
+    for number, row in enumerate(plan.rows):
         said += [_words("\n" if said else ""), item(index, row), _words(": ")]
-        found = reasons(index, basis, row)
-        if found:
-            parts: Segments = []
-            for reason in found:
-                values = {value.casefold(): value for group in reason.shared.values() for value in reversed(group)}
-                shared = joined([*values.values()][:5])
-                parts += [_words("; " if parts else "you told me about "), item(index, reason.row)]
-                parts.append(_words(f", also {shared}" if shared else ""))
-            said += parts
+        if plan.explained and plan.explained[number]:
+            said += _slotted(index, plan.explained[number], (*basis, row))
+        elif not plan.explained and (found := reasons(index, basis, row)):
+            said += _shared(index, found)
         elif basis:
-            said.append(_words("people with a history like yours went on to it; its facts share nothing with yours"))
+            said.append(_words("people with a history like yours went on to it; no fact ties it to what you told."))
         else:
-            said.append(_words("many people begin with it; I know nothing about you yet"))
-        said.append(_words(f". You asked for: {'; '.join(wishes)}." if wishes else "."))
+            said.append(_words("many people begin with it; I know nothing about you yet."))
+        said.append(_words(f" You asked for: {'; '.join(wishes)}." if wishes else ""))
     return said
+
+
+def _slotted(index: CatalogueIndex, text: str, rows: Sequence[int]) -> Segments:
+    """An explanation with its quoted titles as slots of the items that it may speak of."""
+    titles = {index.catalog.titles[row]: row for row in rows}
+    parts = _QUOTED.split(text)  # words, quoted, words, quoted, …
+    return [
+        item(index, titles[part]) if number % 2 and part in titles else _words(part)
+        for number, part in enumerate(parts)
+    ]
+
+
+def _shared(index: CatalogueIndex, found: Sequence[Reason]) -> Segments:
+    said: Segments = []
+    for reason in found:
+        values = {value.casefold(): value for group in reason.shared.values() for value in reversed(group)}
+        said += [_words("; " if said else "you told me about "), item(index, reason.row)]
+        said.append(_words(f", also {joined([*values.values()][:5])}"))
+    return [*said, _words(".")]
 
 
 def _facts(index: CatalogueIndex, plan: Plan, rows: Sequence[int]) -> Segments:

@@ -19,6 +19,7 @@ from genrec.chat.state import ChatState, Question
 from genrec.chat.updates import answer_question, apply_wishes, compare, judge, point_at
 from genrec.chat.words import joined
 from genrec.decoding.engine import RankedItem
+from genrec.explanation.explainer import ExplainRequest
 from genrec.recommender import Recommender
 
 MAX_MESSAGE = 4000  # characters; what is longer is refused by whoever reads it
@@ -86,6 +87,8 @@ class Dialogue:
     def finish(self, plan: Plan, ranked: Sequence[RankedItem]) -> ChatTurn:
         """The reply to a plan, given what was decoded for its request."""
         rows = [item.item_index for item in ranked]
+        if plan.act == "explain" and self.recommender.has_run:
+            plan = replace(plan, explained=self._explanations(plan))
         if plan.topic == "surprise":
             rows = replies.least_expected(self.index, plan.state, rows, self.number)
         rows = rows[: self.number]
@@ -105,6 +108,13 @@ class Dialogue:
         if plan.act == "ask":
             state = state.model_copy(update={"asked": (*state.asked, plan.topic)})
         return ChatTurn(plan.act, segments, ids, state, tuple(trace), self.recommender.trie.version)
+
+    def _explanations(self, plan: Plan) -> tuple[str, ...]:
+        """Checked explanations of a plan's items, from what its last list was ranked after."""
+        known = self.index.catalog.index
+        basis = tuple(known[item] for item in plan.state.basis if item in known)
+        requests = [ExplainRequest(tuple(told for told in basis if told != row), row) for row in plan.rows]
+        return tuple(one.text for one in self.recommender.explainer().explain(requests))
 
     def _decide(self, draft: Draft, reading: Reading, rows: dict[str, list[int]], wishes: bool) -> Plan:
         """Which act: facts and reasons where they are asked for, a question where nothing is known, else a list."""

@@ -20,7 +20,7 @@ def serve_run(run: Path, settings: ServeConfig, *, say: Callable[[str], None]) -
     a database that cannot be used, and an address that is taken.
     """
     app = create_app(run, settings)
-    listening = _listen(settings.host, settings.port)
+    listening = listen(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     say(f"http://{host}:{listening.getsockname()[1]}  (Ctrl-C ends; the model is being loaded)")
     config = uvicorn.Config(
@@ -34,7 +34,8 @@ def serve_run(run: Path, settings: ServeConfig, *, say: Callable[[str], None]) -
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises ConfigError for an address that cannot be taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -72,31 +72,38 @@ class RecommendationsResponse(BaseModel):
 
 
 class ExplanationsRequest(Body):
-    """Why this item for this history?"""
+    """Why this item for this history? Styles, languages and tones: docs/explanations.md."""
 
     history: History
     item_id: ItemId
+    user_id: UserId | None = Field(None, description="brings in what this user of the run wrote")
+    style: str = Field("line", max_length=40)
+    language: str = Field("en", max_length=10, pattern=r"^[a-z]{2,3}$")
+    tone: str = Field("plain", max_length=40)
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"history": ["260", "1196"], "item_id": "1210"}]}
     )
 
 
-class Evidence(BaseModel):
-    """An item of the history, and the attribute values that it shares with the explained one."""
+class StatementView(BaseModel):
+    """A sentence of an explanation, and whether the facts bear it out."""
 
-    item_id: str
-    title: str
-    shared: dict[str, list[str]]
+    text: str
+    verdict: str
+    reason: str
 
 
 class ExplanationsResponse(BaseModel):
-    """An explanation that cites its evidence."""
+    """An explanation that cites its evidence; the text is empty where there is none, and `note` says so."""
 
     item_id: str
     title: str
     text: str
-    evidence: list[Evidence]
+    source: str = Field(description="who wrote the text: `template`, `model`, or `none`")
+    evidence: list[dict[str, Any]]
+    statements: list[StatementView]
+    note: str
     catalog_version: str
 
 

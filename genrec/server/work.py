@@ -9,20 +9,18 @@ from typing import Any
 import numpy as np
 
 from genrec.chat import ChatState, ChatTurn, Dialogue
-from genrec.chat.catalogue_index import CatalogueIndex
-from genrec.chat.facts import reasons
 from genrec.chat.filters import sharing_mask
 from genrec.chat.plan import Plan
 from genrec.chat.replay import Said, replay
-from genrec.chat.words import joined
+from genrec.explanation.explainer import ExplainRequest, Wording
 from genrec.recommender import RankRequest
 from genrec.server.schemas import (
-    Evidence,
     ExplanationsRequest,
     ExplanationsResponse,
     RecommendationsRequest,
     RecommendationsResponse,
     RecommendedItem,
+    StatementView,
 )
 from genrec.server.worker import Ranked
 from genrec.trie_filters import ItemFilter
@@ -79,15 +77,21 @@ class Explain:
 
     def answer(self, dialogue: Dialogue, ranked: Ranked) -> ExplanationsResponse:
         """See `Work.answer`."""
-        index, catalog = dialogue.index, dialogue.recommender.catalog
-        row = int(catalog.indices([self.body.item_id])[0])
-        evidence = evidence_of(index, catalog.indices(self.body.history).tolist(), row)
+        here, body = dialogue.recommender, self.body
+        row = int(here.catalog.indices([body.item_id])[0])
+        request = ExplainRequest(tuple(here.catalog.indices(body.history).tolist()), row, body.user_id)
+        told = here.explainer().explain([request], Wording(body.style, body.language, body.tone))[0]
         return ExplanationsResponse(
-            item_id=self.body.item_id,
-            title=catalog.titles[row],
-            text=explanation_text(catalog.titles[row], evidence),
-            evidence=evidence,
-            catalog_version=dialogue.recommender.trie.version,
+            item_id=body.item_id,
+            title=here.catalog.titles[row],
+            text=told.text,
+            source=told.source,
+            evidence=list(told.evidence),
+            statements=[
+                StatementView(text=one.text, verdict=one.verdict, reason=one.reason) for one in told.statements
+            ],
+            note=told.note,
+            catalog_version=here.trie.version,
         )
 
 
@@ -118,25 +122,3 @@ def listing(dialogue: Dialogue, ranked: Ranked, model: str) -> RecommendationsRe
         for one in dialogue.recommender.describe(ranked)
     ]
     return RecommendationsResponse(items=items, catalog_version=dialogue.recommender.trie.version, model=model)
-
-
-def evidence_of(index: CatalogueIndex, history: Sequence[int], row: int) -> list[Evidence]:
-    """The items of a history that speak for an item."""
-    return [
-        Evidence(
-            item_id=index.catalog.item_ids[reason.row], title=index.catalog.titles[reason.row], shared=reason.shared
-        )
-        for reason in reasons(index, history, row)
-    ]
-
-
-def explanation_text(title: str, evidence: Sequence[Evidence]) -> str:
-    """The evidence in words; without any, an honest sentence."""
-    if not evidence:
-        return (
-            f"{title}: it shares nothing with this history; the model ranked it by the order in which items are used."
-        )
-    parts = [
-        f"{one.title} ({joined([value for values in one.shared.values() for value in values])})" for one in evidence
-    ]
-    return f"{title} shares with what was used before: {'; '.join(parts)}."

@@ -141,6 +141,8 @@ class BatchWorker:
     def _open(self) -> None:
         try:
             self._recommender = self.load()
+            if self._recommender.has_run:
+                self._recommender.explainer()  # read now: the first "why?" should not wait for it
             self.dialogue = Dialogue.over(self._recommender, number=self.number)
         except GenrecError as error:
             self.failure = str(error)
@@ -164,6 +166,8 @@ class BatchWorker:
     def _follow_catalogue(self) -> None:
         now = time.monotonic()
         if self.dialogue is None or self._recommender is None or now - self._looked < self.refresh:
+            return
+        if not self._recommender.has_run:  # nothing that could change
             return
         self._looked = now
         try:

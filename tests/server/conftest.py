@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from genrec.recommender import Recommender
 from genrec.server.app import create_app
+from genrec.server.process import listen
 from genrec.server.settings import ServeConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +44,26 @@ def client(
     database = f"sqlite:///{tmp_path_factory.mktemp('database') / 'c.sqlite'}"
     with serving(tiny_run, lambda: tiny_recommender, database=database) as opened:
         yield opened
+
+
+class Listening:
+    """The application behind a real socket, in a thread of this process: what takes seconds is loaded already."""
+
+    def __init__(self, run: Path, load: Callable[[], Recommender], port: int = 0, **settings: object) -> None:
+        self.app = create_app(run, ServeConfig(**settings), load=load)
+        self._socket = listen("127.0.0.1", port)
+        self.port = int(self._socket.getsockname()[1])
+        self.address = f"http://127.0.0.1:{self.port}"
+        config = uvicorn.Config(self.app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+        self._thread.start()
+        assert self.app.state.service.worker.loaded.wait(60)
+
+    def end(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(30)
+        assert not self._thread.is_alive()
 
 
 class Process:

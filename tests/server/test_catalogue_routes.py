@@ -61,10 +61,15 @@ def test_similar_items_share_an_attribute_value_and_leave_the_item_out(
     assert all(values[item] & values["i3"] for item in found)
 
 
-def test_an_explanation_cites_items_of_the_history_that_share_something(client: TestClient):
-    answer = client.post("/v1/explanations", json={"history": ["i1", "i3"], "item_id": "i9"}).json()
-    assert answer["evidence"][0] == {"item_id": "i3", "title": "Film 3", "shared": {"genres": ["Comedy", "Mood 1"]}}
-    assert "Film 3" in answer["text"]
+def test_an_explanation_is_that_of_the_recommender(client: TestClient, tiny_recommender: Recommender):
+    body = {"history": ["i1", "i3"], "item_id": "i9", "style": "paragraph"}
+    answer = client.post("/v1/explanations", json=body).json()
+    told = tiny_recommender.explain(["i1", "i3"], "i9", style="paragraph")
+    assert (answer["text"], answer["source"], answer["note"]) == (told.text, told.source, told.note)
+    assert "“Film 3”" in answer["text"]
+    assert all(one["verdict"] != "unsupported" for one in answer["statements"])
+    for wrong in ({"style": "poem"}, {"language": "xx"}, {"item_id": "nope"}):
+        assert client.post("/v1/explanations", json={**body, **wrong}).status_code == 422
 
 
 def test_a_picture_is_served_from_inside_the_media_folder_only(

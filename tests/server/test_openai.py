@@ -1,4 +1,4 @@
-"""The official client of OpenAI's API against a real process; what it cannot know, it ignores."""
+"""The official client of OpenAI's API over a real socket; what it cannot know, it ignores."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import openai
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.server.conftest import Process
+from genrec.recommender import Recommender
+from tests.server.conftest import Listening
 
 
 @pytest.fixture(scope="module")
-def official(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
+def official(
+    tiny_run: Path, tiny_recommender: Recommender, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[openai.OpenAI]:
     database = f"sqlite:///{tmp_path_factory.mktemp('openai') / 'c.sqlite'}"
-    process = Process(tiny_run, "--port", "0", "--database", database)
-    process.wait_until_ready()
-    with openai.OpenAI(base_url=f"{process.address}/v1", api_key="unused", max_retries=0) as made:
+    service = Listening(tiny_run, lambda: tiny_recommender, database=database)
+    with openai.OpenAI(base_url=f"{service.address}/v1", api_key="unused", max_retries=0) as made:
         yield made
-    process.end()
+    service.end()
 
 
 def test_the_official_client_lists_the_model_and_holds_a_conversation(official: openai.OpenAI):
