@@ -22,7 +22,7 @@ EXPECTED = [5, 2, np.nan, np.nan, np.nan, np.nan, 1, np.nan]
 class Server(BaseHTTPRequestHandler):
     """Answers in order; None is an error of the server."""
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         seen = self.server.seen  # type: ignore[attr-defined]
         answer = ANSWERS[len(seen)]
