@@ -233,6 +233,28 @@ class EvidenceConfig(Config):
     seed: Seed = 0
 
 
+class ReinforceConfig(Config):
+    """From a trained run to one that was rewarded for what it recommends (`train/reinforce.py`)."""
+
+    method: Literal["grpo", "dpo"] = "grpo"
+    reward: Literal["rule", "ranking", "collaborative", "semantic"] = Field(
+        "ranking",
+        description="grpo: 1 for the item taken; then a penalty by rank, forgiven by users or codes in common",
+    )
+    negatives: Literal["beam", "random"] = Field("beam", description="dpo: what the taken item is compared with")
+    group_size: int = Field(16, ge=2, description="items of a list")
+    users_per_step: int = Field(16, ge=1)
+    steps: int = Field(100, ge=1)
+    learning_rate: float = Field(2e-5, gt=0)
+    kl_weight: float = Field(0.05, ge=0, description="grpo: how strongly the model is held where it was")
+    beta: float = Field(0.1, gt=0, description="dpo: how strongly the model is held where it was")
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    validation_users: int = Field(1000, ge=1)
+    validation_beam_width: int = Field(20, ge=1)
+    validate_every: int = Field(20, ge=1, description="steps between two validations")
+    seed: Seed = 0
+
+
 class EvaluateConfig(Config):
     """Ranks over the full catalogue, beside baselines."""
 

@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("explanation_batch",),
     ("explanation_ray",),
     ("pipeline",),
-    ("quickstart", "transfer"),
+    ("quickstart", "transfer", "reinforcement"),
     ("chat",),
     ("server",),
     ("genrec",),

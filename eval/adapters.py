@@ -1,0 +1,134 @@
+"""Compare what learns beside one base: full fine-tuning, LoRA, QLoRA, a soft prompt; print a Markdown table.
+
+    python eval/adapters.py RUN --base BASE --out DIR [--variants FILE.yaml] [--only full,lora-16] [--seeds 0 1 2]
+
+RUN has semantic IDs (genrec tokenize); it is copied for every row, never changed. Each row is `genrec train` in a
+process of its own, whose peak memory the operating system tells, then `genrec evaluate` on the test split. A row that
+is there already (DIR/NAME-SEED.json) is not made again. FILE.yaml maps names to options of genrec.config.TrainConfig.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from genrec import pipeline
+from genrec.config import EvaluateConfig
+from genrec.errors import ModelError
+from genrec.run import Run, write_json
+
+COMMON: dict[str, Any] = {
+    "max_history_items": 25,
+    "epochs": 4,
+    "row_epochs": 1,
+    "row_learning_rate": 4e-3,
+    "batch_tokens": 2048,
+    "dropout": 0.1,
+    "validation_users": 200,
+    "validate_every": 2,
+    "patience": 2,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "full": {"learning_rate": 2e-3},
+    "lora-8": {"adapter": "lora", "learning_rate": 2e-3, "lora": {"rank": 8, "alpha": 16}},
+    "lora-32": {"adapter": "lora", "learning_rate": 2e-3, "lora": {"rank": 32, "alpha": 64}},
+    "qlora-nf4-32": {"adapter": "qlora", "learning_rate": 2e-3, "lora": {"rank": 32, "alpha": 64}},
+    "prompt-16": {"adapter": "prompt", "learning_rate": 4e-3},
+}
+_LEFT_OUT = ("model", "adapter", "training", "evaluation")  # of a run that is copied to be trained anew
+
+
+def measure(run: Path, base: str, out: Path, *, name: str, options: dict[str, Any], seed: int) -> dict[str, Any]:
+    """One row: train a copy of the run with these options and evaluate it."""
+    result = out / f"{name}-{seed}.json"
+    if result.is_file():
+        return dict(json.loads(result.read_text(encoding="utf-8")))
+    copy = out / f"{name}-{seed}"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+    config = out / f"{name}-{seed}.yaml"
+    config.write_text(yaml.safe_dump({**COMMON, **options, "base": base, "seed": seed}), encoding="utf-8")
+    trained, peak_mb = _train(copy, config)
+    pipeline.evaluate(Run.open(copy), EvaluateConfig(baselines=(), seed=seed))
+    report = json.loads((copy / "evaluation" / "test.json").read_text(encoding="utf-8"))
+    figures = next(method["metrics"] for method in report["methods"] if method["name"] == "model")
+    row = {
+        "name": name,
+        "seed": seed,
+        "recall@10": figures["recall@10"],
+        "ndcg@10": figures["ndcg@10"],
+        "num_trained": trained["num_trained"],
+        "num_parameters": trained["num_parameters"],
+        "tokens_per_second": trained["tokens_per_second"],
+        "peak_mb": round(peak_mb),
+        "epochs": trained["epochs"],
+        "best_validation_recall@10": trained["best_recall@10"],
+        "history": trained["history"],
+    }
+    write_json(result, row)
+    shutil.rmtree(copy)
+    return row
+
+
+def _train(run: Path, config: Path) -> tuple[dict[str, Any], float]:
+    """The report of `genrec train` and the peak of its process's memory in MB. Raises ModelError where it fails."""
+    command = [sys.executable, "-m", "genrec", "train", str(run), "--config", str(config), "--json"]
+    with (run / "report.json").open("wb") as stream:
+        process = subprocess.Popen(command, stdout=stream)
+        _, status, usage = os.wait4(process.pid, 0)  # the memory of this child alone
+    if status:
+        raise ModelError(f"{' '.join(command)} ended with status {os.waitstatus_to_exitcode(status)}.")
+    return dict(json.loads((run / "report.json").read_text(encoding="utf-8"))), usage.ru_maxrss / 1024
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """One line per row, with NDCG as a share of that of `full` with the same seed."""
+    full = {row["seed"]: row["ndcg@10"]["value"] for row in rows if row["name"] == "full"}
+    lines = [
+        "| what learns | seed | Recall@10 | NDCG@10 [95 %] | of full | trained | of all | peak MB | tokens/s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        ndcg = row["ndcg@10"]
+        share = f"{ndcg['value'] / full[row['seed']]:.0%}" if full.get(row["seed"]) else ""
+        interval = f"{ndcg['value']:.4f} [{ndcg['low']:.4f}, {ndcg['high']:.4f}]"
+        lines.append(
+            f"| {row['name']} | {row['seed']} | {row['recall@10']['value']:.4f} | {interval} | {share} | "
+            f"{row['num_trained']:,} | {row['num_trained'] / row['num_parameters']:.0%} | {row['peak_mb']:,} | "
+            f"{row['tokens_per_second']:,} |"
+        )
+    return lines
+
+
+def main() -> int:
+    """Read the options, make the rows that are missing, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--base", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--variants", type=Path, help="YAML: name → options, in place of those built in")
+    parser.add_argument("--only", help="names with commas")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    given = parser.parse_args()
+    variants = VARIANTS if given.variants is None else yaml.safe_load(given.variants.read_text(encoding="utf-8"))
+    names = list(variants) if given.only is None else given.only.split(",")
+    given.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for seed in given.seeds:
+        for name in names:
+            rows.append(measure(given.run, given.base, given.out, name=name, options=variants[name], seed=seed))
+            print("\n".join(table(rows[-1:])[2:]), flush=True)
+    print("\n".join(["", *table(rows)]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""After the training that imitates histories, one that asks what the model recommends and rewards it.
+
+Rollouts are what users will be shown: the constrained beam search over the trie, so every rollout is a real item.
+`grpo` scores the items of a list against each other; `dpo` compares the item that was really taken with others. Only
+training interactions are looked at. The result is a run of its own, and the better of before and after by validation.
+
+Shapes: B users of a step, G items of a user's list, L levels.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from genrec.adapter import adapter_folder, merge_adapter
+from genrec.config import ReinforceConfig, dump_config
+from genrec.data.catalog import Catalog, removed_items
+from genrec.data.splits import cold_items, evaluation_cases, training_sequences
+from genrec.decoding.transformers_engine import TransformersEngine
+from genrec.errors import DataError, ModelError, RunError
+from genrec.pipeline import validation_metrics
+from genrec.progress import SILENT, Progress
+from genrec.prompting import compile_history_prompt, load_templates
+from genrec.recommender import RankRequest, Recommender
+from genrec.run import Run, StageReport
+from genrec.tokenizers.codes import SemanticIds
+from genrec.training.export import save_model_folder
+from genrec.training.preferences import dpo_loss, graded_reward, group_advantages, grpo_loss, ranking_reward
+from genrec.training.rollouts import item_log_probabilities
+from genrec.trie_filters import ItemFilter
+from genrec.vocabulary import SidVocabulary
+
+Likeness = Callable[[NDArray[np.int32], NDArray[np.int32]], NDArray[np.float32]]
+"""Targets (B,) and lists (B, G) → how alike each item is to the target, from 0 to 1: (B, G)."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Users of a step: prompts in token ids, the items that they took, and lists of items (B, G) to learn from."""
+
+    prompts: list[list[int]]
+    targets: NDArray[np.int32]
+    items: NDArray[np.int32]
+
+
+def reinforce(run: Run, config: ReinforceConfig, *, out: Path, progress: Progress = SILENT) -> StageReport:
+    """Train the run's model on its own recommendations and write a copy of the run with the new model to `out`.
+
+    Raises RunError where the run is not trained or `out` exists, DataError without histories to learn from.
+    """
+    started = time.monotonic()
+    record = run.require("train")
+    if out.exists():
+        raise RunError(f"{out} exists already.", "Name a new folder with --out.")
+    folder, adapter = run.path / "model", adapter_folder(run)
+    vocabulary, tokenizer = SidVocabulary.load(folder), AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    model = model if adapter is None else merge_adapter(model, adapter)
+    reference = copy.deepcopy(model).eval()
+    recommender = Recommender.assemble(
+        run,
+        engine=TransformersEngine(model, None, vocabulary=vocabulary),
+        vocabulary=vocabulary,
+        prompt=compile_history_prompt(load_templates(run.path / "prompts", "next_item").templates[0], tokenizer),
+        max_history_items=int(record.config["max_history_items"]),
+        beam_width=config.validation_beam_width,
+    )
+    cases = evaluation_cases(run, "validation").sample(config.validation_users, seed=config.seed)
+    draw, likeness = _Drawing(run, recommender, config), _likeness(run, config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+    history = [{"step": 0.0, **validation_metrics(recommender, cases)}]
+    best, weights = history[0]["ndcg@10"], copy.deepcopy(model.state_dict())
+    progress.say(f"before: NDCG@10 {best:.4f}, Recall@10 {history[0]['recall@10']:.4f}")
+    with progress.track("reinforcing", config.steps, "steps") as task:
+        for number in range(1, config.steps + 1):
+            step = draw.step(number)
+            loss, reward = _learn(step, (model, reference), recommender, config, likeness, optimizer, vocabulary)
+            task.advance(1, f"loss {loss:.4f} reward {reward:.4f}")
+            if number % config.validate_every == 0 or number == config.steps:
+                history.append({"step": float(number), "loss": loss, **validation_metrics(recommender, cases)})
+                progress.say(f"step {number}: NDCG@10 {history[-1]['ndcg@10']:.4f}")
+                if history[-1]["ndcg@10"] > best:
+                    best, weights = history[-1]["ndcg@10"], copy.deepcopy(model.state_dict())
+    model.load_state_dict(weights)
+    return _write(
+        run, out, config, model=model, tokenizer=tokenizer, vocabulary=vocabulary, history=history, started=started
+    )
+
+
+class _Drawing:
+    """Draws users and a place in each one's training history; the step number is the seed, so steps can be repeated."""
+
+    def __init__(self, run: Run, recommender: Recommender, config: ReinforceConfig) -> None:
+        self._recommender, self._config = recommender, config
+        self._histories = [history for history in training_sequences(run) if len(history) >= 2]
+        if not self._histories:
+            raise DataError("no training history has two items.", "Ingest more interactions.")
+        catalog = Catalog.load(run)
+        known = ~cold_items(run) & ~removed_items(run, catalog=catalog)
+        self._known = np.flatnonzero(known)
+        self._filter = ItemFilter.allowing(recommender.trie, known)
+
+    def step(self, number: int) -> _Step:
+        """The users, targets and lists of a step; users whose target was used before are drawn again."""
+        rng = np.random.default_rng([self._config.seed, number])
+        histories: list[NDArray[np.int32]] = []
+        targets: list[int] = []
+        while len(targets) < self._config.users_per_step:
+            history = self._histories[int(rng.integers(len(self._histories)))]
+            place = int(rng.integers(1, len(history)))
+            if history[place] not in history[:place]:
+                histories.append(history[:place])
+                targets.append(int(history[place]))
+        wanted = np.array(targets, dtype=np.int32)
+        if self._config.method == "dpo" and self._config.negatives == "random":
+            items = rng.choice(self._known, size=(len(wanted), self._config.group_size)).astype(np.int32)
+        else:
+            items = self._beams(histories)
+        prompts = [self._recommender.prompt_tokens(history) for history in histories]
+        return _Step(prompts, wanted, _with_target(items, wanted))
+
+    def _beams(self, histories: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
+        requests = [RankRequest(history, allowed=self._filter) for history in histories]
+        ranked = self._recommender.rank(requests, self._config.group_size)
+        lists = [[item.item_index for item in answer] for answer in ranked]
+        if any(len(items) < self._config.group_size for items in lists):
+            raise DataError(f"some user has fewer than {self._config.group_size} items left.", "Lower group_size.")
+        return np.array(lists, dtype=np.int32)
+
+
+def _with_target(items: NDArray[np.int32], targets: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Lists (B, G) that all hold their target: where it is missing it takes the last place.
+
+    A list without it has penalties only, and most lists miss; MiniOneRec, whose models hit more often, does without.
+    """
+    missing = ~(items == targets[:, None]).any(axis=1)
+    items = items.copy()
+    items[missing, -1] = targets[missing]
+    return items
+
+
+def _learn(
+    step: _Step,
+    models: tuple[Any, Any],
+    recommender: Recommender,
+    config: ReinforceConfig,
+    likeness: Likeness | None,
+    optimizer: torch.optim.Optimizer,
+    vocabulary: SidVocabulary,
+) -> tuple[float, float]:
+    """One update; the loss and the mean reward of the lists as they were (1 for a hit)."""
+    model, reference = models
+    tokens = recommender.item_tokens[step.items]  # (B, G, L)
+    hits = step.items == step.targets[:, None]
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        policy = item_log_probabilities(model, vocabulary, step.prompts, tokens)
+        with torch.no_grad():
+            before = item_log_probabilities(reference, vocabulary, step.prompts, tokens)
+    if config.method == "grpo":
+        reward = _reward(step, hits, config, likeness)
+        advantages = group_advantages(torch.from_numpy(reward)).to(policy.device)
+        loss = grpo_loss(policy, before, advantages, kl_weight=config.kl_weight)
+    else:
+        gains = (policy - before).sum(dim=-1)  # (B, G)
+        wanted = torch.from_numpy(hits).to(gains.device)
+        # Every list holds its target once (beams) or perhaps twice (drawn): the first is the chosen one.
+        first = wanted & (wanted.cumsum(dim=1) == 1)
+        rejected = gains.masked_fill(wanted, -torch.inf)
+        loss = dpo_loss(gains[first], rejected, beta=config.beta)
+    if not torch.isfinite(loss):
+        raise ModelError(f"the loss is {float(loss)}.", "Lower learning_rate, or train with precision: float32.")
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return float(loss.detach()), float(hits[:, :-1].any(axis=1).mean())
+
+
+def _reward(
+    step: _Step, hits: NDArray[np.bool_], config: ReinforceConfig, likeness: Likeness | None
+) -> NDArray[np.float32]:
+    if config.reward == "rule":
+        return hits.astype(np.float32)
+    return ranking_reward(hits) if likeness is None else graded_reward(hits, likeness(step.targets, step.items))
+
+
+def _likeness(run: Run, config: ReinforceConfig) -> Likeness | None:
+    """What forgives a wrong item: users in common with the target, or codes in common from the first level on."""
+    if config.reward == "collaborative":
+        sequences = training_sequences(run)
+        used = np.zeros((len(sequences), len(Catalog.load(run))), dtype=np.float32)  # (U, I)
+        for user, history in enumerate(sequences):
+            used[user, history] = 1
+        used /= np.maximum(np.linalg.norm(used, axis=0), 1e-12)
+        return lambda targets, items: np.einsum("ub,ubg->bg", used[:, targets], used[:, items])
+    if config.reward == "semantic":
+        codes = SemanticIds.load(run, catalog=Catalog.load(run)).codes
+        return lambda targets, items: np.asarray(
+            np.cumprod(codes[items] == codes[targets][:, None], axis=-1).mean(axis=-1), dtype=np.float32
+        )
+    return None
+
+
+def _write(
+    run: Run,
+    out: Path,
+    config: ReinforceConfig,
+    *,
+    model: Any,
+    tokenizer: Any,
+    vocabulary: SidVocabulary,
+    history: list[dict[str, float]],
+    started: float,
+) -> StageReport:
+    shutil.copytree(run.path, out, ignore=shutil.ignore_patterns("model", "adapter", "training", "evaluation"))
+    made, record = Run.open(out), run.require("train")
+    files = save_model_folder(out / "model", model=model, tokenizer=tokenizer, vocabulary=vocabulary)
+    before, after = history[0]["ndcg@10"], max(entry["ndcg@10"] for entry in history)
+    best = max(history, key=lambda entry: entry["ndcg@10"])
+    facts = {"reinforcement": dump_config(config), "before": before, "after": after, "history": history}
+    change = f"{after / before - 1:+.1%}" if before else "from nothing"
+    words = [
+        f"Validation NDCG@10 {before:.4f} before, {after:.4f} after step {best['step']:.0f} ({change})."
+        if after > before
+        else f"Validation NDCG@10 {before:.4f} was never exceeded in {config.steps} steps: the model is as it was.",
+        f"Run: {out}",
+    ]
+    report = StageReport("train", facts, words, f"genrec evaluate {out}")
+    inputs = [made.path / name for name in ("items.parquet", "splits.parquet", "semantic_ids/codes.npy")]
+    made.record(
+        report,
+        config={**record.config, "adapter": "none"},
+        seed=config.seed,
+        inputs=inputs,
+        outputs=[*files, *sorted((out / "prompts").glob("*.yaml"))],
+        seconds=time.monotonic() - started,
+    )
+    return report
