@@ -80,5 +80,7 @@ def print_quickstart(result: QuickstartResult) -> None:
             f"  genrec inspect {run} 260             Star Wars: its semantic ID and its neighbours",
             f"  genrec recommend {run} --input examples/users.jsonl --output recs.jsonl",
             f"  tensorboard --logdir {run}/training  the training curve",
+            f"  genrec chat {run}                    talk to the model here",
+            f"  genrec serve {run}                   the chat page and the HTTP API: http://127.0.0.1:8000",
         ]
     )

@@ -45,19 +45,22 @@ class Guard:
             return
         headers = dict(scope["headers"])
         problem = self._refusal(scope["path"], headers)
-        started, size = False, 0
+        started, oversized, size = False, False, 0
 
         async def counted() -> Message:
-            nonlocal size
+            nonlocal size, oversized
             message = await receive()
             if message["type"] == "http.request":
                 size += len(message.get("body", b""))
                 if size > self._max_body:
+                    oversized = True
                     raise _TooLargeError
             return message
 
         async def strict(message: Message) -> None:
             nonlocal started
+            if oversized and not started:  # what the application makes of a body that was cut off
+                return
             if message["type"] == "http.response.start":
                 started = True
                 message = {**message, "headers": [*message["headers"], *_HEADERS]}
@@ -67,7 +70,9 @@ class Guard:
             if problem is None:
                 await self._app(scope, counted, strict)
         except _TooLargeError:
-            problem = self._too_large()
+            pass
+        if oversized and not started:
+            problem, oversized = self._too_large(), False
         if problem is not None and not started:
             await problem.response()(scope, receive, strict)
 

@@ -38,6 +38,7 @@ class Monitor:
             "genrec_chat_turns_total", "Turns of conversations by act.", ["act"], registry=self.registry
         )
         self.waiting = Gauge("genrec_waiting_requests", "Requests in the queue.", registry=self.registry)
+        self.open = Gauge("genrec_open_requests", "Requests that are being answered.", registry=self.registry)
         self.ready = Gauge("genrec_ready", "1 where the model is loaded.", registry=self.registry)
 
     def batch(self, size: int, seconds: float) -> None:
@@ -69,9 +70,11 @@ class MonitorRequests:
                 status = message["status"]
             await send(message)
 
+        self._monitor.open.inc()
         try:
             await self._app(scope, receive, watched)
         finally:
+            self._monitor.open.dec()
             route = getattr(scope.get("route"), "path", "other")
             self._monitor.requests.labels(route, str(status)).inc()
             self._monitor.seconds.labels(route).observe(time.monotonic() - started)

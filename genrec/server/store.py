@@ -69,8 +69,10 @@ class Store:
             parsed = make_url(url)
             if parsed.get_backend_name() == "postgresql" and "+" not in parsed.drivername:
                 parsed = parsed.set(drivername="postgresql+psycopg")
-            if parsed.get_backend_name() == "sqlite" and parsed.database:
-                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            if parsed.get_backend_name() == "sqlite":
+                if parsed.database in {None, "", ":memory:"}:
+                    raise ArgumentError("SQLite in memory keeps nothing")
+                Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
             engine = create_engine(parsed, pool_pre_ping=True)
             if parsed.get_backend_name() == "sqlite":
                 event.listen(engine, "connect", _prepare_sqlite)

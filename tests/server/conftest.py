@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import uvicorn
@@ -31,18 +32,17 @@ def tiny_recommender(tiny_run: Path) -> Recommender:
 @contextmanager
 def serving(run: Path, load: Callable[[], Recommender], **settings: object) -> Iterator[TestClient]:
     """A client of an application in this process, once the model is loaded."""
-    app = create_app(run, ServeConfig(**settings), load=load)
-    with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
-        assert app.state.service.worker.loaded.wait(60)
-        yield client
+    with TemporaryDirectory() as folder:
+        settings.setdefault("database", f"sqlite:///{folder}/c.sqlite")
+        app = create_app(run, ServeConfig(**settings), load=load)
+        with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
+            assert app.state.service.worker.loaded.wait(60)
+            yield client
 
 
 @pytest.fixture(scope="module")
-def client(
-    tiny_run: Path, tiny_recommender: Recommender, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[TestClient]:
-    database = f"sqlite:///{tmp_path_factory.mktemp('database') / 'c.sqlite'}"
-    with serving(tiny_run, lambda: tiny_recommender, database=database) as opened:
+def client(tiny_run: Path, tiny_recommender: Recommender) -> Iterator[TestClient]:
+    with serving(tiny_run, lambda: tiny_recommender) as opened:
         yield opened
 
 

@@ -86,7 +86,7 @@ def test_a_picture_is_served_from_inside_the_media_folder_only(
     table = pl.read_parquet(run / "items.parquet")
     pictures = names + [None] * (table.height - len(names))
     dialogue_table = table.with_columns(pl.Series("image", pictures, dtype=pl.String))
-    with serving(run, lambda: tiny_recommender, database="sqlite://") as opened:
+    with serving(run, lambda: tiny_recommender) as opened:
         service = opened.app.state.service
         index = service.worker.dialogue.index
         index.catalog.__dict__["table"] = table  # frozen dataclass: the catalogue itself stays as it is

@@ -50,6 +50,13 @@ function toEnd() {
   log.scrollTo({ top: log.scrollHeight });
 }
 
+// A long reply is read from its beginning: the message that it answers goes to the top.
+function toAnswer() {
+  const asked = [...log.querySelectorAll(".user")].at(-1);
+  if (asked) log.scrollTo({ top: asked.offsetTop - log.offsetTop - 12 });
+  else toEnd();
+}
+
 function show(state) {
   known(find("known"), state);
   filterChips(find("filters"), state.filters, removeFilter);
@@ -84,7 +91,7 @@ function open(conversation) {
   }
   show(conversation.state);
   hints();
-  toEnd();
+  toAnswer();
 }
 
 async function say(text, about = null) {
@@ -122,7 +129,7 @@ async function deliver() {
   busy = false;
   find("send").disabled = false;
   hints();
-  toEnd();
+  toAnswer();
 }
 
 const hurried = matchMedia("(prefers-reduced-motion: reduce)");

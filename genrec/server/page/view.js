@@ -29,17 +29,30 @@ function poster(item) {
   return frame;
 }
 
+// Drawn, because not every machine has a font with these signs.
+const THUMB = "M7 21H4V10h3m0 11V10l4-7c1.5 0 2.5 1 2.2 2.6L12.6 9H18c1.5 0 2.4 1.2 2 2.6l-2 7.4c-.3 1.2-1.2 2-2.400 2H7";
 const OPINIONS = [
-  ["liked", "👍", "Like"],
-  ["disliked", "👎", "Dislike"],
-  ["seen", "✓", "Seen"],
+  ["liked", THUMB, "Like"],
+  ["disliked", THUMB, "Dislike"],
+  ["seen", "M4 13l5 5L20 6", "Seen"],
 ];
+
+function sign(path) {
+  const space = "http://www.w3.org/2000/svg";
+  const drawing = document.createElementNS(space, "svg");
+  drawing.setAttribute("viewBox", "0 0 24 24");
+  drawing.setAttribute("aria-hidden", "true");
+  const line = document.createElementNS(space, "path");
+  line.setAttribute("d", path);
+  drawing.append(line);
+  return drawing;
+}
 
 // A card. `act(kind, item)` is called for opinions and for "why"; it resolves to the opinion that now holds.
 export function card(item, number, act) {
-  const buttons = OPINIONS.map(([kind, sign, word]) => {
+  const buttons = OPINIONS.map(([kind, path, word]) => {
     const button = element("button", { type: "button", class: "opinion", "data-kind": kind, "aria-pressed": "false" });
-    button.append(element("span", { "aria-hidden": "true" }, sign), element("span", { class: "hidden" }, `${word}: ${item.title}`));
+    button.append(sign(path), element("span", { class: "hidden" }, `${word}: ${item.title}`));
     button.title = word;
     button.addEventListener("click", () => act(button.getAttribute("aria-pressed") === "true" ? "cleared" : kind, item));
     return button;

@@ -1,0 +1,168 @@
+"""The worker: batches equal single requests, a full queue refuses, a dropped request costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from genrec.chat import Dialogue
+from genrec.errors import ConfigError, RunError
+from genrec.recommender import RankRequest, Recommender
+from genrec.server.monitoring import Monitor
+from genrec.server.problems import ProblemError
+from genrec.server.schemas import RecommendationsRequest
+from genrec.server.work import Recommend
+from genrec.server.worker import BatchWorker, Ranked
+
+
+def worker_of(load: Callable[[], Recommender], **options: float) -> BatchWorker:
+    worker = BatchWorker(load, Monitor(), **options)  # type: ignore[arg-type]
+    worker.start()
+    assert worker.loaded.wait(60)
+    return worker
+
+
+def recommend(history: list[str], k: int = 5) -> Recommend:
+    return Recommend(RecommendationsRequest(history=history, k=k), "m")
+
+
+@dataclass
+class Gate:
+    """Work that holds the worker until it is opened, so that others wait behind it."""
+
+    opened: threading.Event = field(default_factory=threading.Event)
+    entered: threading.Event = field(default_factory=threading.Event)
+    asked: int = 0
+
+    def ask(self, dialogue: Dialogue) -> tuple[RankRequest | None, int]:
+        self.asked += 1
+        self.entered.set()
+        assert self.opened.wait(30)
+        return None, 0
+
+    def answer(self, dialogue: Dialogue, ranked: Ranked) -> str:
+        return "done"
+
+
+def test_requests_that_are_ranked_together_get_what_each_gets_alone(tiny_recommender: Recommender):
+    histories = [[f"i{number}", f"i{number + 3}"] for number in range(20)]
+
+    async def together() -> list[list[str]]:
+        gate = Gate()
+        held = asyncio.ensure_future(worker.run(gate))
+        await asyncio.to_thread(gate.entered.wait, 30)
+        waiting = [asyncio.ensure_future(worker.run(recommend(one, k))) for k, one in enumerate(histories, start=1)]
+        await asyncio.sleep(0)
+        gate.opened.set()
+        await held
+        return [[item.item_id for item in (await one).items] for one in waiting]
+
+    worker = worker_of(lambda: tiny_recommender)
+    found = asyncio.run(together())
+    worker.stop(seconds=30)
+    expected = [
+        [item.item_id for item in tiny_recommender.recommend(one, k)] for k, one in enumerate(histories, start=1)
+    ]
+    assert found == expected
+
+
+def test_a_full_queue_refuses_with_a_time_to_come_again_and_the_others_are_served(tiny_recommender: Recommender):
+    async def crowd() -> tuple[ProblemError, list[str]]:
+        gate = Gate()
+        held = asyncio.ensure_future(worker.run(gate))
+        await asyncio.to_thread(gate.entered.wait, 30)
+        waiting = [asyncio.ensure_future(worker.run(recommend(["i1"]))) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(ProblemError) as refused:
+            await worker.run(recommend(["i1"]))
+        gate.opened.set()
+        await held
+        return refused.value, [(await one).items[0].item_id for one in waiting]
+
+    worker = worker_of(lambda: tiny_recommender, queue_size=3)
+    problem, served = asyncio.run(crowd())
+    worker.stop(seconds=30)
+    assert problem.status == 429
+    assert int(problem.headers["Retry-After"]) >= 1
+    assert len(set(served)) == 1
+
+
+def test_a_cancelled_request_is_never_worked_on(tiny_recommender: Recommender):
+    async def leave() -> int:
+        gate, left = Gate(), Gate()
+        held = asyncio.ensure_future(worker.run(gate))
+        await asyncio.to_thread(gate.entered.wait, 30)
+        waiting = asyncio.ensure_future(worker.run(left))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        gate.opened.set()
+        await held
+        await worker.run(recommend(["i1"]))
+        return left.asked
+
+    worker = worker_of(lambda: tiny_recommender)
+    assert asyncio.run(leave()) == 0
+    worker.stop(seconds=30)
+
+
+def test_what_takes_too_long_is_answered_so(tiny_recommender: Recommender):
+    async def slow() -> ProblemError:
+        gate = Gate()
+        with pytest.raises(ProblemError) as late:
+            await worker.run(gate)
+        gate.opened.set()
+        return late.value
+
+    worker = worker_of(lambda: tiny_recommender, timeout=0.05)
+    assert asyncio.run(slow()).status == 503
+    worker.stop(seconds=30)
+
+
+def test_one_bad_request_does_not_spoil_the_batch(tiny_recommender: Recommender):
+    async def mixed() -> list[object]:
+        wanted = [worker.run(recommend(["i1"])), worker.run(recommend(["nope"])), worker.run(recommend(["i2"]))]
+        return await asyncio.gather(*wanted, return_exceptions=True)
+
+    worker = worker_of(lambda: tiny_recommender)
+    good, bad, other = asyncio.run(mixed())
+    worker.stop(seconds=30)
+    assert len(good.items) == len(other.items) == 5
+    assert "nope" in str(bad)
+
+
+def test_stopping_finishes_what_waits_and_takes_nothing_new(tiny_recommender: Recommender):
+    async def end() -> list[object]:
+        gate = Gate()
+        held = asyncio.ensure_future(worker.run(gate))
+        await asyncio.to_thread(gate.entered.wait, 30)
+        waiting = asyncio.ensure_future(worker.run(recommend(["i1"])))
+        await asyncio.sleep(0)
+        stopping = asyncio.ensure_future(asyncio.to_thread(worker.stop, seconds=30))
+        gate.opened.set()
+        await stopping
+        return [await held, len((await waiting).items), *await asyncio.gather(worker.run(gate), return_exceptions=True)]
+
+    worker = worker_of(lambda: tiny_recommender)
+    held, served, refused = asyncio.run(end())
+    assert (held, served) == ("done", 5)
+    assert isinstance(refused, ProblemError)
+    assert refused.status == 503
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [(RunError("it is broken."), "it is broken"), (ValueError("secret"), "the log")]
+)
+def test_a_model_that_cannot_be_loaded_is_said_without_details_of_ours(error: Exception, words: str):
+    def load() -> Recommender:
+        raise error
+
+    worker = worker_of(load)
+    with pytest.raises(ProblemError, match=words) as refused:
+        asyncio.run(worker.run(recommend(["i1"])))
+    assert "secret" not in refused.value.detail
+    assert not isinstance(refused.value, ConfigError)
