@@ -224,11 +224,28 @@ class PretrainConfig(Config):
     seed: Seed = 0
 
 
+class EvidenceConfig(Config):
+    """What counts and texts are worth beside the model, learned on validation users."""
+
+    users: int = Field(3000, ge=3, description="validation users: two thirds fit the weights, one third chooses")
+    proposals: int = Field(100, ge=1, description="the model's best items that the fit sees per user")
+    beam_width: int = Field(50, ge=10, description="beams with which the last third is decoded")
+    seed: Seed = 0
+
+
 class EvaluateConfig(Config):
     """Ranks over the full catalogue, beside baselines."""
 
     split: Literal["validation", "test"] = "test"
-    baselines: tuple[str, ...] = ("popularity", "item-knn", "transitions", "dense-knn", "hybrid", "sasrec")
+    baselines: tuple[str, ...] = (
+        "popularity",
+        "item-knn",
+        "transitions",
+        "dense-knn",
+        "hybrid",
+        "evidence",
+        "sasrec",
+    )
     dense_modality: str = Field("text", description="the vectors that the baseline dense-knn compares")
     cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(5, 10, 20, 50), min_length=1)
     beam_width: int = Field(50, ge=1)

@@ -11,7 +11,7 @@ C cases, k list length, I items.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from genrec import metrics
 from genrec.baselines.base import Baseline, item_counts, rank_all
+from genrec.baselines.blend import BlendBaseline
 from genrec.baselines.dense_knn import DenseKNN
 from genrec.baselines.hybrid import Hybrid
 from genrec.baselines.item_knn import ItemKNN
@@ -35,6 +36,7 @@ from genrec.data.sequences import EvaluationCases, Sequences
 from genrec.data.splits import cold_cases, cold_items, evaluation_cases, training_sequences
 from genrec.encoders.base import Embeddings, embedding_files
 from genrec.errors import ConfigError, DataError, ModelError
+from genrec.evidence_source import EvidenceSource, weights_file
 from genrec.progress import SILENT, Progress
 from genrec.report import (
     MODEL,
@@ -49,7 +51,7 @@ from genrec.report import (
 )
 from genrec.run import Run, StageReport, atomic_file, write_json
 
-BASELINES = ("popularity", "item-knn", "transitions", "dense-knn", "hybrid", "sasrec")
+BASELINES = ("popularity", "item-knn", "transitions", "dense-knn", "hybrid", "evidence", "sasrec")
 _BOOTSTRAP_SAMPLES = 1000
 _USERS_AT_ONCE = 64
 _METRICS = {"recall": metrics.recall, "ndcg": metrics.ndcg, "mrr": metrics.mrr}
@@ -72,12 +74,13 @@ def evaluate(
     run: Run,
     config: EvaluateConfig,
     *,
-    recommend: Recommend | None,
+    recommend: Recommend | Mapping[str, Recommend] | None,
     model_files: Sequence[Path] = (),
     progress: Progress = SILENT,
 ) -> StageReport:
     """Evaluate a run's model (or, with `recommend=None`, the baselines alone) on a split.
 
+    A mapping gives several rows, such as the model without its evidence; the one called `model` is compared.
     `model_files` are the files behind `recommend`: when they change, the manifest drops this evaluation.
     Writes `evaluation/<split>.json` and a report in Markdown and HTML, and records the stage
     `evaluate:<split>`. Raises ConfigError for an unknown baseline or a beam narrower than the longest list,
@@ -110,7 +113,8 @@ def evaluate(
         live=live,
         progress=progress,
     )
-    cold = _evaluate_cold(run, config, live, baselines=baselines, recommend=recommend, progress=progress)
+    model = named_models(recommend).get(MODEL)
+    cold = _evaluate_cold(run, config, live, baselines=baselines, recommend=model, progress=progress)
     result = replace(result, skipped=skipped, cold=cold, num_removed_targets=num_removed)
     outputs = _write(run, result)
     report = StageReport(
@@ -165,7 +169,7 @@ def evaluate_methods(
     num_items: int,
     config: EvaluateConfig,
     baselines: Sequence[Baseline],
-    recommend: Recommend | None = None,
+    recommend: Recommend | Mapping[str, Recommend] | None = None,
     live: NDArray[np.bool_] | None = None,
     progress: Progress = SILENT,
 ) -> EvaluationResult:
@@ -176,10 +180,10 @@ def evaluate_methods(
     k = max(config.cutoffs)
     live = np.ones(num_items, dtype=np.bool_) if live is None else live
     answers: dict[str, tuple[NDArray[np.int32], float]] = {}
-    if recommend is not None:
+    for name, model in named_models(recommend).items():
         started = time.perf_counter()
-        ranked = _ask_model(recommend, cases, k=k, num_items=num_items, progress=progress)
-        answers[MODEL] = ranked, time.perf_counter() - started
+        ranked = _ask_model(model, cases, k=k, num_items=num_items, progress=progress)
+        answers[name] = ranked, time.perf_counter() - started
     histories = list(cases.histories)
     for baseline in baselines:
         started = time.perf_counter()
@@ -206,6 +210,13 @@ def evaluate_methods(
         methods=methods,
         comparisons=_compare({name: ranked for name, (ranked, _) in answers.items()}, cases, config),
     )
+
+
+def named_models(recommend: Recommend | Mapping[str, Recommend] | None) -> Mapping[str, Recommend]:
+    """The rows that models make, by name; a single one is called `model`."""
+    if recommend is None:
+        return {}
+    return recommend if isinstance(recommend, Mapping) else {MODEL: recommend}
 
 
 def _measure(
@@ -326,6 +337,12 @@ def make_baselines(run: Run, config: EvaluateConfig, catalog: Catalog) -> tuple[
             made.append(ItemKNN())
         elif name == "transitions":
             made.append(Transitions())
+        elif name == "evidence":
+            source = EvidenceSource.load(run, catalog=catalog)
+            if source is None:
+                skipped[name] = "the run has no weights of evidence (make them with `genrec evidence`)."
+            else:
+                made.append(BlendBaseline(source.signals, source.alone))
         elif name in {"hybrid", "dense-knn"}:
             modality = _modality(name, config)
             if not _has_vectors(run, modality):
@@ -357,6 +374,7 @@ def _inputs(run: Run, config: EvaluateConfig) -> list[Path]:
     wanted = {_modality(name, config) for name in config.baselines if name in {"hybrid", "dense-knn"}}
     for modality in sorted(wanted):
         inputs += embedding_files(run, modality) if _has_vectors(run, modality) else []
+    inputs += [weights_file(run)] if weights_file(run).exists() else []
     return inputs
 
 

@@ -32,6 +32,9 @@ def inspect_run(run: Run) -> StageReport:
         plain = {key: value for key, value in record.report.items() if isinstance(value, str | int | float)}
         figures = ", ".join(f"{key} {_figure(value)}" for key, value in list(plain.items())[:6])
         words.append(f"  {name:16} {record.seconds:8.1f} s  {figures}")
+        if name == "evidence":
+            shares = ", ".join(f"{part} {share:.0%}" for part, share in record.report["shares"].items())
+            words.append(f"  {'':16} {'':10}  of the answers speaks: {shares}")
     words += [f"  {entry['when']}  {entry['change']}: {_counts(entry['facts'])}" for entry in run.amendments]
     return StageReport("inspect", facts, words)
 

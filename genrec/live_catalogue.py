@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from genrec.data.catalog import Catalog
 from genrec.errors import ConfigError, RunError, TrieError
+from genrec.evidence_source import STAGE, EvidenceSource
 from genrec.run import Run
 from genrec.tokenizers.codes import SemanticIds
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary
 
-_CATALOGUE_STAGES = ("ingest", "tokenize", "trie")  # whose files a moment is read from
+_CATALOGUE_STAGES = ("ingest", "tokenize", "trie", STAGE)  # whose files a moment is read from
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +35,14 @@ class LiveCatalogue:
     catalog: Catalog
     trie: ItemTrie
     item_tokens: NDArray[np.int64]  # (R, L)
+    evidence: EvidenceSource | None = None
     _filters: dict[tuple[tuple[str, Any], ...], ItemFilter] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, run: Run, vocabulary: SidVocabulary) -> LiveCatalogue:
-        """Read a run. Raises TrieError where trie, codes and model do not belong together, RunError if damaged."""
+    def load(cls, run: Run, vocabulary: SidVocabulary, *, with_evidence: bool = False) -> LiveCatalogue:
+        """Read a run, with its evidence where it has some and it is wanted.
+
+        Raises TrieError where trie, codes and model do not belong together, RunError if damaged."""
         catalog = Catalog.load(run)
         codes = SemanticIds.load(run, catalog=catalog)
         trie = ItemTrie.load(run.path / "trie")
@@ -49,7 +53,8 @@ class LiveCatalogue:
             )
         if trie.order_checksum != catalog.order_checksum:
             raise TrieError("the trie belongs to another catalogue.", "Run `genrec tokenize RUN` again.")
-        return cls(catalog, trie, vocabulary.token_ids(codes.codes))
+        evidence = EvidenceSource.load(run, catalog=catalog) if with_evidence else None
+        return cls(catalog, trie, vocabulary.token_ids(codes.codes), evidence)
 
     def filter(self, allow: Mapping[str, Any]) -> ItemFilter:
         """The items that have all the attributes asked for; compiled once per distinct question."""
@@ -69,6 +74,7 @@ class CatalogueSource:
 
     run: Run
     vocabulary: SidVocabulary
+    with_evidence: bool = False
     stamp: tuple[int, ...] = ()
     _pins: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -87,7 +93,7 @@ class CatalogueSource:
 
     def _read(self) -> LiveCatalogue:
         self.stamp, self._pins = self.run.stamp, self._current_pins()
-        return LiveCatalogue.load(self.run, self.vocabulary)
+        return LiveCatalogue.load(self.run, self.vocabulary, with_evidence=self.with_evidence)
 
     def _read_if_changed(self) -> LiveCatalogue | None:
         stamp, pins = self.run.stamp, self._current_pins()
@@ -101,7 +107,7 @@ class CatalogueSource:
             return None
         for stage in ("tokenize", "trie"):
             self.run.require(stage)
-        loaded = LiveCatalogue.load(self.run, self.vocabulary)
+        loaded = LiveCatalogue.load(self.run, self.vocabulary, with_evidence=self.with_evidence)
         self.stamp, self._pins = stamp, pins
         return loaded
 

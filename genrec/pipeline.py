@@ -25,10 +25,12 @@ from genrec.data.sequences import EvaluationCases
 from genrec.data.splits import cold_items, evaluation_cases
 from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.errors import ConfigError, DataError
+from genrec.evaluation import Recommend
 from genrec.evaluation import evaluate as evaluate_split
 from genrec.progress import SILENT, Progress
 from genrec.prompting import compile_history_prompt, default_prompts, load_templates, save_templates, task_files
 from genrec.recommender import RankRequest, Recommender
+from genrec.report import MODEL
 from genrec.run import Run, StageReport, file_checksum
 from genrec.tasks.loading import load_mixture, template_words
 from genrec.tasks.mixture import Mixture
@@ -178,16 +180,29 @@ def evaluate(
     *,
     engine: str = "transformers",
     views: Sequence[Run] = (),
+    evidence: bool = True,
     progress: Progress = SILENT,
 ) -> StageReport:
     """Rank every user of a split with the run's model, merged with those of `views`, and with the baselines.
 
-    Writes the report. Raises RunError for a view of another catalogue.
+    Where the run has evidence, the model is measured with it and, as a row of its own, without; `evidence` False
+    leaves it out. Writes the report. Raises RunError for a view of another catalogue.
     """
-    first, *others = (
-        Recommender.load(one.path, engine, beam_width=config.beam_width, score_mode=config.score)
+    loaded = [
+        Recommender.load(one.path, engine, beam_width=config.beam_width, score_mode=config.score, evidence=evidence)
         for one in (run, *views)
-    )
+    ]
+    recommend = {MODEL: _as_function(loaded)}
+    if any(one.evidence is not None for one in loaded):
+        recommend["model alone"] = _as_function([one.with_evidence(None) for one in loaded])
+    model_files = [one.path / file for one in (run, *views) for file in one.require("train", verify=False).outputs]
+    with closing(loaded[0].engine):
+        return evaluate_split(run, config, recommend=recommend, model_files=model_files, progress=progress)
+
+
+def _as_function(recommenders: Sequence[Recommender]) -> Recommend:
+    """A recommender, merged with its views, as an evaluation asks it."""
+    first, *others = recommenders
     recommender = first.with_views(others) if others else first
 
     def recommend(
@@ -197,9 +212,7 @@ def evaluate(
         answers = recommender.rank([RankRequest(history, allowed=only) for history in histories], k)
         return [[item.item_index for item in ranked] for ranked in answers]
 
-    model_files = [one.path / file for one in (run, *views) for file in one.require("train", verify=False).outputs]
-    with closing(recommender.engine):
-        return evaluate_split(run, config, recommend=recommend, model_files=model_files, progress=progress)
+    return recommend
 
 
 def validation_metrics(recommender: Recommender, cases: EvaluationCases) -> Mapping[str, float]:

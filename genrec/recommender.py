@@ -21,6 +21,7 @@ from genrec.data.catalog import Catalog
 from genrec.decoding.engine import Engine, RankedItem, ScoreMode
 from genrec.decoding.opening import check_name, open_engine
 from genrec.errors import ConfigError, RunError
+from genrec.evidence_source import EvidenceSource
 from genrec.explanation.explainer import Explainer, ExplainRequest, Explanation, Wording
 from genrec.explanation.loading import WriterName, load_explainer
 from genrec.live_catalogue import CatalogueSource, LiveCatalogue
@@ -100,6 +101,11 @@ class Recommender:
         """Whether this recommender was loaded from a run: then it can follow it, and explain what it recommends."""
         return self._source is not None
 
+    @property
+    def evidence(self) -> EvidenceSource | None:
+        """What joins the model inside the trie, None where the model is alone."""
+        return self._live.evidence
+
     def refresh(self) -> bool:
         """Switch to the catalogue that is on disk now, if it is another one; True where it was.
 
@@ -140,6 +146,12 @@ class Recommender:
         merged._views = tuple(view.pinned() for view in views)
         return merged
 
+    def with_evidence(self, evidence: EvidenceSource | None) -> Recommender:
+        """This recommender with other evidence, or with None; it does not follow changes of its run."""
+        changed = self.pinned()
+        changed._live, changed._source = replace(self._live, evidence=evidence), None
+        return changed
+
     @classmethod
     def load(
         cls,
@@ -149,8 +161,11 @@ class Recommender:
         beam_width: int = 50,
         score_mode: ScoreMode = "level",
         device: str | None = None,
+        evidence: bool = True,
     ) -> Recommender:
         """Open a trained run. `device` None takes the GPU where there is one; vLLM knows its own device.
+
+        Evidence that `genrec evidence` has weighed joins the model, unless `evidence` is False.
 
         Raises RunError where a stage is missing or its files do not belong together, ModelError where the
         model cannot be loaded, ConfigError for an engine that does not exist, MissingDependencyError for one
@@ -181,6 +196,7 @@ class Recommender:
             prompt=compile_history_prompt(template, tokenizer),
             max_history_items=int(training.config["max_history_items"]),
             beam_width=beam_width,
+            evidence=evidence,
         )
 
     @classmethod
@@ -193,11 +209,12 @@ class Recommender:
         prompt: HistoryPrompt,
         max_history_items: int,
         beam_width: int = 50,
+        evidence: bool = False,
     ) -> Recommender:
         """A recommender over a run's items and trie, with an engine of the caller's (a live model, a double)."""
-        source = CatalogueSource(run, vocabulary)
+        source = CatalogueSource(run, vocabulary, with_evidence=evidence)
         live = source.load()
-        return cls(
+        made = cls(
             live.catalog,
             live.trie,
             engine=engine,
@@ -207,6 +224,8 @@ class Recommender:
             beam_width=beam_width,
             source=source,
         )
+        made._live = live  # with its evidence
+        return made
 
     @overload
     def recommend(  # type: ignore[overload-overlap]  # a str is a Sequence[str] too; refused below
@@ -277,8 +296,18 @@ class Recommender:
         answers: list[list[RankedItem]] = []
         for start in range(0, len(requests), _PROMPTS_AT_ONCE):
             part = slice(start, start + _PROMPTS_AT_ONCE)
-            answers += self.engine.rank(prompts[part], live.trie, beam_width=beam_width, k=k, allowed=filters[part])
+            evidence = None
+            if live.evidence is not None:
+                evidence = live.evidence.evidence([request.history for request in requests[part]], live.trie)
+            answers += self.engine.rank(
+                prompts[part], live.trie, beam_width=beam_width, k=k, allowed=filters[part], evidence=evidence
+            )
         return answers
+
+    def shares(self, history: NDArray[np.int32], ranked: Sequence[RankedItem]) -> list[dict[str, float]]:
+        """What speaks for each item of an answer to `history` (see `EvidenceSource.shares`): else the model alone."""
+        evidence = self.evidence
+        return [{"model": 1.0} for _ in ranked] if evidence is None else evidence.shares(history, ranked)
 
     def prompt_tokens(self, history: NDArray[np.int32]) -> list[int]:
         """The prompt of a history in item indices; the oldest items are cut first."""

@@ -10,13 +10,17 @@ from typing import Annotated
 import typer
 
 from genrec.cli.options import AsJson, ConfigFile, RunPath, app, as_json, resolve
-from genrec.config import EvaluateConfig, TrainConfig
+from genrec.config import EvaluateConfig, EvidenceConfig, TrainConfig
 from genrec.console import ConsoleProgress, print_lines, print_report
 from genrec.run import Run
 
 Views = Annotated[
     list[Path] | None,
     typer.Option("--view", metavar="RUN", help="Merge in a run of the same items with other semantic IDs. Repeatable."),
+]
+
+NoEvidence = Annotated[
+    bool, typer.Option("--no-evidence", help="The model alone, although the run has weights of evidence.")
 ]
 
 
@@ -59,6 +63,26 @@ def train(
 
 
 @app.command()
+def evidence(
+    run: RunPath,
+    users: Annotated[int | None, typer.Option(help="Validation users to learn from.  [default: 3000]")] = None,
+    engine: Annotated[str, typer.Option(help="Which engine decodes.")] = "transformers",
+    seed: Annotated[int | None, typer.Option(help="Seed of which users.")] = None,
+    config: ConfigFile = None,
+    json_: AsJson = False,
+) -> None:
+    """Learn what counts and texts are worth beside the model, on validation. From then on they join its answers.
+
+    `genrec recommend … --no-evidence` and `genrec evaluate … --no-evidence` leave them out.
+    """
+    resolved = resolve(EvidenceConfig, config, users=users, seed=seed)
+    opened = Run.open(run)
+    from genrec.weighing import weigh_evidence
+
+    print_report(weigh_evidence(opened, resolved, engine=engine, progress=ConsoleProgress()), as_json=json_)
+
+
+@app.command()
 def evaluate(
     run: RunPath,
     split: Annotated[str | None, typer.Option(help="`test` or `validation`.  [default: test]")] = None,
@@ -68,6 +92,7 @@ def evaluate(
     score: Annotated[str | None, typer.Option(help="`level`, `raw` or `renormalised`.")] = None,
     max_users: Annotated[int | None, typer.Option(help="A seeded sample of so many users.")] = None,
     view: Views = None,
+    no_evidence: NoEvidence = False,
     config: ConfigFile = None,
     json_: AsJson = False,
 ) -> None:
@@ -85,7 +110,12 @@ def evaluate(
     from genrec import pipeline
 
     report = pipeline.evaluate(
-        opened, resolved, engine=engine, views=[Run.open(path) for path in view or ()], progress=ConsoleProgress()
+        opened,
+        resolved,
+        engine=engine,
+        views=[Run.open(path) for path in view or ()],
+        evidence=not no_evidence,
+        progress=ConsoleProgress(),
     )
     print_report(report, as_json=json_)
 
@@ -99,6 +129,7 @@ def recommend(
     beam_width: Annotated[int, typer.Option(min=1, help="Beams per user.")] = 50,
     engine: Annotated[str, typer.Option(help="`transformers` or `vllm`.")] = "transformers",
     view: Views = None,
+    no_evidence: NoEvidence = False,
     json_: AsJson = False,
 ) -> None:
     """Recommend for a file of users. A bad line gets an error in its place; all others are served.
@@ -108,10 +139,11 @@ def recommend(
     from genrec.batch import recommend_file
     from genrec.recommender import Recommender
 
-    recommender = Recommender.load(run, engine, beam_width=beam_width)
-    if view:
-        recommender = recommender.with_views([Recommender.load(path, engine, beam_width=beam_width) for path in view])
-    with closing(recommender.engine):
+    first, *others = (
+        Recommender.load(path, engine, beam_width=beam_width, evidence=not no_evidence) for path in (run, *(view or ()))
+    )
+    recommender = first.with_views(others) if others else first
+    with closing(first.engine):
         summary = recommend_file(recommender, input_, output, k=k, progress=ConsoleProgress())
     if json_:
         typer.echo(as_json(asdict(summary)))

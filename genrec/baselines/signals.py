@@ -1,0 +1,163 @@
+"""Signals: what counts and texts say about the next item, as named scores over all items. Nothing is trained here.
+
+A signal is one question about a history, such as "what followed its last items in other histories?", answered for
+every item of the catalogue at once. Each comes in two shapes, because how much a second count is worth differs between
+catalogues: counts as a logarithm and as they are, cosines as they are and squared. What each is worth is learned in
+`blend`. Items without any interaction have the content signals, and what is reached through similar texts.
+
+B histories, I items, D width, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from genrec.baselines.base import centred_directions, item_counts, recency_weights, transition_counts
+from genrec.data.sequences import Sequences
+
+_NEAREST = 30  # items of similar text that stand for an item
+_LAST = 5  # history items that content is compared with
+_NEIGHBOURS_AT_ONCE = 8_000_000  # cosines of a block: 32 MB
+_LOG_START = 0.05  # of a signal's scale: where counting begins to tell from nothing
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One column: `group` is what people are told, `name` is unique. All values of a call, float32 (B, I)."""
+
+    group: str
+    name: str
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class _Walk:
+    """History items, weighted by recency, carried along one or two matrices (I, I)."""
+
+    group: str
+    name: str
+    steps: tuple[sparse.csr_array, ...]
+    last: int
+    decay: float
+
+
+class Signals:
+    """All signals of one catalogue and its training sequences.
+
+    `vectors` (I, D) float32 with `mask` (I,), True where an item has a vector; None leaves out what needs content.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        num_items: int,
+        *,
+        vectors: NDArray[np.float32] | None = None,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> None:
+        self.num_items = num_items
+        counts = np.maximum(item_counts(sequences, num_items), 1)
+        self._popularity = np.log(counts).astype(np.float32)
+        self._directions: NDArray[np.float32] | None = None
+        if vectors is not None and mask is not None:
+            self._directions = centred_directions(vectors, mask)
+        self._walks = list(_walks(sequences, counts.astype(np.float64), self._directions))
+
+    def raw(self, histories: Sequence[NDArray[np.int32]]) -> Iterator[Feature]:
+        """Every signal once, before it takes its two shapes; zero where it says nothing."""
+        for walk in self._walks:
+            reached = recency_weights(histories, self.num_items, last=walk.last, decay=walk.decay)
+            for step in walk.steps:
+                reached = reached @ step
+            yield Feature(walk.group, walk.name, np.asarray(reached.toarray(), dtype=np.float32))
+        if self._directions is not None:
+            weights = recency_weights(histories, self.num_items, last=_LAST)
+            yield Feature("text", "text mean", np.asarray((weights @ self._directions) @ self._directions.T))
+            yield Feature("text", "text nearest", self._nearest(histories, self._directions))
+        yield Feature("popularity", "popularity", np.tile(self._popularity, (len(histories), 1)))
+
+    def _nearest(self, histories: Sequence[NDArray[np.int32]], directions: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cosine of the most similar of the last history items, (B, I)."""
+        found = np.zeros((len(histories), self.num_items), dtype=np.float32)
+        for row, history in enumerate(histories):
+            if len(history):
+                found[row] = (directions @ directions[history[-_LAST:]].T).max(axis=1)
+        return found
+
+
+def shapes(signal: Feature, scale: float) -> Iterator[Feature]:
+    """The two shapes of a signal, in units of `scale`; popularity, a logarithm already, has one."""
+    values = signal.values / np.float32(scale)
+    yield Feature(signal.group, f"{signal.name}, linear", values)
+    if signal.group == "text":
+        yield Feature(signal.group, f"{signal.name}, squared", values * values)
+    elif signal.group != "popularity":
+        # 0 stays 0: a signal that says nothing adds nothing.
+        grown = np.log1p(np.maximum(values, 0) / np.float32(_LOG_START))
+        yield Feature(signal.group, f"{signal.name}, log", grown)
+
+
+def _walks(
+    sequences: Sequences, popularity: NDArray[np.float64], directions: NDArray[np.float32] | None
+) -> Iterator[_Walk]:
+    num_items = len(popularity)
+    forward = transition_counts(sequences, num_items)
+
+    def damped(matrix: sparse.csr_array, source: float, target: float) -> sparse.csr_array:
+        left, right = (sparse.diags_array(popularity**-power) for power in (source, target))
+        return sparse.csr_array((left @ matrix @ right).astype(np.float32))
+
+    both = damped(sparse.csr_array(forward + 0.5 * forward.T), 0.3, 0.3)  # as in the hybrid
+    yield _Walk("transitions", "next or before", (both,), 5, 0.5)
+    yield _Walk("transitions", "next", (damped(forward, 0.5, 0.0),), 5, 0.5)
+    yield _Walk("transitions", "next, rare items first", (damped(forward, 0.5, 0.5),), 5, 0.5)
+    yield _Walk("transitions", "before", (damped(sparse.csr_array(forward.T), 0.3, 0.3),), 5, 0.5)
+    common = _common_users(sequences, num_items)
+    yield _Walk("common users", "common users", (damped(common, 0.5, 0.5),), 20, 0.8)
+    yield _Walk("common users", "common users, popular items first", (damped(common, 0.3, 0.3),), 10, 0.7)
+    chances = _rows_to_one(both)
+    yield _Walk("two steps", "two steps", (chances, damped(chances, 0.0, 0.3)), 3, 0.5)
+    if directions is not None:
+        similar = _similar_items(directions)
+        yield _Walk("similar items", "next of similar items", (similar, both), 5, 0.5)
+        yield _Walk("similar items", "similar to next", (both, similar), 5, 0.5)
+
+
+def _common_users(sequences: Sequences, num_items: int) -> sparse.csr_array:
+    """How many users took both items, (I, I); nothing on the diagonal."""
+    users = np.repeat(np.arange(len(sequences)), np.diff(sequences.offsets))
+    ones = np.ones(len(users), dtype=np.float32)
+    taken = sparse.coo_array((ones, (users, sequences.items)), shape=(len(sequences), num_items)).tocsr()
+    taken.data[:] = 1.0  # an item taken twice by one user counts once
+    common = (taken.T @ taken).tocoo()
+    row, column = common.coords
+    apart = row != column
+    return sparse.coo_array((common.data[apart], (row[apart], column[apart])), shape=common.shape).tocsr()
+
+
+def _similar_items(directions: NDArray[np.float32]) -> sparse.csr_array:
+    """Each item's nearest by cosine, cubed so that the nearest count most; rows sum to 1 or are empty. (I, I)."""
+    num_items = len(directions)
+    size = min(_NEAREST, num_items - 1)
+    columns, values = [], []
+    block = max(1, _NEIGHBOURS_AT_ONCE // max(num_items, 1))
+    for start in range(0, num_items, block):
+        cosines = directions[start : start + block] @ directions.T
+        cosines[np.arange(len(cosines)), np.arange(start, start + len(cosines))] = -1.0
+        nearest = np.argpartition(-cosines, max(size - 1, 0), axis=1)[:, :size]
+        columns.append(nearest.ravel())
+        values.append(np.maximum(np.take_along_axis(cosines, nearest, axis=1), 0.0).ravel() ** 3)
+    rows = np.repeat(np.arange(num_items), size)
+    found = sparse.coo_array((np.concatenate(values), (rows, np.concatenate(columns))), shape=(num_items, num_items))
+    return _rows_to_one(found.tocsr())
+
+
+def _rows_to_one(matrix: sparse.csr_array) -> sparse.csr_array:
+    total = np.asarray(matrix.sum(axis=1)).ravel()
+    scale = np.divide(1.0, total, out=np.zeros(len(total)), where=total > 0)
+    return sparse.csr_array((sparse.diags_array(scale) @ matrix).astype(np.float32))

@@ -1,0 +1,121 @@
+"""A run's evidence, ready to use: histories in, `Evidence` for the beam search out.
+
+The signals are counted anew from the run's tables whenever a catalogue is opened, so they always belong to the items
+of that moment; what was learned is `evidence/weights.json`, written by the stage `evidence` (see `weighing`).
+
+B histories, R rows of the catalogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genrec.baselines.blend import MODEL, Blend
+from genrec.baselines.signals import Signals
+from genrec.data.catalog import Catalog
+from genrec.data.splits import training_sequences
+from genrec.decoding.engine import RankedItem
+from genrec.encoders.base import Embeddings, embedding_files
+from genrec.errors import RunError
+from genrec.evidence import Evidence, Join
+from genrec.run import Run, read_json
+from genrec.trie import ItemTrie
+
+STAGE = "evidence"
+FORMAT_VERSION = 1
+
+
+def weights_file(run: Run) -> Path:
+    """Where a run keeps the weights of its evidence."""
+    return run.path / "evidence" / "weights.json"
+
+
+@dataclass(frozen=True, eq=False)
+class EvidenceSource:
+    """Signals of one catalogue, the blend of them that goes with the run's model, and how the two join."""
+
+    signals: Signals
+    blend: Blend  # fitted beside the model
+    alone: Blend  # fitted without it: what remains when the model is taken out
+    weight: float
+    join: Join
+
+    @classmethod
+    def load(cls, run: Run, *, catalog: Catalog) -> EvidenceSource | None:
+        """The evidence of a run, None where the run has none. Raises RunError for a damaged file."""
+        if STAGE not in run.stages:
+            return None
+        run.require(STAGE)
+        values = read_json(weights_file(run))
+        try:
+            if values["format_version"] != FORMAT_VERSION:
+                raise RunError(
+                    f"{weights_file(run)} has format {values['format_version']!r}; this genrec reads {FORMAT_VERSION}.",
+                    "Run `genrec evidence RUN` again.",
+                )
+            blend, alone = Blend.from_json(values["beside_model"]), Blend.from_json(values["alone"])
+            joined = float(values["weight"]), cast(Join, values["join"])
+            modality = values["modality"]
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{weights_file(run)} lacks {error}.", "Run `genrec evidence RUN` again.") from error
+        return cls(load_signals(run, modality, catalog=catalog), blend, alone, *joined)
+
+    def evidence(self, histories: Sequence[NDArray[np.int32]], trie: ItemTrie) -> list[Evidence | None]:
+        """One per history; None where the weight is 0. Items of the history have no mass."""
+        if self.weight == 0:
+            return [None for _ in histories]
+        scores = self.blend.scores(self.signals, histories)
+        for row, history in enumerate(histories):
+            scores[row, history] = -np.inf
+        return [Evidence.from_scores(trie, row, weight=self.weight, join=self.join) for row in scores]
+
+    def shares(self, history: NDArray[np.int32], ranked: Sequence[RankedItem]) -> list[dict[str, float]]:
+        """What speaks for each ranked item: shares by group of signals and for the model, largest first.
+
+        A part speaks for an item by as much as it lifts the item's score above the catalogue's average item, the
+        model by as much as it lifts it above 1 / R. What lowers it has no share. Shares sum to 1, or there are none.
+        """
+        groups = self.blend.by_group(self.signals, [history])
+        found = []
+        for item in ranked:
+            lifts = {name: float(part[0, item.item_index] - part[0].mean()) for name, part in groups.items()}
+            lifts = {name: self.weight * lift for name, lift in lifts.items()}
+            lifts[MODEL] = item.model_score + float(np.log(self.signals.num_items))
+            lifted = {name: lift for name, lift in lifts.items() if lift > 0}
+            total = sum(lifted.values())
+            found.append({name: lifted[name] / total for name in sorted(lifted, key=lambda name: -lifted[name])})
+        return found
+
+
+def load_signals(run: Run, modality: str | None, *, catalog: Catalog) -> Signals:
+    """The signals of a run; `modality` names the vectors that content is compared by, None is counts alone."""
+    sequences = training_sequences(run)
+    if modality is None:
+        return Signals(sequences, len(catalog))
+    embeddings = Embeddings.load(run, modality, catalog=catalog)
+    return Signals(sequences, len(catalog), vectors=embeddings.vectors, mask=embeddings.mask)
+
+
+def content_modality(run: Run) -> str | None:
+    """`text` where the run has vectors of texts, else None."""
+    return "text" if any(file.exists() for file in embedding_files(run, "text")) else None
+
+
+def weights_json(
+    *, beside_model: Blend, alone: Blend, weight: float, join: Join, modality: str | None
+) -> dict[str, Any]:
+    """The content of `weights_file`."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "join": join,
+        "weight": weight,
+        "modality": modality,
+        "beside_model": beside_model.as_json,
+        "alone": alone.as_json,
+    }

@@ -1,0 +1,206 @@
+"""The stage `evidence`: what counts and texts are worth beside the run's model, learned on the validation split.
+
+Two thirds of the users fit the weights of a blend (see `baselines.blend`) with the model's log-probability as one more
+feature; dividing by the model's weight gives the product of experts that the beam search decodes. The last third
+chooses, by decoding, how strongly evidence joins and as what; `nothing` is among the choices, so evidence that does
+not help is not used. A second blend, fitted without the model, is what remains when the model is taken out.
+
+C users, W beams.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genrec import metrics
+from genrec.baselines.base import rank_all
+from genrec.baselines.blend import Blend, BlendBaseline, ModelBeams, fit_blend, gather_candidates
+from genrec.baselines.signals import Signals
+from genrec.config import EvidenceConfig, dump_config
+from genrec.data.catalog import Catalog, removed_items
+from genrec.data.sequences import EvaluationCases
+from genrec.data.splits import evaluation_cases
+from genrec.encoders.base import embedding_files
+from genrec.errors import DataError
+from genrec.evidence import Join
+from genrec.evidence_source import (
+    STAGE,
+    EvidenceSource,
+    content_modality,
+    load_signals,
+    weights_file,
+    weights_json,
+)
+from genrec.progress import SILENT, Progress
+from genrec.recommender import RankRequest, Recommender
+from genrec.run import Run, StageReport, write_json
+
+_CUTOFF = 10
+_STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0)  # of the product, in units of what was fitted
+_MIXTURES = (0.4, 0.8)
+_LEAST_MODEL_WEIGHT = 0.05  # a model that helped nothing would ask for an infinite weight of the evidence
+_SHARES_OF = 200  # users over whom the report averages what spoke
+
+
+def weigh_evidence(
+    run: Run, config: EvidenceConfig, *, engine: str = "transformers", progress: Progress = SILENT
+) -> StageReport:
+    """Learn the weights, write `evidence/weights.json` and record the stage.
+
+    Raises RunError where the run is not trained, DataError where it has too few validation users.
+    """
+    started = time.monotonic()
+    catalog = Catalog.load(run)
+    fitting, choosing = _split_users(run, config, catalog)
+    recommender = Recommender.load(run.path, engine, beam_width=config.beam_width, evidence=False)
+    with closing(recommender.engine):
+        modality = content_modality(run)
+        signals = load_signals(run, modality, catalog=catalog)
+        beams = _model_beams(recommender, fitting, width=config.proposals, progress=progress)
+        candidates = gather_candidates(signals, fitting, beams=beams, progress=progress)
+        if len(candidates.starts) == 0:
+            raise DataError("no validation user's next item is among anybody's candidates.", "Use more users.")
+        beside, alone = (fit_blend(candidates, with_model=with_model) for with_model in (True, False))
+        found, chosen = _choose(recommender, signals, choosing, beside=beside, alone=alone, progress=progress)
+        report = _report(run, recommender.with_evidence(chosen), choosing, found=found, num_fitting=len(fitting))
+    content = weights_json(
+        beside_model=chosen.blend, alone=alone, weight=chosen.weight, join=chosen.join, modality=modality
+    )
+    write_json(weights_file(run), content)
+    files = [run.path / "items.parquet", run.path / "splits.parquet"]
+    files += embedding_files(run, modality) if modality is not None else []
+    files += [run.path / file for file in run.require("train", verify=False).outputs]
+    run.record(
+        report,
+        config=dump_config(config),
+        seed=config.seed,
+        inputs=files,
+        outputs=[weights_file(run)],
+        seconds=time.monotonic() - started,
+    )
+    return report
+
+
+def _split_users(run: Run, config: EvidenceConfig, catalog: Catalog) -> tuple[EvaluationCases, EvaluationCases]:
+    """Users that fit and users that choose, two to one."""
+    cases = evaluation_cases(run, "validation")
+    cases = cases.select(~removed_items(run, catalog=catalog)[cases.targets]).sample(config.users, seed=config.seed)
+    if len(cases) < 3:
+        raise DataError(
+            f"{run.path} has {len(cases)} validation users; evidence needs three at least.",
+            "Ingest data in which users have three items or more.",
+        )
+    chooses = np.random.default_rng(config.seed).permutation(len(cases)) < len(cases) // 3
+    return cases.select(~chooses), cases.select(chooses)
+
+
+def _model_beams(recommender: Recommender, cases: EvaluationCases, *, width: int, progress: Progress) -> ModelBeams:
+    items = np.full((len(cases), width), -1, dtype=np.int32)
+    scores = np.full((len(cases), width), -np.inf, dtype=np.float32)
+    histories = list(cases.histories)
+    with progress.track("Asking the model", len(cases), "users") as task:
+        for start in range(0, len(cases), 64):
+            batch = histories[start : start + 64]
+            for row, ranked in enumerate(recommender.rank([RankRequest(one) for one in batch], width), start):
+                items[row, : len(ranked)] = [item.item_index for item in ranked]
+                scores[row, : len(ranked)] = [item.score for item in ranked]
+            task.advance(len(batch))
+    return ModelBeams(items, scores)
+
+
+def _choose(
+    recommender: Recommender,
+    signals: Signals,
+    cases: EvaluationCases,
+    *,
+    beside: Blend,
+    alone: Blend,
+    progress: Progress,
+) -> tuple[dict[str, tuple[float, float]], EvidenceSource]:
+    """Recall and NDCG of every choice on the choosing users, and the best choice by NDCG."""
+    fitted = 1.0 / max(beside.model_weight, _LEAST_MODEL_WEIGHT)
+    nothing = EvidenceSource(signals, alone, alone, 0.0, "product")
+    choices: dict[str, EvidenceSource] = {"model alone": nothing}
+    options: list[tuple[Join, float, Blend]] = [("product", fitted * strength, beside) for strength in _STRENGTHS]
+    options += [("mixture", share, alone) for share in _MIXTURES]
+    for join, weight, blend in options:
+        choices[f"{join} {weight:.2f}"] = EvidenceSource(signals, blend, alone, weight, join)
+    found: dict[str, tuple[float, float]] = {}
+    with progress.track("Choosing the weight", len(choices), "choices") as task:
+        for name, source in choices.items():
+            found[name] = _quality(recommender.with_evidence(source), cases)
+            task.advance(note=f"{name}: NDCG@{_CUTOFF} {found[name][1]:.4f}")
+    best = max(choices, key=lambda name: found[name][1])
+    ranked = rank_all(
+        BlendBaseline(signals, alone), list(cases.histories), _CUTOFF, num_items=signals.num_items, seed=0
+    )
+    found["evidence alone"] = _figures(ranked, cases)
+    found["chosen"] = found[best]
+    return found, choices[best]
+
+
+def _quality(recommender: Recommender, cases: EvaluationCases) -> tuple[float, float]:
+    answers = recommender.rank([RankRequest(history) for history in cases.histories], _CUTOFF)
+    ranked = metrics.pad_rankings([[item.item_index for item in answer] for answer in answers], _CUTOFF)
+    return _figures(ranked, cases)
+
+
+def _figures(ranked: NDArray[np.int32], cases: EvaluationCases) -> tuple[float, float]:
+    ranks = metrics.target_ranks(ranked, cases.targets)
+    return float(metrics.recall(ranks, _CUTOFF).mean()), float(metrics.ndcg(ranks, _CUTOFF).mean())
+
+
+def _mean_shares(recommender: Recommender, histories: Sequence[NDArray[np.int32]]) -> dict[str, float]:
+    """What spoke for the recommended items, on average, largest first."""
+    total: dict[str, float] = {}
+    answers = recommender.rank([RankRequest(history) for history in histories], _CUTOFF)
+    shares = [
+        share
+        for history, ranked in zip(histories, answers, strict=True)
+        for share in recommender.shares(history, ranked)
+    ]
+    for share in shares:
+        for name, part in share.items():
+            total[name] = total.get(name, 0.0) + part / len(shares)
+    return {name: round(total[name], 4) for name in sorted(total, key=lambda name: -total[name])}
+
+
+def _report(
+    run: Run,
+    recommender: Recommender,
+    cases: EvaluationCases,
+    *,
+    found: dict[str, tuple[float, float]],
+    num_fitting: int,
+) -> StageReport:
+    source = recommender.evidence
+    assert source is not None
+    shares = _mean_shares(recommender, list(cases.histories)[:_SHARES_OF])
+    figures = {name: {"recall@10": round(one[0], 6), "ndcg@10": round(one[1], 6)} for name, one in found.items()}
+    facts = {
+        "join": source.join,
+        "weight": round(source.weight, 4),
+        "num_fitting_users": num_fitting,
+        "num_choosing_users": len(cases),
+        "shares": shares,
+        "choices": figures,
+    }
+    words = [
+        f"  {name:18} Recall@10 {recall:.4f}  NDCG@10 {ndcg:.4f}"
+        for name, (recall, ndcg) in found.items()
+        if name != "chosen"
+    ]
+    if source.weight == 0:
+        words.append("Evidence beside the model did not help on validation: the model stays alone.")
+    else:
+        words.append(
+            f"Evidence joins the model as a {source.join} of weight {source.weight:.2f}. Of the answers speaks:"
+        )
+        words.append("  " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
+    words.insert(0, f"On {len(cases):,} validation users that fitted nothing:")
+    return StageReport(STAGE, facts, words, f"genrec evaluate {run.path}")

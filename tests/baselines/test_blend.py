@@ -1,0 +1,162 @@
+"""Signals against loops over histories, and weights that have to find what the data were made of."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from genrec.baselines.base import rank_all
+from genrec.baselines.blend import (
+    MODEL,
+    Blend,
+    BlendBaseline,
+    Candidates,
+    ModelBeams,
+    _loss,
+    fit_blend,
+    gather_candidates,
+)
+from genrec.baselines.signals import Feature, Signals, shapes
+from genrec.data.sequences import EvaluationCases, Sequences
+
+NUM_ITEMS = 40
+
+
+def some_signals(seed: int = 0) -> tuple[Signals, Sequences]:
+    rng = np.random.default_rng(seed)
+    histories = [rng.integers(0, NUM_ITEMS - 1, rng.integers(2, 8)).tolist() for _ in range(60)]  # the last is cold
+    sequences = Sequences.from_lists([str(user) for user in range(60)], histories)
+    vectors = rng.normal(size=(NUM_ITEMS, 6)).astype(np.float32)
+    return Signals(sequences, NUM_ITEMS, vectors=vectors, mask=np.arange(NUM_ITEMS) != 3), sequences
+
+
+def raw(signals: Signals, history: list[int]) -> dict[str, np.ndarray]:
+    return {one.name: one.values[0] for one in signals.raw([np.array(history, np.int32)])}
+
+
+def test_the_signal_next_counts_what_followed_item_by_item() -> None:
+    signals, sequences = some_signals()
+    expected = np.zeros((NUM_ITEMS, NUM_ITEMS))
+    for history in sequences:
+        for place, item in enumerate(history):
+            for distance, later in enumerate(history[place + 1 : place + 4], start=1):
+                expected[item, later] += 1 / distance
+    popularity = np.maximum(np.bincount(sequences.items, minlength=NUM_ITEMS), 1)
+    found = raw(signals, [5, 9])["next"]
+    wanted = expected[9] * popularity[9] ** -0.5 + 0.5 * expected[5] * popularity[5] ** -0.5
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_the_signal_common_users_counts_users_and_never_the_item_itself() -> None:
+    signals, sequences = some_signals()
+    taken = np.zeros((len(sequences), NUM_ITEMS))
+    for user, history in enumerate(sequences):
+        taken[user, history] = 1
+    common = taken.T @ taken
+    np.fill_diagonal(common, 0)
+    popularity = np.maximum(np.bincount(sequences.items, minlength=NUM_ITEMS), 1.0)
+    found = raw(signals, [7])["common users"]
+    np.testing.assert_allclose(found, common[7] / np.sqrt(popularity[7] * popularity), rtol=1e-5)
+
+
+def test_an_item_that_nobody_used_is_reached_through_content_alone() -> None:
+    found = raw(some_signals()[0], [1, 2, 30])
+    cold = NUM_ITEMS - 1
+    assert found["next"][cold] == found["common users"][cold] == found["two steps"][cold] == 0
+    assert found["similar to next"][cold] > 0 or found["text mean"][cold] != 0
+
+
+def test_a_catalogue_without_vectors_has_counts_alone_and_an_empty_history_is_answered() -> None:
+    _, sequences = some_signals()
+    found = raw(Signals(sequences, NUM_ITEMS), [])
+    assert "text mean" not in found
+    assert {name for name, values in found.items() if values.any()} == {"popularity"}
+
+
+def test_a_batch_of_signals_equals_single_histories() -> None:
+    signals, sequences = some_signals()
+    histories = [sequences[user] for user in range(5)] + [np.zeros(0, np.int32)]
+    together = {one.name: one.values for one in signals.raw(histories)}
+    for row, history in enumerate(histories):
+        for name, values in raw(signals, history.tolist()).items():
+            np.testing.assert_allclose(together[name][row], values, atol=1e-6)
+
+
+def test_nothing_said_is_zero_in_every_shape() -> None:
+    for group in ("text", "transitions", "popularity"):
+        for shape in shapes(Feature(group, "x", np.zeros((1, 3), np.float32)), 0.7):
+            assert not shape.values.any()
+
+
+def random_candidates(seed: int, *, truth: np.ndarray, num_users: int = 400) -> Candidates:
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(num_users * 20, len(truth))).astype(np.float32)
+    starts = np.arange(num_users) * 20
+    gumbel = rng.gumbel(size=len(features))
+    best = (features @ truth + gumbel).reshape(num_users, 20).argmax(axis=1)
+    names = (*(f"f{row}" for row in range(len(truth) - 1)), MODEL)
+    return Candidates(features, starts, starts + best, names, {})
+
+
+@pytest.mark.parametrize("q", [1.0, 1 / 3])
+def test_the_gradient_of_the_loss_equals_finite_differences(q: float) -> None:
+    candidates = random_candidates(0, truth=np.array([1.0, -0.5, 0.3]), num_users=30)
+    weights = np.array([0.4, 0.1, -0.2])
+    _, slope = _loss(weights, candidates.features, candidates, q)
+    for row in range(3):
+        step = np.zeros(3)
+        step[row] = 1e-2
+        above, below = (_loss(weights + sign * step, candidates.features, candidates, q)[0] for sign in (1, -1))
+        assert abs((above - below) / 2e-2 - slope[row]) < 1e-3
+
+
+def test_weights_come_back_from_choices_that_were_drawn_with_them() -> None:
+    truth = np.array([1.5, -0.8, 0.0, 0.7])
+    blend = fit_blend(random_candidates(1, truth=truth, num_users=3000), with_model=True)
+    found = np.array([*blend.weights.values(), blend.model_weight])
+    # The saturating likelihood finds the direction; it is surer of it than the plain one.
+    assert np.linalg.norm(found) > np.linalg.norm(truth)
+    np.testing.assert_allclose(found / np.linalg.norm(found), truth / np.linalg.norm(truth), atol=0.05)
+
+
+def test_without_the_model_its_column_is_not_looked_at() -> None:
+    candidates = random_candidates(2, truth=np.array([1.0, 0.5]))
+    blend = fit_blend(candidates, with_model=False)
+    assert blend.model_weight == 0
+    assert list(blend.weights) == ["f0"]
+
+
+def test_a_fitted_blend_ranks_targets_that_follow_a_rule_above_popularity() -> None:
+    rng = np.random.default_rng(0)
+    walks = [[(start + step) % NUM_ITEMS for step in range(6)] for start in rng.integers(0, NUM_ITEMS, 200)]
+    sequences = Sequences.from_lists([str(user) for user in range(200)], [walk[:5] for walk in walks])
+    cases = EvaluationCases(sequences, np.array([walk[5] for walk in walks], np.int32))
+    signals = Signals(sequences, NUM_ITEMS)
+    blend = fit_blend(gather_candidates(signals, cases), with_model=False)
+    baseline = BlendBaseline(signals, blend)
+    ranked = rank_all(baseline, list(cases.histories), 1, num_items=NUM_ITEMS, seed=0)
+    assert (ranked[:, 0] == cases.targets).mean() > 0.95
+    assert Blend.from_json(blend.as_json) == blend
+
+
+def test_groups_add_up_to_the_scores() -> None:
+    signals, sequences = some_signals()
+    cases = EvaluationCases(sequences, np.array([(history[-1] + 1) % NUM_ITEMS for history in sequences], np.int32))
+    blend = fit_blend(gather_candidates(signals, cases), with_model=False)
+    histories = [sequences[0], sequences[1]]
+    groups = blend.by_group(signals, histories)
+    assert {"transitions", "common users", "two steps", "similar items", "text", "popularity"} == set(groups)
+    np.testing.assert_allclose(sum(groups.values()), blend.scores(signals, histories), atol=1e-4)
+
+
+def test_candidates_are_never_of_the_history_and_hold_the_models_own_scores() -> None:
+    signals, sequences = some_signals()
+    targets = np.array([(history[-1] + 1) % NUM_ITEMS for history in sequences], np.int32)
+    cases = EvaluationCases(sequences, targets)
+    beams = ModelBeams(
+        np.tile(np.array([4, 8, -1], np.int32), (60, 1)), np.tile(np.float32([-1, -3, -np.inf]), (60, 1))
+    )
+    found = gather_candidates(signals, cases, beams=beams)
+    outside = [target not in set(history.tolist()) for history, target in zip(sequences, targets, strict=True)]
+    assert len(found.starts) == sum(outside)  # in a small catalogue every other item is a candidate
+    assert set(np.unique(found.features[:, found.names.index(MODEL)])) == {-1.0, -3.0, -5.0}

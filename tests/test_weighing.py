@@ -1,0 +1,167 @@
+"""The stage `evidence` on a tiny trained run: its weights join every answer, follow the catalogue, can be left out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genrec import pipeline
+from genrec.config import EvaluateConfig, EvidenceConfig, TrainConfig
+from genrec.data.splits import evaluation_cases
+from genrec.errors import RunError
+from genrec.evidence import Evidence
+from genrec.evidence_source import EvidenceSource, weights_file
+from genrec.recommender import RankRequest, Recommender
+from genrec.run import Run
+from genrec.weighing import weigh_evidence
+
+
+@pytest.fixture(scope="module")
+def weighed(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the tiny run with its evidence weighed; for reading only."""
+    copied = Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("weighed") / "run"))
+    weigh_evidence(Run.open(copied), EvidenceConfig())
+    return copied
+
+
+@pytest.fixture
+def weighed_copy(weighed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(weighed, tmp_path / "run"))
+
+
+def test_the_weights_are_chosen_among_choices_of_which_nothing_is_one(weighed: Path) -> None:
+    report = Run.open(weighed).stages["evidence"].report
+    assert report["num_fitting_users"] == 27
+    assert report["num_choosing_users"] == 13
+    choices = {name: figures["ndcg@10"] for name, figures in report["choices"].items()}
+    decoded = [name for name in choices if name not in {"chosen", "evidence alone"}]
+    assert "model alone" in decoded
+    assert len(decoded) == 8
+    assert choices["chosen"] == max(choices[name] for name in decoded)
+    # The tiny users walk in circles that counts know by heart and two epochs of training do not.
+    assert choices["chosen"] > choices["model alone"]
+    assert sum(report["shares"].values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_loaded_recommender_scores_as_model_and_evidence_together_say(weighed: Path) -> None:
+    recommender = Recommender.load(weighed)
+    source = recommender.evidence
+    assert source is not None
+    history = evaluation_cases(Run.open(weighed), "test").histories[0]
+    (ranked,) = recommender.rank([RankRequest(history)], 20)
+    (alone,) = recommender.with_evidence(None).rank([RankRequest(history)], 20)
+    (evidence,) = source.evidence([history], recommender.trie)
+    assert isinstance(evidence, Evidence)
+    own = {item.item_index: item.score for item in alone}
+    place = {int(item): position for position, item in enumerate(recommender.trie.items)}
+    for item in ranked:
+        mass = evidence.mass[place[item.item_index]]
+        model = item.model_score
+        joined = (
+            model + source.weight * np.log(mass)
+            if source.join == "product"
+            else np.logaddexp(np.log1p(-source.weight) + model, np.log(source.weight * mass))
+        )
+        assert item.score == pytest.approx(joined, abs=1e-4)
+        assert model == pytest.approx(own.get(item.item_index, model), abs=1e-4)
+    for share in recommender.shares(history, ranked):
+        assert sum(share.values()) == pytest.approx(1)
+        assert list(share.values()) == sorted(share.values(), reverse=True)
+
+
+def test_history_items_have_no_mass(weighed: Path) -> None:
+    recommender = Recommender.load(weighed)
+    assert recommender.evidence is not None
+    history = np.array([3, 7], np.int32)
+    (evidence,) = recommender.evidence.evidence([history], recommender.trie)
+    assert evidence is not None
+    assert not evidence.mass[np.isin(recommender.trie.items, history)].any()
+    assert evidence.mass.sum() == pytest.approx(1)
+
+
+def test_evidence_can_be_left_out(weighed: Path, genrec: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    assert Recommender.load(weighed, evidence=False).evidence is None
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"history": ["i0", "i3"]}\n')
+    answers = []
+    for options in ((), ("--no-evidence",)):
+        out = tmp_path / "recs.jsonl"
+        status, _, err = genrec("recommend", weighed, "--input", users, "--output", out, *options)
+        assert status == 0, err
+        answers.append(json.loads(out.read_text())["items"])
+    model = Recommender.load(weighed, evidence=False).recommend(["i0", "i3"])
+    assert [item["item_id"] for item in answers[1]] == [item.item_id for item in model]
+    assert [item["score"] for item in answers[0]] != [item["score"] for item in answers[1]]
+
+
+def test_an_evaluation_shows_the_model_with_evidence_without_it_and_the_evidence_alone(weighed_copy: Path) -> None:
+    run = Run.open(weighed_copy)
+    config = EvaluateConfig(baselines=("popularity", "evidence"), cutoffs=(5, 10), beam_width=30)
+    methods = pipeline.evaluate(run, config).facts["methods"]
+    assert list(methods) == ["model", "model alone", "popularity", "evidence"]
+    without = pipeline.evaluate(run, config, evidence=False).facts["methods"]
+    assert list(without) == ["model", "popularity", "evidence"]
+    assert without["model"] == methods["model alone"]
+
+
+def test_a_run_without_evidence_says_how_to_get_it(tiny_copy: Path) -> None:
+    config = EvaluateConfig(baselines=("evidence",), cutoffs=(5,), beam_width=5)
+    facts = pipeline.evaluate(Run.open(tiny_copy), config).facts
+    assert list(facts["methods"]) == ["model"]
+    assert "genrec evidence" in facts["skipped"]["evidence"]
+
+
+def test_training_again_drops_the_evidence_that_was_weighed_beside_the_old_model(
+    weighed_copy: Path, tiny_files: Path
+) -> None:
+    from genrec.config import load_config
+
+    run = Run.open(weighed_copy)
+    config = load_config(TrainConfig, tiny_files / "train.yaml")
+    pipeline.train(run, config.model_copy(update={"seed": 1, "epochs": 1}))
+    assert "evidence" not in run.stages
+    assert Recommender.load(run.path).evidence is None
+
+
+def test_items_that_are_added_have_evidence_at_once(weighed_copy: Path, tmp_path: Path) -> None:
+    from genrec.catalogue_changes import add_items
+
+    recommender = Recommender.load(weighed_copy)
+    new = tmp_path / "new.jsonl"
+    new.write_text('{"item_id": "n1", "title": "New film", "year": 1999, "genres": ["Comedy"]}\n')
+    vectors = tmp_path / "new.npy"
+    np.save(vectors, np.eye(8, dtype=np.float32)[:1])
+    add_items(Run.open(weighed_copy), new, when="2024-01-01T00:00:00+00:00", precomputed={"text": vectors})
+    assert recommender.refresh()
+    assert recommender.evidence is not None
+    (evidence,) = recommender.evidence.evidence([np.array([0, 3], np.int32)], recommender.trie)
+    assert evidence is not None
+    added = recommender.catalog.indices(["n1"])
+    assert evidence.mass[recommender.trie.positions(added)] > 0
+    assert "n1" in {item.item_id for item in recommender.recommend(["i0", "i3"], k=31)}
+
+
+def test_weights_of_another_format_and_damaged_ones_are_refused(weighed_copy: Path) -> None:
+    weights_file(Run.open(weighed_copy)).write_text("{}")
+    with pytest.raises(RunError, match="checksum"):
+        Recommender.load(weighed_copy)
+
+
+def test_the_command_and_inspect_show_what_speaks(tiny_copy: Path, genrec: Callable[..., tuple[int, str, str]]) -> None:
+    status, out, err = genrec("evidence", tiny_copy, "--users", 30)
+    assert status == 0, err
+    assert "model alone" in out
+    status, out, _ = genrec("inspect", tiny_copy)
+    assert status == 0
+    assert "of the answers speaks:" in out
+
+
+def test_a_run_that_was_never_weighed_has_no_source(tiny_run: Path) -> None:
+    recommender = Recommender.load(tiny_run)
+    assert recommender.evidence is None
+    assert EvidenceSource.load(Run.open(tiny_run), catalog=recommender.catalog) is None
