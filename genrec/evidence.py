@@ -41,7 +41,7 @@ class Evidence:
     """
 
     trie: ItemTrie
-    mass: NDArray[np.float64]  # (I,) by position in the trie, not by item_index; sums to 1, or is 0 throughout
+    mass: NDArray[np.float64]  # (I,) by position in the trie, not by item_index; sums to 1 unless drawn or all 0
     weight: float
     join: Join = "product"
 
@@ -82,6 +82,28 @@ class Evidence:
         mass = np.exp(np.minimum(given - best, 0)) if np.isfinite(best) else np.zeros(len(given))
         mass = np.where(np.isfinite(given), np.maximum(mass, _FLOOR), 0.0)
         return cls.from_mass(trie, mass, weight=weight, join=join)
+
+    @classmethod
+    def drawing(
+        cls, trie: ItemTrie, rng: np.random.Generator, *, beside: Evidence | None = None, temperature: float = 1.0
+    ) -> Evidence:
+        """Evidence under which the k best items are k draws without replacement, from what the search scores.
+
+        Gumbel noise on every item's score (Kool et al. 2019, "Stochastic Beams and Where to Find Them", sec. 3): the
+        items come in the order in which they would be drawn one after the other with P(item) ∝ exp(score /
+        temperature). Exact for a beam as wide as the catalogue; a narrower one draws from what it keeps. The score is
+        that of the model and of `beside`, a product. Raises ConfigError for a mixture, whose score is not a sum,
+        for `beside` of weight 0 (leave it out), and for a temperature that is not above 0.
+        """
+        if not 0 < temperature < np.inf or (beside is not None and (beside.join != "product" or not beside.weight)):
+            raise ConfigError(
+                f"items cannot be drawn at temperature {temperature} beside {beside and (beside.join, beside.weight)}.",
+                "Give a temperature above 0, and as evidence a product of a weight above 0, or none.",
+            )
+        weight = temperature if beside is None else beside.weight
+        noise = temperature / weight * rng.gumbel(size=trie.num_items)
+        mass = np.exp(noise - noise.max())
+        return cls(trie, mass if beside is None else beside.mass * mass, weight)
 
     def within(self, allowed: ItemFilter) -> NDArray[np.float64]:
         """The mass of allowed items, 0 for the others: (I,)."""

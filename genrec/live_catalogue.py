@@ -8,7 +8,7 @@ R rows of the catalogue, L levels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from genrec.data.catalog import Catalog
 from genrec.errors import ConfigError, RunError, TrieError
+from genrec.evidence import Evidence
 from genrec.evidence_source import STAGE, EvidenceSource
 from genrec.run import Run
 from genrec.tokenizers.codes import SemanticIds
@@ -55,6 +56,16 @@ class LiveCatalogue:
             raise TrieError("the trie belongs to another catalogue.", "Run `genrec tokenize RUN` again.")
         evidence = EvidenceSource.load(run, catalog=catalog) if with_evidence else None
         return cls(catalog, trie, vocabulary.token_ids(codes.codes), evidence)
+
+    def evidence_of(self, asked: Sequence[tuple[NDArray[np.int32], int | None]]) -> list[Evidence | None]:
+        """What joins the model for histories with the seed of their draw, if they are to be drawn."""
+        found: list[Evidence | None] = [None] * len(asked)
+        if self.evidence is not None:
+            found = self.evidence.evidence([history for history, _ in asked], self.trie)
+        return [
+            one if seed is None else Evidence.drawing(self.trie, np.random.default_rng(seed), beside=one)
+            for one, (_, seed) in zip(found, asked, strict=True)
+        ]
 
     def filter(self, allow: Mapping[str, Any]) -> ItemFilter:
         """The items that have all the attributes asked for; compiled once per distinct question."""

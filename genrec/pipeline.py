@@ -346,7 +346,7 @@ def _training_report(run: Run, trainer: Trainer, *, num_items: int, left_out: Ma
     if left_out:
         counts = ", ".join(f"{task} {count:,}" for task, count in sorted(left_out.items()))
         words.append(f"Left out, too long without any history (times drawn): {counts}.")
-    return StageReport("train", facts, words, f"genrec evaluate {run.path}")
+    return StageReport("train", facts, words, f"genrec evidence {run.path}")
 
 
 def _save_model(run: Run, prepared: _Prepared, adapter: PeftModel | None) -> list[Path]:

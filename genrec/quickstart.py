@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genrec import pipeline
-from genrec.config import EmbedConfig, EvaluateConfig, IngestConfig, ScratchConfig, TokenizeConfig, TrainConfig
+from genrec.config import (
+    EmbedConfig,
+    EvaluateConfig,
+    EvidenceConfig,
+    IngestConfig,
+    ScratchConfig,
+    TokenizeConfig,
+    TrainConfig,
+)
 from genrec.data.ingest import ingest
 from genrec.data.sources.movielens import bundled_movielens
 from genrec.data.splits import evaluation_cases
@@ -16,6 +24,7 @@ from genrec.encoders.embed import embed
 from genrec.progress import SILENT, Progress
 from genrec.recommender import RankRequest, Recommendation, Recommender
 from genrec.run import Run, StageReport
+from genrec.weighing import weigh_evidence
 
 # Small enough for two CPU cores and a few minutes; `genrec train` alone has larger defaults.
 TRAINING = TrainConfig(
@@ -51,7 +60,7 @@ class QuickstartResult:
 
 
 def quickstart(out: Path, *, training: TrainConfig = TRAINING, progress: Progress = SILENT) -> QuickstartResult:
-    """Ingest, embed, tokenize, train and evaluate the bundled MovieLens films into the run `out`."""
+    """Ingest, embed, tokenize, train, weigh evidence and evaluate on the bundled MovieLens films into the run `out`."""
     started = time.monotonic()
     run = Run.create(out)
     stages: list[tuple[str, Callable[[], StageReport]]] = [
@@ -59,6 +68,7 @@ def quickstart(out: Path, *, training: TrainConfig = TRAINING, progress: Progres
         ("embed", lambda: embed(run, EmbedConfig(), progress=progress)),
         ("tokenize", lambda: pipeline.tokenize(run, TokenizeConfig(), progress=progress)),
         ("train", lambda: pipeline.train(run, training, progress=progress)),
+        ("evidence", lambda: weigh_evidence(run, EvidenceConfig(), progress=progress)),
         ("evaluate", lambda: pipeline.evaluate(run, EvaluateConfig(), progress=progress)),
     ]
     for number, (name, stage) in enumerate(stages, start=1):

@@ -47,11 +47,15 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class RankRequest:
-    """One user's question in item indices. `excluded` comes on top of the history; `allowed` None is all."""
+    """One user's question in item indices. `excluded` comes on top of the history; `allowed` None is all.
+
+    With a seed in `draw` the answer is drawn without replacement in place of ranked (see `Evidence.drawing`).
+    """
 
     history: NDArray[np.int32]
     excluded: NDArray[np.int32] | None = None
     allowed: ItemFilter | None = None
+    draw: int | None = None
 
 
 class Recommender:
@@ -278,6 +282,8 @@ class Recommender:
         """The engine's answers to requests in item indices, at most `k` each, best first; all views merged."""
         if not self._views:
             return self._rank_alone(requests, k)
+        if any(request.draw is not None for request in requests):
+            raise ConfigError("views are merged and cannot draw.", "Ask one of them, or rank.")
         widest = max(self.beam_width, k)  # what a view found behind its k-th place may be among the k best of all
         answers = [self._rank_alone(requests, widest)]
         answers += [view._rank_alone([self._as_seen_by(view, one) for one in requests], widest) for view in self._views]
@@ -296,9 +302,7 @@ class Recommender:
         answers: list[list[RankedItem]] = []
         for start in range(0, len(requests), _PROMPTS_AT_ONCE):
             part = slice(start, start + _PROMPTS_AT_ONCE)
-            evidence = None
-            if live.evidence is not None:
-                evidence = live.evidence.evidence([request.history for request in requests[part]], live.trie)
+            evidence = live.evidence_of([(request.history, request.draw) for request in requests[part]])
             answers += self.engine.rank(
                 prompts[part], live.trie, beam_width=beam_width, k=k, allowed=filters[part], evidence=evidence
             )

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genrec.decoding.scripted import ScriptedEngine, item_scores_script
 from genrec.errors import ConfigError
 from genrec.evidence import Evidence, EvidenceTerms
 from genrec.trie import ItemTrie
@@ -79,3 +80,40 @@ def test_a_weight_outside_its_range_is_refused(join: str, weight: float) -> None
     trie = ItemTrie.build([[0], [1]], (2,))
     with pytest.raises(ConfigError, match="weight of evidence"):
         Evidence.from_mass(trie, [1.0, 1.0], weight=weight, join=join)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("with_evidence", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_drawn_items_come_in_the_order_of_draws_without_replacement(with_evidence: bool, temperature: float) -> None:
+    rng, draws = np.random.default_rng(0), 4000
+    trie = ItemTrie.build([[0, 0], [0, 1], [1, 0], [1, 1]], (2, 2))
+    scores, known = rng.normal(size=4), rng.normal(size=4)
+    evidence = Evidence.from_scores(trie, known, weight=0.7) if with_evidence else None
+    engine = ScriptedEngine(item_scores_script(trie, {(1,): scores}))
+    found = engine.rank(
+        [[1]] * draws,
+        trie,
+        beam_width=4,
+        k=2,
+        evidence=[
+            Evidence.drawing(trie, np.random.default_rng([5, draw]), beside=evidence, temperature=temperature)
+            for draw in range(draws)
+        ],
+    )
+    chances = np.exp((scores + 0.7 * known * with_evidence) / temperature)
+    chances /= chances.sum()
+    pairs = np.array([[item.item_index for item in answer] for answer in found])
+    for first in range(4):
+        for second in set(range(4)) - {first}:
+            expected = chances[first] * chances[second] / (1 - chances[first])
+            seen = ((pairs[:, 0] == first) & (pairs[:, 1] == second)).mean()
+            assert abs(seen - expected) < 4 * np.sqrt(expected / draws)
+
+
+def test_a_draw_that_makes_no_sense_is_refused() -> None:
+    trie = ItemTrie.build([[0], [1]], (2,))
+    rng = np.random.default_rng(0)
+    with pytest.raises(ConfigError, match="cannot be drawn"):
+        Evidence.drawing(trie, rng, temperature=0.0)
+    with pytest.raises(ConfigError, match="cannot be drawn"):
+        Evidence.drawing(trie, rng, beside=Evidence.from_mass(trie, [1.0, 1.0], weight=0.5, join="mixture"))

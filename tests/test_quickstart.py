@@ -38,16 +38,16 @@ def test_the_quickstart_goes_from_films_to_three_people_a_table_and_what_to_try_
     run = tmp_path / "runs" / "quickstart"
     status, out, err = genrec("quickstart", "--out", run, "--epochs", 1)
     assert status == 0, err
-    for number, stage in enumerate(("ingest", "embed", "tokenize", "train", "evaluate"), start=1):
-        assert f"[{number}/5] {stage}" in err
+    for number, stage in enumerate(("ingest", "embed", "tokenize", "train", "evidence", "evaluate"), start=1):
+        assert f"[{number}/6] {stage}" in err
     assert out.count(" watched last: ") == 3
     assert out.count("  took next: ") == 3
     assert out.count("\n  5. ") == 3
-    for method in ("model", "popularity", "item-knn", "transitions", "hybrid", "sasrec"):
+    for method in ("model", "model alone", "evidence", "popularity", "item-knn", "transitions", "hybrid", "sasrec"):
         assert f"\n{method} " in out
     assert out.index("watched last") < out.index("Recall@10") < out.index("Try next") < out.index("genrec inspect")
     stages = Run.open(run).stages
-    assert list(stages) == ["ingest", "embed", "tokenize", "trie", "train", "evaluate:test"]
+    assert list(stages) == ["ingest", "embed", "tokenize", "trie", "train", "evidence", "evaluate:test"]
     assert json.loads((run / "evaluation" / "test.json").read_text())["split"] == "test"
     status, out, err = genrec("quickstart", "--out", run, "--epochs", 1, "--json")  # again, on the same run
     assert status == 0, err

@@ -84,6 +84,26 @@ def test_history_items_have_no_mass(weighed: Path) -> None:
     assert evidence.mass.sum() == pytest.approx(1)
 
 
+def test_a_seed_draws_an_answer_and_the_same_seed_draws_the_same(weighed: Path) -> None:
+    recommender = Recommender.load(weighed)
+    history = np.array([0, 3], np.int32)
+    first, again, other = recommender.rank([RankRequest(history, draw=seed) for seed in (1, 1, 2)], 10)
+    assert first == again
+    assert [item.item_index for item in first] != [item.item_index for item in other]
+    assert len({item.item_index for item in first} - {0, 3}) == 10
+
+
+def test_pages_that_exclude_the_pages_before_are_the_one_long_list(weighed: Path) -> None:
+    recommender = Recommender.load(weighed, beam_width=30)
+    history = np.array([0, 3], np.int32)
+    (whole,) = recommender.rank([RankRequest(history)], 28)
+    shown: list[int] = []
+    for _ in range(4):
+        (page,) = recommender.rank([RankRequest(history, excluded=np.array(shown, np.int32))], 7)
+        shown += [item.item_index for item in page]
+    assert shown == [item.item_index for item in whole]
+
+
 def test_evidence_can_be_left_out(weighed: Path, genrec: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     assert Recommender.load(weighed, evidence=False).evidence is None
     users = tmp_path / "users.jsonl"
