@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from genrec.adapter import adapter_folder
 from genrec.baselines.transitions import Transitions
 from genrec.data.catalog import Catalog
 from genrec.data.splits import evaluation_cases, training_sequences
@@ -82,7 +83,9 @@ def compare(run: Run, options: argparse.Namespace) -> str:
     answers: dict[str, list[list[list[RankedItem]]]] = {}
     seconds = {}
     for name in ENGINES:
-        engine: Engine = open_engine(name, run.path / "model", vocabulary=SidVocabulary.load(run.path / "model"))
+        folder = run.path / "model"
+        vocabulary = SidVocabulary.load(folder)
+        engine: Engine = open_engine(name, folder, vocabulary=vocabulary, adapter=adapter_folder(run))
         for label, given in (("without evidence", None), ("with evidence", evidence)):
             start = time.perf_counter()
             found = engine.rank(

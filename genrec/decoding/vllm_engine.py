@@ -223,7 +223,7 @@ class VllmEngine:
     def _pieces(self, text: TextUnderWay, ticket: Ticket) -> Iterator[str]:
         try:
             for output in self._runner.outputs(ticket):
-                for token in output.outputs[0].token_ids:
+                for token in output.new_token_ids:
                     text.add(token)
                 piece = text.news()
                 if piece:

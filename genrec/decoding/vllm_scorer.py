@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
-from vllm.logprobs import FlatLogprobs
 from vllm.lora.request import LoRARequest
-from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine import EngineCoreOutput
+from vllm.v1.outputs import LogprobsLists
 
 from genrec.decoding.beam import Floats, Integers
 from genrec.decoding.engine import ScoreMode
@@ -65,7 +65,6 @@ class VllmScorer:
             max_tokens=1,
             temperature=0.0,
             logprobs=size,
-            flat_logprobs=True,
             detokenize=False,
             ignore_eos=True,
             output_kind=RequestOutputKind.FINAL_ONLY,
@@ -81,14 +80,13 @@ class VllmScorer:
         return values
 
 
-def _by_code(outputs: Sequence[RequestOutput], first: int, size: int) -> Floats:
+def _by_code(outputs: Sequence[EngineCoreOutput], first: int, size: int) -> Floats:
     """What vLLM sorted by likelihood, sorted by code: (N, K)."""
-    found = [cast(FlatLogprobs, output.outputs[0].logprobs) for output in outputs]
-    codes = np.array([one.token_ids for one in found]) - first  # (N, 1 + K): the sampled token comes first
-    scores = np.array([one.logprobs for one in found], dtype=np.float32)
+    found = [cast(LogprobsLists, output.new_logprobs) for output in outputs]
+    codes = np.concatenate([one.logprob_token_ids for one in found]) - first  # (N, 1 + K): the sampled token first
+    scores = np.concatenate([one.logprobs for one in found])
     # Where fewer than K codes are possible, the rest are other tokens with −inf.
-    inside = (codes >= 0) & (codes < size)
+    rows, columns = np.nonzero((codes >= 0) & (codes < size))
     values = np.full((len(outputs), size), -np.inf, dtype=np.float32)
-    rows, columns = np.nonzero(inside)
     values[rows, codes[rows, columns]] = scores[rows, columns]
     return values

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,18 @@ def test_without_the_package_the_error_names_the_extra(tiny_run: Path, monkeypat
         Recommender.load(tiny_run, "vllm")
 
 
-def test_a_closed_engine_says_so(vllm_folder: Path) -> None:
-    closed = VllmEngine.load(vllm_folder, vocabulary=SidVocabulary.load(vllm_folder), options=SMALL_CACHE)
+def test_an_engine_loaded_by_a_thread_serves_others_and_closed_says_so(vllm_folder: Path) -> None:
+    def load() -> VllmEngine:  # as a server does, whose page is there before its model
+        return VllmEngine.load(vllm_folder, vocabulary=SidVocabulary.load(vllm_folder), options=SMALL_CACHE)
+
+    trie = ItemTrie.build([[0, 0]], (4, 4))
+    with ThreadPoolExecutor(1) as pool:
+        closed = pool.submit(load).result()
+    assert [item.item_index for item in closed.rank([[1]], trie, beam_width=1, k=1)[0]] == [0]
     closed.close()
     closed.close()
     with pytest.raises(ModelError, match="the engine is closed"):
-        closed.rank([[1]], ItemTrie.build([[0, 0]], (4, 4)), beam_width=1, k=1)
+        closed.rank([[1]], trie, beam_width=1, k=1)
 
 
 def test_a_run_is_evaluated_and_recommends_the_same_on_both_engines(
