@@ -89,7 +89,6 @@ def test_a_picture_is_served_from_inside_the_media_folder_only(
     with serving(run, lambda: tiny_recommender) as opened:
         service = opened.app.state.service
         index = service.worker.dialogue.index
-        index.catalog.__dict__["table"] = table  # frozen dataclass: the catalogue itself stays as it is
         catalog = type(index.catalog)(dialogue_table)
         found = type(index).build(catalog)
         service.worker.dialogue = type(service.worker.dialogue)(service.worker.dialogue.recommender, found)
