@@ -11,11 +11,15 @@ import io
 import os
 import sys
 
-# A verb enters itself into `app` when its module is imported; --help lists them in this order.
+# A verb enters itself into `app` when its module is imported.
 from genrec.cli import catalogue, conversation, explain, items, model, transfer, whole  # noqa: F401
 from genrec.cli.options import app
 from genrec.console import print_error
 from genrec.errors import GenrecError
+
+# As --help lists them: the way to a run, its use, and what else can be done with it.
+_ORDER = "quickstart ingest embed tokenize train evidence evaluate recommend explain chat serve export transfer inspect"
+app.registered_commands.sort(key=lambda verb: _ORDER.split().index(verb.name or getattr(verb.callback, "__name__", "")))
 
 
 def main() -> None:
