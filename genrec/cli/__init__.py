@@ -19,7 +19,9 @@ from genrec.errors import GenrecError
 
 # As --help lists them: the way to a run, its use, and what else can be done with it.
 _ORDER = "quickstart ingest embed tokenize train evidence evaluate recommend explain chat serve export transfer inspect"
-app.registered_commands.sort(key=lambda verb: _ORDER.split().index(verb.name or getattr(verb.callback, "__name__", "")))
+app.registered_commands.sort(
+    key=lambda verb: _ORDER.split().index(str(verb.name or getattr(verb.callback, "__name__", "")))
+)
 
 
 def main() -> None:
