@@ -92,7 +92,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             run = make_run(given.esc10, Path(folder))
             started = time.monotonic()
-            report = embed(run, EmbedConfig(text_model=None, audio_model=given.audio))
+            report = embed(run, EmbedConfig(text_model=None, behaviour_model=None, audio_model=given.audio))
             print("\n".join([*report.words, f"Embedding took {time.monotonic() - started:.1f} s.", "", *table(run)]))
     except GenrecError as error:
         print(error, file=sys.stderr)

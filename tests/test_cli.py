@@ -129,7 +129,7 @@ def test_the_whole_way_with_configuration_files(genrec: Genrec, tiny_files: Path
         (("ingest", "tables", *tables, "--out", run), "ingest", "embed"),
         (("embed", run), "embed", "tokenize"),
         (("tokenize", run), "tokenize", "train"),
-        (("train", run), "train", "evaluate"),
+        (("train", run), "train", "evidence"),
         (("evaluate", run), "evaluate", "recommend"),
     ]
     for arguments, stage, following in stages:

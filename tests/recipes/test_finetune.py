@@ -30,7 +30,7 @@ def test_the_recipe_trains_the_same_model_as_the_command(
 ) -> None:
     (tiny_copy / "model" / "model.safetensors").unlink()
     assert recipe(monkeypatch, tiny_files / "train.yaml", "--run", tiny_copy) == 0
-    assert f"Next: genrec evaluate {tiny_copy}" in capsys.readouterr().out
+    assert f"Next: genrec evidence {tiny_copy}" in capsys.readouterr().out
     name = "model/model.safetensors"
     assert file_checksum(tiny_copy / name) == file_checksum(tiny_run / name)
     assert Run(tiny_copy).stages["train"].config == Run(tiny_run).stages["train"].config

@@ -60,7 +60,7 @@ def cyclic_examples(rng: np.random.Generator) -> list[Example]:
         [(start + step) % NUM_ITEMS for step in range(length)] for start, length in zip(starts, lengths, strict=True)
     ]
     sequences = Sequences.from_lists([str(user) for user in range(50)], histories)
-    return history_examples(sequences, prompt=PROMPT, item_tokens=ITEM_TOKENS, max_items=8, rng=rng)
+    return history_examples(sequences, prompts=[PROMPT], item_tokens=ITEM_TOKENS, max_items=8, rng=rng)
 
 
 def full_rows(_rng: np.random.Generator) -> list[Example]:
