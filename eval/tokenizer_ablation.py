@@ -69,7 +69,7 @@ def variants(modalities: tuple[str, ...]) -> list[Variant]:
         ]
         if len(content) > 1:
             found.append(Variant("+".join(everything), ({"modalities": everything},)))
-    found.append(Variant("streams " + " | ".join(everything), tuple({"modalities": [one]} for one in everything)))
+    found.append(Variant("streams of " + ", ".join(everything), tuple({"modalities": [one]} for one in everything)))
     best = ["text", "behaviour"] if "behaviour" in modalities else list(content)
     found.append(Variant("residual k-means " + "+".join(best), ({"modalities": best, "method": "residual-kmeans"},)))
     found.append(Variant("item-id", ({"modalities": ["text"], "method": "item-id", "levels": 1},)))

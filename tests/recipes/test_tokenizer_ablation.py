@@ -26,11 +26,18 @@ def recipe() -> dict[str, Any]:
 def test_every_modality_that_is_there_takes_part_in_the_ways_that_it_allows(recipe: dict[str, Any]) -> None:
     names = [variant.name for variant in recipe["variants"](("text", "image", "behaviour"))]
     assert names[:3] == ["text", "image", "text+image"]
-    assert {"text+image, behaviour as a loss", "text+behaviour", "streams text | image | behaviour"} <= set(names)
+    assert {"text+image, behaviour as a loss", "text+behaviour", "streams of text, image, behaviour"} <= set(names)
     assert {"residual k-means text+behaviour", "item-id", "random"} <= set(names)
     assert len(names) == len(set(names))
     alone = [variant.name for variant in recipe["variants"](("text",))]
-    assert alone == ["text", "text, behaviour as a loss", "streams text", "residual k-means text", "item-id", "random"]
+    assert alone == [
+        "text",
+        "text, behaviour as a loss",
+        "streams of text",
+        "residual k-means text",
+        "item-id",
+        "random",
+    ]
 
 
 def test_a_small_ablation_end_to_end_and_again(
