@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from genrec.chat.catalogue_index import CatalogueIndex
-from genrec.chat.replies import Segment
 from genrec.chat.state import ChatState
-from genrec.chat.turn import Dialogue
 from genrec.chat.words import words_of
+
+if TYPE_CHECKING:
+    from genrec.chat.catalogue_index import CatalogueIndex
+    from genrec.chat.replies import Segment
+    from genrec.chat.turn import Dialogue
 
 _LINE = re.compile(r"^\d{1,2}\. (?P<title>.+?)(?: — (?P<facts>.*))?$", re.MULTILINE)
 _SPECIAL = re.compile(r"([\\`*_\[\]<>])")

@@ -1,7 +1,9 @@
 """A run as an HTTP service: settings in, FastAPI application out.
 
-The application is there at once; the model is loaded by the worker's thread, and until then every route that
-needs it answers 503. `genrec serve` runs it under uvicorn, which ends it gracefully on SIGTERM.
+The application is there at once: database, catalogue and model are imported and opened by the worker's thread, and
+until then every route that needs them answers 503. So no module of this package imports them at its top but `store`,
+`tables` and `demo`, which that thread imports; a test holds this. `genrec serve` runs the application under uvicorn,
+which ends it gracefully on SIGTERM.
 """
 
 from __future__ import annotations
@@ -12,38 +14,57 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
 
-from genrec.recommender import Recommender
+from genrec.errors import ConfigError
 from genrec.server import problems, routes_catalogue, routes_conversations, routes_openai, routes_operation
-from genrec.server.demo import demo_people, item_images
 from genrec.server.guards import Guard
 from genrec.server.monitoring import Monitor, MonitorRequests
 from genrec.server.service import ClientGoneError, Service
 from genrec.server.settings import ServeConfig, check_settings
-from genrec.server.store import Store
 from genrec.server.worker import BatchWorker
+
+if TYPE_CHECKING:
+    from genrec.recommender import Recommender
 
 _DESCRIPTION = """Recommendations, explanations and conversations over one catalogue. Every item that is named exists.
 
 Errors are RFC 9457 problems (`application/problem+json`). 429 comes with `Retry-After`."""
 
 
-def create_app(run: Path, settings: ServeConfig, *, load: Callable[[], Recommender] | None = None) -> FastAPI:
+def create_app(
+    run: Path,
+    settings: ServeConfig,
+    *,
+    load: Callable[[], Recommender] | None = None,
+    refuse: Callable[[ConfigError], None] | None = None,
+) -> FastAPI:
     """The application over a run. `load` opens the recommender; by default the run with the settings' engine.
 
-    Raises ConfigError for settings that must not be served and for a database that cannot be used.
+    `refuse` is told, in the worker's thread, of a database that cannot be used. Raises ConfigError for settings that
+    must not be served.
     """
     check_settings(settings)
     monitor = Monitor()
-    store = Store.open(settings.database or f"sqlite:///{run.resolve() / 'service' / 'conversations.sqlite'}")
-    opening = load or (lambda: Recommender.load(run, settings.engine, beam_width=settings.beam_width))
 
     def load_all() -> Recommender:
-        recommender = opening()
+        from genrec.server.store import Store
+
+        try:
+            service.opened = Store.open(
+                settings.database or f"sqlite:///{run.resolve() / 'service' / 'conversations.sqlite'}"
+            )
+        except ConfigError as error:
+            if refuse is not None:
+                refuse(error)
+            raise
+        from genrec.server.demo import demo_people, item_images
+
+        recommender = load() if load is not None else _load(run, settings)
         service.people = demo_people(run)
         service.images = item_images(run, settings.media_root)
         return recommender
@@ -57,8 +78,14 @@ def create_app(run: Path, settings: ServeConfig, *, load: Callable[[], Recommend
         timeout=settings.timeout,
         refresh=settings.refresh,
     )
-    service = Service(run.resolve().name, int(time.time()), worker, store, monitor)
+    service = Service(run.resolve().name, int(time.time()), worker, monitor)
     return _assembled(service, settings)
+
+
+def _load(run: Path, settings: ServeConfig) -> Recommender:
+    from genrec.recommender import Recommender
+
+    return Recommender.load(run, settings.engine, beam_width=settings.beam_width)
 
 
 def _assembled(service: Service, settings: ServeConfig) -> FastAPI:
@@ -68,7 +95,8 @@ def _assembled(service: Service, settings: ServeConfig) -> FastAPI:
         yield
         # uvicorn has answered what it accepted by now, or given up on it.
         await asyncio.to_thread(service.worker.stop, seconds=settings.grace)
-        service.store.close()
+        if service.opened is not None:
+            service.opened.close()
 
     app = FastAPI(
         title="genrec",

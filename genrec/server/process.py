@@ -19,7 +19,13 @@ def serve_run(run: Path, settings: ServeConfig, *, say: Callable[[str], None]) -
     `say` gets the address once it can be connected to. Raises ConfigError for settings that must not be served,
     a database that cannot be used, and an address that is taken.
     """
-    app = create_app(run, settings)
+    refused: list[ConfigError] = []
+
+    def refuse(error: ConfigError) -> None:
+        refused.append(error)
+        server.should_exit = True
+
+    app = create_app(run, settings, refuse=refuse)
     listening = listen(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     say(f"http://{host}:{listening.getsockname()[1]}  (Ctrl-C ends; the model is being loaded)")
@@ -31,7 +37,10 @@ def serve_run(run: Path, settings: ServeConfig, *, say: Callable[[str], None]) -
         timeout_keep_alive=65,  # longer than the minute after which most proxies let go
         timeout_graceful_shutdown=settings.grace,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    server = uvicorn.Server(config)
+    server.run(sockets=[listening])
+    if refused:
+        raise refused[0]
 
 
 def listen(host: str, port: int) -> socket.socket:

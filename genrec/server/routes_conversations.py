@@ -15,8 +15,8 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from genrec.chat import ChatState
-from genrec.chat.filters import without_constraint
 from genrec.server.problems import ProblemError, not_found
+from genrec.server.records import ConflictError, StoredConversation
 from genrec.server.schemas import (
     ConversationView,
     DeletedUser,
@@ -30,7 +30,6 @@ from genrec.server.schemas import (
     TurnView,
 )
 from genrec.server.service import ClientGoneError, Service, ServiceOf, row_of, stored
-from genrec.server.store import ConflictError, StoredConversation
 from genrec.server.views import state_view, turn_view
 from genrec.server.work import Turn
 
@@ -83,12 +82,15 @@ async def feedback(conversation_id: ConversationId, body: NewFeedback, service: 
 @router.post("/conversations/{conversation_id}/filters")
 async def filters(conversation_id: ConversationId, body: FilterChange, service: ServiceOf) -> StateView:
     """Take a filter back, by its label."""
+    dialogue = service.dialogue
+    from genrec.chat.filters import without_constraint  # loaded with the dialogue
+
     async with service.alone(conversation_id):
         before = await _read(service, conversation_id)
         constraints = without_constraint(before.state.constraints, body.remove)
         state = before.state.model_copy(update={"constraints": constraints})
         await _changed(service, before, state, None)
-    return state_view(service.dialogue, state)
+    return state_view(dialogue, state)
 
 
 @router.delete("/users/{user_id}")

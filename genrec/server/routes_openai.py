@@ -12,19 +12,22 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from genrec.chat import ChatState, ChatTurn
+from genrec.chat import ChatState
 from genrec.chat.replay import Said, markdown, plain
 from genrec.server.problems import ProblemError
 from genrec.server.schemas import History, ModelInfo, ModelList, check_text
 from genrec.server.service import Service, ServiceOf
 from genrec.server.views import turn_view
 from genrec.server.work import Turn
+
+if TYPE_CHECKING:
+    from genrec.chat import ChatTurn
 
 _MAX_TEXT = 4000
 router = APIRouter(prefix="/v1", tags=["chat (OpenAI)"])

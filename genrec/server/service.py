@@ -6,19 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from anyio import to_thread
 from fastapi import Depends, Request
 
-from genrec.chat import Dialogue
-from genrec.encoders.media import MediaFile
 from genrec.server.monitoring import Monitor
 from genrec.server.problems import ProblemError, not_ready
 from genrec.server.schemas import Person
-from genrec.server.store import Store
 from genrec.server.worker import BatchWorker, Work
+
+if TYPE_CHECKING:
+    from genrec.chat import Dialogue
+    from genrec.encoders.media import MediaFile
+    from genrec.server.store import Store
 
 ResultT = TypeVar("ResultT")
 
@@ -29,13 +31,13 @@ class ClientGoneError(Exception):
 
 @dataclass
 class Service:
-    """One running service. `people` and `images` are filled when the run is loaded."""
+    """One running service. `opened`, `people` and `images` are filled while the run is loaded."""
 
     name: str
     started: int  # Unix time
     worker: BatchWorker
-    store: Store
     monitor: Monitor
+    opened: Store | None = None
     people: list[Person] = field(default_factory=list)
     images: Callable[[Dialogue, int], MediaFile | None] = lambda dialogue, row: None
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
@@ -46,6 +48,13 @@ class Service:
         if self.worker.dialogue is None:
             raise not_ready(self.worker.failure or "The model is being loaded.")
         return self.worker.dialogue
+
+    @property
+    def store(self) -> Store:
+        """The database of conversations, migrated. Raises Problem 503 until it is."""
+        if self.opened is None:
+            raise not_ready(self.worker.failure or "The conversations are being opened.")
+        return self.opened
 
     async def run(self, request: Request, work: Work[ResultT]) -> ResultT:
         """Have work done for a request; a client that goes away takes it along. Raises ClientGoneError then."""

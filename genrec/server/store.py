@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,36 +18,12 @@ from sqlalchemy import Connection, Engine, create_engine, delete, event, func, i
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
-from genrec.chat import ChatState
+from genrec.chat.state import ChatState
 from genrec.errors import ConfigError
+from genrec.server.records import ConflictError, StoredConversation, StoredMessage
 from genrec.server.tables import CONVERSATIONS, FEEDBACK, MESSAGES
 
 _MIGRATION_LOCK = 7_302_951_417  # one number that all processes of this service agree on
-
-
-@dataclass(frozen=True)
-class StoredMessage:
-    """What a user said, and the turn that answered it, as JSON; None while it is unanswered."""
-
-    client_id: str
-    text: str
-    reply: str | None
-    created_at: str
-
-
-@dataclass(frozen=True)
-class StoredConversation:
-    """A conversation as it was when it was read."""
-
-    id: str
-    user_id: str | None
-    version: int
-    state: ChatState
-    messages: tuple[StoredMessage, ...] = ()
-
-
-class ConflictError(Exception):
-    """Somebody else changed the conversation in between."""
 
 
 def now_utc() -> str:

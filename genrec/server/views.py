@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from genrec.chat import ChatState, ChatTurn, Dialogue
-from genrec.chat.facts import fact_line, facts_of
-from genrec.chat.filters import constraint_words
 from genrec.server.schemas import ItemCard, SegmentView, StateView, TurnView
+
+if TYPE_CHECKING:
+    from genrec.chat import ChatState, ChatTurn, Dialogue
 
 
 def card(dialogue: Dialogue, row: int) -> ItemCard:
     """An item of the catalogue with its facts."""
+    from genrec.chat.facts import fact_line, facts_of  # loaded with the dialogue
+
     index, catalog = dialogue.index, dialogue.index.catalog
     images = catalog.table["image"] if "image" in catalog.table.columns else None
     return ItemCard(
@@ -38,6 +41,8 @@ def turn_view(dialogue: Dialogue, turn: ChatTurn) -> TurnView:
 
 def state_view(dialogue: Dialogue, state: ChatState) -> StateView:
     """What a conversation remembers, with titles; items that the catalogue lost are left out."""
+    from genrec.chat.filters import constraint_words  # loaded with the dialogue
+
     catalog = dialogue.index.catalog
 
     def titled(item_ids: Iterable[str]) -> list[SegmentView]:

@@ -1,19 +1,17 @@
-"""Requests as pieces of work for the engine: see `worker.Work`."""
+"""Requests as pieces of work for the engine: see `worker.Work`.
+
+The methods import what they need: they run in the worker's thread when all of it is loaded, and the routes that make
+pieces of work have to be there before.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from genrec.chat import ChatState, ChatTurn, Dialogue
-from genrec.chat.filters import sharing_mask
-from genrec.chat.plan import Plan
 from genrec.chat.replay import Said, replay
-from genrec.explanation.explainer import ExplainRequest, Wording
-from genrec.recommender import RankRequest
+from genrec.chat.state import ChatState
 from genrec.server.schemas import (
     ExplanationsRequest,
     ExplanationsResponse,
@@ -23,7 +21,11 @@ from genrec.server.schemas import (
     StatementView,
 )
 from genrec.server.worker import Ranked
-from genrec.trie_filters import ItemFilter
+
+if TYPE_CHECKING:
+    from genrec.chat import ChatTurn, Dialogue
+    from genrec.chat.plan import Plan
+    from genrec.recommender import RankRequest
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Recommend:
 
     def ask(self, dialogue: Dialogue) -> tuple[RankRequest | None, int]:
         """See `Work.ask`."""
+        from genrec.recommender import RankRequest
+
         here, body = dialogue.recommender, self.body
         excluded = here.catalog.indices(body.exclude) if body.exclude else None
         allowed = here.filter(body.allow) if body.allow else None
@@ -55,10 +59,14 @@ class Similar:
 
     def ask(self, dialogue: Dialogue) -> tuple[RankRequest | None, int]:
         """See `Work.ask`."""
+        from genrec.chat.filters import sharing_mask
+        from genrec.recommender import RankRequest
+        from genrec.trie_filters import ItemFilter
+
         rows = dialogue.recommender.catalog.indices([self.item_id])
         mask = sharing_mask(dialogue.index, rows.tolist())
         allowed = ItemFilter.allowing(dialogue.recommender.trie, mask)
-        return RankRequest(rows.astype(np.int32), None, allowed), self.k
+        return RankRequest(rows, None, allowed), self.k
 
     def answer(self, dialogue: Dialogue, ranked: Ranked) -> RecommendationsResponse:
         """See `Work.answer`."""
@@ -77,6 +85,8 @@ class Explain:
 
     def answer(self, dialogue: Dialogue, ranked: Ranked) -> ExplanationsResponse:
         """See `Work.answer`."""
+        from genrec.explanation.explainer import ExplainRequest, Wording
+
         here, body = dialogue.recommender, self.body
         row = int(here.catalog.indices([body.item_id])[0])
         request = ExplainRequest(tuple(here.catalog.indices(body.history).tolist()), row, body.user_id)

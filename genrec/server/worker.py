@@ -15,19 +15,21 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from genrec.chat import Dialogue
-from genrec.decoding.engine import RankedItem
 from genrec.errors import GenrecError
-from genrec.recommender import RankRequest, Recommender
 from genrec.server.problems import ProblemError, not_ready, too_busy
+
+if TYPE_CHECKING:
+    from genrec.chat import Dialogue
+    from genrec.decoding.engine import RankedItem
+    from genrec.recommender import RankRequest, Recommender
 
 _LOG = logging.getLogger("genrec.server")
 _IDLE_SECONDS = 0.05
 ResultT_co = TypeVar("ResultT_co", covariant=True)
 ResultT = TypeVar("ResultT")
-Ranked = list[RankedItem]
+Ranked: TypeAlias = "list[RankedItem]"
 
 
 class Work(Protocol[ResultT_co]):
@@ -141,12 +143,14 @@ class BatchWorker:
     def _open(self) -> None:
         try:
             self._recommender = self.load()
+            from genrec.chat import Dialogue
+
             if self._recommender.has_run:
                 self._recommender.explainer()  # read now: the first "why?" should not wait for it
             self.dialogue = Dialogue.over(self._recommender, number=self.number)
         except GenrecError as error:
             self.failure = str(error)
-            _LOG.error("the model cannot be loaded: %s", error)
+            _LOG.error("the run cannot be loaded: %s", error)
         except Exception:
             self.failure = "The model cannot be loaded; the log says why."
             _LOG.exception("the model cannot be loaded")

@@ -16,7 +16,8 @@ from sqlalchemy import create_engine
 
 from genrec.chat import ChatState
 from genrec.errors import ConfigError
-from genrec.server.store import ConflictError, Store
+from genrec.server.records import ConflictError
+from genrec.server.store import Store
 from genrec.server.tables import METADATA
 
 
