@@ -278,13 +278,15 @@ def _checked_adapter(adapter: Path) -> Path:
         config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{adapter} has no readable adapter_config.json.", "Check the path.") from error
-    for part in ("modules_to_save", "trainable_token_indices"):
-        if config.get(part):
-            raise ModelError(
-                f"the adapter {adapter} changes embeddings ({part}: {config[part]}); vLLM serves adapters of linear "
-                "layers only.",
-                "Merge it into the base: `genrec export RUN --out DIR`.",
-            )
+    kind = config.get("peft_type")
+    found = [] if kind == "LORA" else [f"is of PEFT's kind {kind}"]
+    parts = [part for part in ("modules_to_save", "trainable_token_indices") if config.get(part)]
+    found += [f"changes embeddings ({part}: {config[part]})" for part in parts]
+    if found:
+        raise ModelError(
+            f"the adapter {adapter} {' and '.join(found)}; vLLM serves LoRA adapters of linear layers only.",
+            "Merge it into the base: `genrec export RUN --out DIR`.",
+        )
     return adapter
 
 

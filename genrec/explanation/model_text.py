@@ -15,7 +15,7 @@ from genrec.errors import ConfigError, ModelError
 from genrec.explanation.explainer import Draft
 from genrec.explanation.language import Language
 from genrec.run import Run
-from genrec.vocabulary import TextEncoder
+from genrec.vocabulary import TextEncoder, opening_tokens, soft_prompt
 
 _EVIDENCE = "\ue000"  # a private-use character: no request of ours contains it
 _MAX_NEW_TOKENS = 160
@@ -67,12 +67,11 @@ class EngineText:
             words = {"style": language.style_words[style], "evidence": _EVIDENCE}
             text = language.render(language.request, words)
             tokenizer = self._tokenizer
-            bos = []
+            opening = opening_tokens(tokenizer)
             if tokenizer.chat_template:
+                opening = soft_prompt(tokenizer)  # the template writes its own beginning of sequence, as in training
                 messages = [{"role": "user", "content": text}]
                 text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            elif tokenizer.bos_token_id is not None:
-                bos = [tokenizer.bos_token_id]
             before, found, after = text.partition(_EVIDENCE)
             if not found or _EVIDENCE in after:
                 raise ConfigError(
@@ -81,7 +80,7 @@ class EngineText:
                 )
             encode = tokenizer.encode
             self._around[key] = (
-                [*bos, *encode(before, add_special_tokens=False)],
+                [*opening, *encode(before, add_special_tokens=False)],
                 encode(after, add_special_tokens=False) if after else [],
             )
         return self._around[key]

@@ -136,6 +136,16 @@ def test_an_adapter_that_changes_embeddings_is_refused_by_name(engine: VllmEngin
         engine.with_adapter(vllm_folder, 4)
 
 
+def test_an_adapter_of_rows_alone_is_refused_by_its_kind(engine: VllmEngine, vllm_folder: Path, tmp_path: Path) -> None:
+    from peft import TrainableTokensConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    config = TrainableTokensConfig(token_indices=[1, 2], target_modules=["embed_tokens"])
+    get_peft_model(AutoModelForCausalLM.from_pretrained(vllm_folder), config).save_pretrained(tmp_path / "rows")
+    with pytest.raises(ModelError, match=r"PEFT's kind TRAINABLE_TOKENS.*genrec export"):
+        engine.with_adapter(tmp_path / "rows", 3)
+
+
 def test_a_second_engine_in_one_process_is_refused(engine: VllmEngine, vllm_folder: Path) -> None:
     with pytest.raises(ModelError, match="this process holds a vLLM engine already"):
         VllmEngine.load(vllm_folder, vocabulary=VOCABULARY, options=SMALL_CACHE)
