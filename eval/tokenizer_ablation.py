@@ -6,7 +6,8 @@
 SOURCE is a run with embeddings of all modalities that take part (`genrec embed`). Each variant and seed is
 tokenized and trained in a run of its own under OUT, with one thread, and leaves one JSON file in `OUT/results`; what
 is there is not made again, so a killed ablation goes on. The table and `ablation.png` come from those files. Figures
-are of the test split; the choice of a default is made on the validation figures beside them.
+are of the test split; the choice of a default is made on the validation figures beside them. Where ingest held items
+out (`--cold-fraction`), the table ends with Recall@50 of these, over all items and among the held-out ones.
 """
 
 from __future__ import annotations
@@ -27,13 +28,17 @@ import torch
 from numpy.typing import NDArray
 
 from genrec import metrics, pipeline
+from genrec.cold_evaluation import evaluate_cold
 from genrec.config import TokenizeConfig, TrainConfig, build_config, load_config
-from genrec.data.splits import evaluation_cases
+from genrec.data.sequences import EvaluationCases
+from genrec.data.splits import cold_cases, cold_items, evaluation_cases
 from genrec.errors import ConfigError, GenrecError
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run, read_json, write_json
+from genrec.trie_filters import ItemFilter
 
 _K = 10
+_COLD_FIGURE = "recall@50"
 _BEAM_WIDTH = 20
 _MADE_HERE = {"semantic_ids", "trie", "model", "training", "evaluation", "prompts"}
 
@@ -100,8 +105,10 @@ def measure(source: Path, out: Path, variant: Variant, seed: int, config: TrainC
         "parameters": trained.facts["num_parameters"] * len(views),
         "validation": _ranks(recommender, source, "validation", max_users),
         "test": _ranks(recommender, source, "test", max_users),
-        "seconds": round(time.monotonic() - started),
     }
+    if cold := _cold(recommender, source, max_users):
+        result["cold"] = cold
+    result["seconds"] = round(time.monotonic() - started)
     file = _file(out, variant, seed)
     write_json(file, result)
     shutil.rmtree(cell)
@@ -117,6 +124,28 @@ def _ranks(
     ranked = metrics.pad_rankings([[item.item_index for item in answer] for answer in answers], _K)
     ranks = metrics.target_ranks(ranked, cases.targets)
     return [float(rank) if np.isfinite(rank) else None for rank in ranks]
+
+
+def _cold(recommender: Recommender, source: Path, max_cases: int) -> dict[str, dict[str, float]]:
+    """Recall@50 of held-out items by who answers and among which items; empty where ingest held none out."""
+    cold = cold_items(Run.open(source))
+    if not cold.any():
+        return {}
+
+    def ask(cases: EvaluationCases, *, k: int, allowed: NDArray[np.bool_]) -> NDArray[np.int32]:
+        only = ItemFilter.allowing(recommender.trie, allowed)
+        answers = recommender.rank([RankRequest(history, allowed=only) for history in cases.histories], k)
+        return metrics.pad_rankings([[item.item_index for item in answer] for answer in answers], k)
+
+    cases = cold_cases(Run.open(source)).sample(max_cases, seed=0)
+    found = evaluate_cold(cases, cold=cold, live=np.ones_like(cold), baselines=[], ask_model=ask, seed=0)
+    return {
+        method.name: {
+            "all": method.among_all[_COLD_FIGURE].value,
+            "cold": method.among_cold[_COLD_FIGURE].value,
+        }
+        for method in found.methods
+    }
 
 
 def _copy(source: Path, target: Path) -> Run:
@@ -147,6 +176,13 @@ def table(results: list[dict[str, Any]], reference: str) -> str:
         f"{reference} (95 % interval) | validation N@10 | lift of levels 1, 2 | codes used | colliding before |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
+    with_cold = [result for result in results if "cold" in result]
+    if with_cold:
+        chance = with_cold[0]["cold"]["random"]
+        lines[0] += (
+            f" cold R@50 of all (random {chance['all']:.4f}) | cold R@50 of cold (random {chance['cold']:.4f}) |"
+        )
+        lines[1] += "---|---|"
     base = _per_user(results, reference, "test")
     for name in dict.fromkeys(result["variant"] for result in results):
         cells = [result for result in results if result["variant"] == name]
@@ -161,6 +197,7 @@ def table(results: list[dict[str, Any]], reference: str) -> str:
         lines.append(
             f"| {name} | {len(cells)} | {recall:.4f} | {by_seed.mean():.4f} | {np.ptp(by_seed):.4f} | {difference} "
             f"| {validation:.4f} | {_lifts(cells)} | {_used(cells)} | {_colliding(cells)} |"
+            + (f" {_cold_recall(cells, 'all')} | {_cold_recall(cells, 'cold')} |" if with_cold else "")
         )
     return "\n".join(lines)
 
@@ -210,6 +247,12 @@ def _used(cells: list[dict[str, Any]]) -> str:
 
 def _colliding(cells: list[dict[str, Any]]) -> str:
     return f"{np.mean([view['colliding_before'] for cell in cells for view in cell['health']]):.1%}"
+
+
+def _cold_recall(cells: list[dict[str, Any]], pool: str) -> str:
+    """Mean over the seeds, and the seeds from lowest to highest."""
+    values = sorted(cell["cold"]["model"][pool] for cell in cells)
+    return f"{np.mean(values):.4f} ({values[0]:.4f} to {values[-1]:.4f})"
 
 
 def main() -> int:

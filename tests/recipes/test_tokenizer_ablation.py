@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from genrec.config import EmbedConfig
+from genrec import pipeline
+from genrec.config import EmbedConfig, EvaluateConfig, IngestConfig, TokenizeConfig, TrainConfig, load_config
+from genrec.data.ingest import ingest
 from genrec.encoders.embed import embed
 from genrec.run import Run
 
@@ -86,3 +88,47 @@ def test_the_table_compares_users_in_pairs_over_the_seeds(recipe: dict[str, Any]
     lines = recipe["table"](results, "a").splitlines()
     assert lines[2].startswith("| a | 2 | 0.5000 | 0.5000 | 0.0000 | – | 0.5000 | 2.0, 5.0 | 75% | 10.0% |")
     assert lines[3].startswith("| b | 2 | 0.7500 | 0.7500 | 0.5000 | +0.2500 (+0.0000 to +0.5000), +50% | 0.7500")
+
+
+def test_held_out_items_have_figures_of_their_own_beside_chance(recipe: dict[str, Any]) -> None:
+    health = [{"levels": [{"used": 3, "size": 4}], "prefix_lift": [2.0, 5.0], "colliding_before": 0.1}]
+    cells = [
+        {
+            "variant": "a",
+            "seed": seed,
+            "health": health,
+            "test": [1.0],
+            "validation": [1.0],
+            "cold": {"random": {"all": 0.01, "cold": 0.25}, "model": {"all": 0.1 * seed, "cold": 0.5}},
+        }
+        for seed in (1, 3)
+    ]
+    lines = recipe["table"](cells, "a").splitlines()
+    assert "cold R@50 of all (random 0.0100) | cold R@50 of cold (random 0.2500) |" in lines[0]
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|")
+    assert lines[2].endswith("| 0.2000 (0.1000 to 0.3000) | 0.5000 (0.5000 to 0.5000) |")
+
+
+def test_cold_recall_of_a_cell_is_what_evaluate_reports(
+    recipe: dict[str, Any], tiny_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = "recall@10"  # of 30 items, fifty are no question
+    monkeypatch.setitem(recipe["measure"].__globals__, "_COLD_FIGURE", figure)
+    run = Run.create(tmp_path / "held-out")
+    tables = [tiny_files / "items.jsonl", tiny_files / "interactions.csv"]
+    held_out = load_config(IngestConfig, tiny_files / "ingest.yaml").model_copy(update={"cold_fraction": 0.2})
+    ingest(run, "tables", tables, held_out)
+    embed(run, load_config(EmbedConfig, tiny_files / "embed.yaml"))
+    tokenize = load_config(TokenizeConfig, tiny_files / "tokenize.yaml")
+    training = load_config(TrainConfig, tiny_files / "train.yaml")
+    options = tokenize.model_dump(exclude={"seed"}, exclude_unset=True)
+    cell = recipe["measure"](run.path, tmp_path / "out", recipe["Variant"]("a", (options,)), 0, training, 1000)
+    pipeline.tokenize(run, tokenize.model_copy(update={"seed": 0}))
+    pipeline.train(run, training.model_copy(update={"seed": 0}))
+    report = pipeline.evaluate(run, EvaluateConfig(baselines=("popularity",), beam_width=50))
+    expected = {method["name"]: method for method in report.facts["cold"]["methods"]}
+    found = json.loads(cell.read_text())["cold"]
+    assert set(found) == {"model", "random"}
+    for name, figures in found.items():
+        assert figures["all"] == pytest.approx(expected[name]["among_all"][figure]["value"])
+        assert figures["cold"] == pytest.approx(expected[name]["among_cold"][figure]["value"])
