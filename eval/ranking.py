@@ -12,11 +12,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from genrec.baselines_of_run import BASELINES, make_baselines
 from genrec.config import EvaluateConfig, build_config
 from genrec.data.catalog import Catalog
 from genrec.data.splits import evaluation_cases, training_sequences
 from genrec.errors import GenrecError
-from genrec.evaluation import BASELINES, check_config, evaluate_methods, make_baselines
+from genrec.evaluation import check_config, evaluate_methods
 from genrec.report import EvaluationResult, markdown_report
 from genrec.run import Run
 

@@ -266,6 +266,7 @@ class EvaluateConfig(Config):
         "dense-knn",
         "hybrid",
         "evidence",
+        "two-tower",
         "sasrec",
     )
     dense_modality: str = Field("text", description="the vectors that the baseline dense-knn compares")

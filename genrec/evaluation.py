@@ -22,21 +22,13 @@ from numpy.typing import NDArray
 
 from genrec import metrics
 from genrec.baselines.base import Baseline, item_counts, rank_all
-from genrec.baselines.blend import BlendBaseline
-from genrec.baselines.dense_knn import DenseKNN
-from genrec.baselines.hybrid import Hybrid
-from genrec.baselines.item_knn import ItemKNN
-from genrec.baselines.popularity import Popularity
-from genrec.baselines.sasrec import SASRec
-from genrec.baselines.transitions import Transitions
+from genrec.baselines_of_run import BASELINES, baseline_inputs, make_baselines
 from genrec.cold_evaluation import evaluate_cold
 from genrec.config import EvaluateConfig, dump_config
 from genrec.data.catalog import Catalog, removed_items
 from genrec.data.sequences import EvaluationCases, Sequences
 from genrec.data.splits import cold_cases, cold_items, evaluation_cases, training_sequences
-from genrec.encoders.base import Embeddings, embedding_files
 from genrec.errors import ConfigError, DataError, ModelError
-from genrec.evidence_source import EvidenceSource, weights_file
 from genrec.progress import SILENT, Progress
 from genrec.report import (
     MODEL,
@@ -51,7 +43,6 @@ from genrec.report import (
 )
 from genrec.run import Run, StageReport, atomic_file, write_json
 
-BASELINES = ("popularity", "item-knn", "transitions", "dense-knn", "hybrid", "evidence", "sasrec")
 _BOOTSTRAP_SAMPLES = 1000
 _USERS_AT_ONCE = 64
 _METRICS = {"recall": metrics.recall, "ndcg": metrics.ndcg, "mrr": metrics.mrr}
@@ -127,7 +118,7 @@ def evaluate(
         report,
         config=dump_config(config),
         seed=config.seed,
-        inputs=[*_inputs(run, config), *model_files],
+        inputs=[*baseline_inputs(run, config), *model_files],
         outputs=outputs,
         seconds=time.perf_counter() - started,
     )
@@ -324,58 +315,6 @@ def check_config(config: EvaluateConfig, *, with_model: bool) -> None:
             f"Cutoff {max(config.cutoffs)} asks for more items than a beam of {config.beam_width} returns.",
             "Raise beam_width or leave out the longer cutoffs.",
         )
-
-
-def make_baselines(run: Run, config: EvaluateConfig, catalog: Catalog) -> tuple[list[Baseline], dict[str, str]]:
-    """The baselines that can run, in the order asked for, and why the others cannot."""
-    made: list[Baseline] = []
-    skipped: dict[str, str] = {}
-    for name in dict.fromkeys(config.baselines):
-        if name == "popularity":
-            made.append(Popularity())
-        elif name == "item-knn":
-            made.append(ItemKNN())
-        elif name == "transitions":
-            made.append(Transitions())
-        elif name == "evidence":
-            source = EvidenceSource.load(run, catalog=catalog)
-            if source is None:
-                skipped[name] = "the run has no weights of evidence (make them with `genrec evidence`)."
-            else:
-                made.append(BlendBaseline(source.signals, source.alone))
-        elif name in {"hybrid", "dense-knn"}:
-            modality = _modality(name, config)
-            if not _has_vectors(run, modality):
-                skipped[name] = f"the run has no {modality} embeddings (make them with `genrec embed`)."
-                continue
-            vectors = Embeddings.load(run, modality, catalog=catalog)
-            kind = Hybrid if name == "hybrid" else DenseKNN
-            made.append(kind(vectors.vectors, vectors.mask))
-        else:
-            validation = evaluation_cases(run, "validation")
-            if len(validation):
-                made.append(SASRec(validation))
-            else:
-                skipped[name] = "the run has no validation cases, which decide when its training stops."
-    return made, skipped
-
-
-def _modality(baseline: str, config: EvaluateConfig) -> str:
-    return "text" if baseline == "hybrid" else config.dense_modality
-
-
-def _has_vectors(run: Run, modality: str) -> bool:
-    # One file of the two is a damaged run, about which `Embeddings.load` has something to say.
-    return any(file.exists() for file in embedding_files(run, modality))
-
-
-def _inputs(run: Run, config: EvaluateConfig) -> list[Path]:
-    inputs = [run.path / "items.parquet", run.path / "splits.parquet"]
-    wanted = {_modality(name, config) for name in config.baselines if name in {"hybrid", "dense-knn"}}
-    for modality in sorted(wanted):
-        inputs += embedding_files(run, modality) if _has_vectors(run, modality) else []
-    inputs += [weights_file(run)] if weights_file(run).exists() else []
-    return inputs
 
 
 def _write(run: Run, result: EvaluationResult) -> list[Path]:

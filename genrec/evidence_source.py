@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from genrec.baselines.blend import MODEL, Blend
 from genrec.baselines.signals import Signals
+from genrec.baselines.two_tower import TwoTower
 from genrec.data.catalog import Catalog
 from genrec.data.splits import training_sequences
 from genrec.decoding.engine import RankedItem
@@ -28,12 +29,17 @@ from genrec.run import Run, read_json
 from genrec.trie import ItemTrie
 
 STAGE = "evidence"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def weights_file(run: Run) -> Path:
     """Where a run keeps the weights of its evidence."""
     return run.path / "evidence" / "weights.json"
+
+
+def retriever_file(run: Run) -> Path:
+    """Where a run keeps the trained retriever of its evidence."""
+    return run.path / "evidence" / "two_tower.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +70,8 @@ class EvidenceSource:
             modality = values["modality"]
         except (KeyError, TypeError) as error:
             raise RunError(f"{weights_file(run)} lacks {error}.", "Run `genrec evidence RUN` again.") from error
-        return cls(load_signals(run, modality, catalog=catalog), blend, alone, *joined)
+        signals = load_signals(run, modality, catalog=catalog, tower=TwoTower.load(retriever_file(run)))
+        return cls(signals, blend, alone, *joined)
 
     def evidence(self, histories: Sequence[NDArray[np.int32]], trie: ItemTrie) -> list[Evidence | None]:
         """One per history; None where the weight is 0. Items of the history have no mass."""
@@ -93,13 +100,21 @@ class EvidenceSource:
         return found
 
 
-def load_signals(run: Run, modality: str | None, *, catalog: Catalog) -> Signals:
+def load_signals(run: Run, modality: str | None, *, catalog: Catalog, tower: TwoTower) -> Signals:
     """The signals of a run; `modality` names the vectors that content is compared by, None is counts alone."""
-    sequences = training_sequences(run)
+    vectors, mask = load_content(run, modality, catalog=catalog)
+    retriever = tower.over(len(catalog), vectors, mask)
+    return Signals(training_sequences(run), len(catalog), vectors=vectors, mask=mask, retriever=retriever)
+
+
+def load_content(
+    run: Run, modality: str | None, *, catalog: Catalog
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | tuple[None, None]:
+    """Vectors (I, D) and mask (I,) of a modality, or nothing where there is none."""
     if modality is None:
-        return Signals(sequences, len(catalog))
+        return None, None
     embeddings = Embeddings.load(run, modality, catalog=catalog)
-    return Signals(sequences, len(catalog), vectors=embeddings.vectors, mask=embeddings.mask)
+    return embeddings.vectors, embeddings.mask
 
 
 def content_modality(run: Run) -> str | None:

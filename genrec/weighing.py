@@ -1,6 +1,7 @@
-"""The stage `evidence`: what counts and texts are worth beside the run's model, learned on the validation split.
+"""The stage `evidence`: what counts, texts and a retriever are worth beside the run's model.
 
-Two thirds of the users fit the weights of a blend (see `baselines.blend`) with the model's log-probability as one more
+The retriever (`baselines.two_tower`) learns from training histories. The weights are learned on the validation split:
+two thirds of the users fit the weights of a blend (see `baselines.blend`) with the model's log-probability as one more
 feature; dividing by the model's weight gives the product of experts that the beam search decodes. The last third
 chooses, by decoding, how strongly evidence joins and as what; `nothing` is among the choices, so evidence that does
 not help is not used. A second blend, fitted without the model, is what remains when the model is taken out.
@@ -21,10 +22,11 @@ from genrec import metrics
 from genrec.baselines.base import rank_all
 from genrec.baselines.blend import Blend, BlendBaseline, ModelBeams, fit_blend, gather_candidates
 from genrec.baselines.signals import Signals
+from genrec.baselines.two_tower import train_two_tower
 from genrec.config import EvidenceConfig, dump_config
 from genrec.data.catalog import Catalog, removed_items
 from genrec.data.sequences import EvaluationCases
-from genrec.data.splits import evaluation_cases
+from genrec.data.splits import evaluation_cases, training_sequences
 from genrec.encoders.base import embedding_files
 from genrec.errors import DataError
 from genrec.evidence import Join
@@ -32,13 +34,15 @@ from genrec.evidence_source import (
     STAGE,
     EvidenceSource,
     content_modality,
+    load_content,
     load_signals,
+    retriever_file,
     weights_file,
     weights_json,
 )
 from genrec.progress import SILENT, Progress
 from genrec.recommender import RankRequest, Recommender
-from genrec.run import Run, StageReport, write_json
+from genrec.run import Run, StageReport, atomic_file, write_json
 
 _CUTOFF = 10
 _STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0)  # of the product, in units of what was fitted
@@ -60,7 +64,11 @@ def weigh_evidence(
     recommender = Recommender.load(run.path, engine, beam_width=config.beam_width, evidence=False)
     with closing(recommender.engine):
         modality = content_modality(run)
-        signals = load_signals(run, modality, catalog=catalog)
+        vectors, mask = load_content(run, modality, catalog=catalog)
+        tower = train_two_tower(
+            training_sequences(run), len(catalog), vectors=vectors, mask=mask, seed=config.seed, progress=progress
+        )
+        signals = load_signals(run, modality, catalog=catalog, tower=tower)
         beams = _model_beams(recommender, fitting, width=config.proposals, progress=progress)
         candidates = gather_candidates(signals, fitting, beams=beams, progress=progress)
         if len(candidates.starts) == 0:
@@ -71,6 +79,8 @@ def weigh_evidence(
     content = weights_json(
         beside_model=chosen.blend, alone=alone, weight=chosen.weight, join=chosen.join, modality=modality
     )
+    with atomic_file(retriever_file(run)) as temporary:
+        tower.save(temporary)
     write_json(weights_file(run), content)
     files = [run.path / "items.parquet", run.path / "splits.parquet"]
     files += embedding_files(run, modality) if modality is not None else []
@@ -80,7 +90,7 @@ def weigh_evidence(
         config=dump_config(config),
         seed=config.seed,
         inputs=files,
-        outputs=[weights_file(run)],
+        outputs=[weights_file(run), retriever_file(run)],
         seconds=time.monotonic() - started,
     )
     return report

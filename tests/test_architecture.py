@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # "genrec" is the package's own __init__, which offers the public names.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("progress",),
+    ("progress", "schedule"),
     ("journal",),
     ("run",),
     ("config",),
@@ -41,6 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("transfer_report",),
     ("cold_evaluation",),
     ("evidence_source",),
+    ("baselines_of_run",),
     ("live_catalogue", "views"),
     ("explanation", "explanation_judge"),
     ("recommender",),
@@ -60,13 +61,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Parts that may use less than what lies below them.
 ONLY_PARTS = {
     "metrics": set[str](),
-    "baselines": {"errors", "progress", "run", "config", "data", "encoders"},
+    "baselines": {"errors", "progress", "schedule", "run", "config", "data", "encoders"},
 }
 # Parts that may use no other third-party package than these.
 ONLY_PACKAGES = {
     "errors": set[str](),
     "progress": set[str](),
     "journal": set[str](),
+    "schedule": set[str](),
     "run": set[str](),
     "metrics": {"numpy"},
     "trie": {"numpy"},

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from genrec import pipeline
+from genrec.baselines_of_run import make_baselines
 from genrec.config import EvaluateConfig, EvidenceConfig, TrainConfig
+from genrec.data.catalog import Catalog
 from genrec.data.splits import evaluation_cases
 from genrec.errors import RunError
 from genrec.evidence import Evidence
-from genrec.evidence_source import EvidenceSource, weights_file
+from genrec.evidence_source import EvidenceSource, retriever_file, weights_file
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run
 from genrec.weighing import weigh_evidence
@@ -127,6 +129,24 @@ def test_an_evaluation_shows_the_model_with_evidence_without_it_and_the_evidence
     without = pipeline.evaluate(run, config, evidence=False).facts["methods"]
     assert list(without) == ["model", "popularity", "evidence"]
     assert without["model"] == methods["model alone"]
+
+
+def test_the_retriever_of_the_evidence_is_the_row_two_tower(weighed_copy: Path) -> None:
+    run = Run.open(weighed_copy)
+    source = EvidenceSource.load(run, catalog=Catalog.load(run))
+    assert source is not None
+    assert source.signals.retriever is not None
+    assert "retriever" in source.blend.by_group(source.signals, [np.array([0, 3], np.int32)])
+    made, skipped = make_baselines(run, EvaluateConfig(baselines=("two-tower",)), Catalog.load(run))
+    assert not skipped
+    histories = [np.array([0, 3], np.int32)]
+    np.testing.assert_array_equal(made[0].scores(histories), source.signals.retriever.log_chances(histories))
+
+
+def test_a_damaged_retriever_is_refused(weighed_copy: Path) -> None:
+    retriever_file(Run.open(weighed_copy)).write_bytes(b"no tensors")
+    with pytest.raises(RunError, match="checksum"):
+        Recommender.load(weighed_copy)
 
 
 def test_a_run_without_evidence_says_how_to_get_it(tiny_copy: Path) -> None:

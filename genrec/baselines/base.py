@@ -106,13 +106,20 @@ def _descending(scores: NDArray[np.float32]) -> NDArray[np.uint32]:
     return np.where(bits & sign, bits, ~(bits | sign))
 
 
-def centred_directions(vectors: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Unit vectors after the mean of the present ones is taken away; zero where missing, (I, D)."""
-    mean = vectors[mask].mean(axis=0) if mask.any() else np.float32(0.0)
-    centred = np.where(mask[:, None], vectors - mean, 0.0)
+def centred_directions(
+    vectors: NDArray[np.float32], mask: NDArray[np.bool_], *, centre: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Unit vectors after `centre` (D,), or the mean of the present ones, is taken away; zero where missing, (I, D)."""
+    centred = np.where(mask[:, None], vectors - (mean_vector(vectors, mask) if centre is None else centre), 0.0)
     norm = np.linalg.norm(centred, axis=1, keepdims=True)
     unit: NDArray[np.float32] = (centred / np.maximum(norm, 1e-12)).astype(np.float32)
     return unit
+
+
+def mean_vector(vectors: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Mean of the vectors that are there, (D,); zero where there are none."""
+    present = vectors[mask]
+    return np.asarray(present.mean(axis=0) if len(present) else np.zeros(vectors.shape[1]), dtype=np.float32)
 
 
 def item_counts(sequences: Sequences, num_items: int) -> NDArray[np.int64]:

@@ -1,9 +1,10 @@
-"""Signals: what counts and texts say about the next item, as named scores over all items. Nothing is trained here.
+"""Signals: what counts, texts and a retriever say about the next item, as named scores over all items.
 
 A signal is one question about a history, such as "what followed its last items in other histories?", answered for
 every item of the catalogue at once. Each comes in two shapes, because how much a second count is worth differs between
-catalogues: counts as a logarithm and as they are, cosines as they are and squared. What each is worth is learned in
-`blend`. Items without any interaction have the content signals, and what is reached through similar texts.
+catalogues: counts as a logarithm and as they are, cosines as they are and squared, chances as a logarithm and as their
+cube root. What each is worth is learned in `blend`. Items without any interaction have the content signals, and what
+is reached through similar texts.
 
 B histories, I items, D width, F features.
 """
@@ -18,8 +19,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from genrec.baselines.base import centred_directions, item_counts, recency_weights, transition_counts
+from genrec.baselines.two_tower import TowerScores
 from genrec.data.sequences import Sequences
 
+RETRIEVER = "retriever"
 _NEAREST = 30  # items of similar text that stand for an item
 _LAST = 5  # history items that content is compared with
 _NEIGHBOURS_AT_ONCE = 8_000_000  # cosines of a block: 32 MB
@@ -50,6 +53,7 @@ class Signals:
     """All signals of one catalogue and its training sequences.
 
     `vectors` (I, D) float32 with `mask` (I,), True where an item has a vector; None leaves out what needs content.
+    `retriever` None leaves out what is trained.
     """
 
     def __init__(
@@ -59,8 +63,9 @@ class Signals:
         *,
         vectors: NDArray[np.float32] | None = None,
         mask: NDArray[np.bool_] | None = None,
+        retriever: TowerScores | None = None,
     ) -> None:
-        self.num_items = num_items
+        self.num_items, self.retriever = num_items, retriever
         counts = np.maximum(item_counts(sequences, num_items), 1)
         self._popularity = np.log(counts).astype(np.float32)
         self._directions: NDArray[np.float32] | None = None
@@ -79,6 +84,8 @@ class Signals:
             weights = recency_weights(histories, self.num_items, last=_LAST)
             yield Feature("text", "text mean", np.asarray((weights @ self._directions) @ self._directions.T))
             yield Feature("text", "text nearest", self._nearest(histories, self._directions))
+        if self.retriever is not None:
+            yield Feature(RETRIEVER, "two towers", self.retriever.log_chances(histories))
         yield Feature("popularity", "popularity", np.tile(self._popularity, (len(histories), 1)))
 
     def _nearest(self, histories: Sequence[NDArray[np.int32]], directions: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -94,7 +101,9 @@ def shapes(signal: Feature, scale: float) -> Iterator[Feature]:
     """The two shapes of a signal, in units of `scale`; popularity, a logarithm already, has one."""
     values = signal.values / np.float32(scale)
     yield Feature(signal.group, f"{signal.name}, linear", values)
-    if signal.group == "text":
+    if signal.group == RETRIEVER:
+        yield Feature(signal.group, f"{signal.name}, cube root", np.exp(signal.values / 3))
+    elif signal.group == "text":
         yield Feature(signal.group, f"{signal.name}, squared", values * values)
     elif signal.group != "popularity":
         # 0 stays 0: a signal that says nothing adds nothing.

@@ -1,7 +1,7 @@
 """A small causal transformer over item ids, trained with cross-entropy over the full catalogue.
 
 The network and training step behind the SASRec baseline, and the `sequential` behaviour vectors: what a model that
-predicts the next item has learned about every item.
+predicts the next item has learned about every item. `train_epoch` trains the two-tower retriever as well.
 
 B sequences, T positions, D width, N targets of a batch, I items.
 """
@@ -9,9 +9,9 @@ B sequences, T positions, D width, N targets of a batch, I items.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -66,6 +66,22 @@ def make_optimizer(model: nn.Module, settings: SequentialSettings) -> torch.opti
     return torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
 
 
+class NextItemModel(Protocol):
+    """What `train_epoch` trains: a module whose hidden states are scored against one row per item."""
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Items (B, T), padded at the end, to hidden states (B, T, D)."""
+        ...
+
+    def output_rows(self) -> Tensor:
+        """The row of every item, (I, D)."""
+        ...
+
+    def train(self) -> Any:
+        """Switch dropout on."""
+        ...
+
+
 class SequentialModel(nn.Module):
     """Item ids (B, T) to hidden states (B, T, D); the item embeddings are also the output matrix."""
 
@@ -88,6 +104,10 @@ class SequentialModel(nn.Module):
             hidden = layer(hidden)
         states: Tensor = self.norm(hidden)
         return states
+
+    def output_rows(self) -> Tensor:
+        """The item embeddings."""
+        return self.items.weight
 
 
 class _Layer(nn.Module):
@@ -150,18 +170,28 @@ class FullCrossEntropy(torch.autograd.Function):
 
 
 def train_epoch(
-    model: SequentialModel, optimizer: torch.optim.Optimizer, batches: Sequence[Sequence[NDArray[np.int32]]]
+    model: NextItemModel,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Sequence[NDArray[np.int32]]],
+    *,
+    rate: Callable[[float], float] | None = None,
 ) -> float:
-    """One pass over the batches; returns the mean loss per target in nats."""
+    """One pass over the batches; returns the mean loss per target in nats.
+
+    `rate` gives the learning rate after a share of the pass; None leaves the optimizer's own.
+    """
     model.train()
     total, count = 0.0, 0
-    for batch in batches:
+    for number, batch in enumerate(batches):
+        if rate is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = rate(number / len(batches))
         tokens = pad(batch)  # (B, T + 1)
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         present = targets != _PADDING
         with torch.autocast("cpu", dtype=torch.bfloat16):
             hidden = model(inputs)[present]  # (N, D): padding costs no row of the softmax
-        loss = FullCrossEntropy.apply(hidden, model.items.weight, targets[present])  # type: ignore[no-untyped-call]
+        loss = FullCrossEntropy.apply(hidden, model.output_rows(), targets[present])  # type: ignore[no-untyped-call]
         optimizer.zero_grad()
         (loss / len(hidden)).backward()
         optimizer.step()

@@ -23,6 +23,7 @@ from genrec.config import TrainConfig
 from genrec.errors import ModelError
 from genrec.examples import Example
 from genrec.progress import SILENT, Progress, Task
+from genrec.schedule import learning_rate_share
 from genrec.training.batching import PackedRows, batches, num_batches, pack
 from genrec.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint, trainable_state
 from genrec.training.model import PackedLoss
@@ -217,11 +218,8 @@ class Trainer:
 
 
 def learning_rate(config: TrainConfig, progress: float) -> float:
-    """Linear warm-up, then a cosine down to a twentieth; `progress` is the share of the training done."""
-    if progress < config.warmup:
-        return config.learning_rate * (progress + 1e-3) / (config.warmup + 1e-3)
-    phase = (progress - config.warmup) / (1 - config.warmup)
-    return config.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * phase)))
+    """The rate after the share `progress` of the training."""
+    return config.learning_rate * learning_rate_share(progress, warmup=config.warmup)
 
 
 def _optimizer(module: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:

@@ -17,6 +17,7 @@ from genrec.baselines.blend import (
     gather_candidates,
 )
 from genrec.baselines.signals import Feature, Signals, shapes
+from genrec.baselines.two_tower import train_two_tower
 from genrec.data.sequences import EvaluationCases, Sequences
 
 NUM_ITEMS = 40
@@ -160,3 +161,16 @@ def test_candidates_are_never_of_the_history_and_hold_the_models_own_scores() ->
     outside = [target not in set(history.tolist()) for history, target in zip(sequences, targets, strict=True)]
     assert len(found.starts) == sum(outside)  # in a small catalogue every other item is a candidate
     assert set(np.unique(found.features[:, found.names.index(MODEL)])) == {-1.0, -3.0, -5.0}
+
+
+def test_a_retriever_is_a_signal_of_two_shapes() -> None:
+    sequences = some_signals()[1]
+    retriever = train_two_tower(sequences, NUM_ITEMS, seed=0).over(NUM_ITEMS)
+    history = [np.array([5, 9], np.int32)]
+    (signal,) = (
+        one for one in Signals(sequences, NUM_ITEMS, retriever=retriever).raw(history) if one.name == "two towers"
+    )
+    linear, root = shapes(signal, 4.0)
+    np.testing.assert_allclose(4 * linear.values, retriever.log_chances(history), rtol=1e-5)
+    np.testing.assert_allclose(root.values**3, np.exp(retriever.log_chances(history)), rtol=1e-4)
+    assert linear.group == root.group == "retriever"
