@@ -1,7 +1,7 @@
 """Fine-tune the language model of a run: what `genrec train` does, in a form that `accelerate launch` can start.
 
-One process:        python train/finetune.py train/configs/beauty.yaml --run runs/beauty
-Several processes:  accelerate launch --num_processes 4 train/finetune.py train/configs/beauty.yaml --run runs/beauty
+One process:        python train/finetune.py train/configs/default.yaml --run runs/beauty
+Several processes:  accelerate launch --num_processes 4 train/finetune.py train/configs/default.yaml --run runs/beauty
 Go on after a kill: add --resume
 """
 

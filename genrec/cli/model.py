@@ -41,7 +41,7 @@ def train(
 ) -> None:
     """Fine-tune the language model. Ctrl-C or a crash loses a minute at most: go on with `--resume`.
 
-    `genrec train runs/mine --config train/configs/beauty.yaml`; on a language model that exists:
+    `genrec train runs/mine --config train/configs/default.yaml`; on a language model that exists:
     `genrec train runs/mine --base FOLDER --adapter lora --row-epochs 1 --learning-rate 5e-4`; over several GPUs:
     `accelerate launch train/finetune.py --run runs/mine --config …`
     """

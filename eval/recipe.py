@@ -1,0 +1,140 @@
+"""From raw files to the table: every stage with its defaults, once per seed, and the spread over the seeds.
+
+    python eval/recipe.py tables items.jsonl.gz interactions.csv.gz --out runs/beauty --seeds 0,1,2
+    python eval/recipe.py movielens FOLDER --out runs/films --config train/configs/default.yaml
+    python eval/recipe.py amazon reviews.json.gz metadata.json.gz --out runs/toys --max-users 10000
+
+Each seed has a run of its own, OUT/seed-N: ingest, embed, tokenize, train, evidence, evaluate. A stage that is finished
+is not made again and a killed training goes on, so the same command continues. Choices inside the stages look at the
+validation split; the table is of the test split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genrec import pipeline
+from genrec.baselines_of_run import BASELINES
+from genrec.config import (
+    EmbedConfig,
+    EvaluateConfig,
+    EvidenceConfig,
+    IngestConfig,
+    TokenizeConfig,
+    TrainConfig,
+    build_config,
+    load_config,
+)
+from genrec.console import ConsoleProgress
+from genrec.data.ingest import ingest
+from genrec.encoders.embed import embed
+from genrec.errors import GenrecError
+from genrec.progress import SILENT, Progress
+from genrec.run import Run, read_json
+from genrec.weighing import weigh_evidence
+
+METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What every stage is asked; the seed of `training` is that of all."""
+
+    training: TrainConfig
+    evaluation: EvaluateConfig
+    ingest: IngestConfig = field(default_factory=IngestConfig)
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    tokenize: TokenizeConfig = field(default_factory=TokenizeConfig)
+    evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
+
+
+def run_seed(
+    folder: Path, source: str, files: Sequence[Path], recipe: Recipe, *, progress: Progress = SILENT
+) -> dict[str, Any]:
+    """All stages in `folder`, or what is left of them; the evaluation as `evaluation/test.json` has it."""
+    run, seed = Run.create(folder), {"seed": recipe.training.seed}
+    codes, evidence = recipe.tokenize.model_copy(update=seed), recipe.evidence.model_copy(update=seed)
+    stages: list[tuple[str, Callable[[], object]]] = [
+        ("ingest", lambda: ingest(run, source, list(files), recipe.ingest, progress=progress)),
+        ("embed", lambda: embed(run, recipe.embed, progress=progress)),
+        ("trie", lambda: pipeline.tokenize(run, codes, progress=progress)),
+        ("train", lambda: pipeline.train(run, recipe.training, resume=True, progress=progress)),
+        ("evidence", lambda: weigh_evidence(run, evidence, progress=progress)),
+        ("evaluate:test", lambda: pipeline.evaluate(run, recipe.evaluation, progress=progress)),
+    ]
+    for name, stage in stages:
+        if name not in run.stages:
+            progress.say(f"{folder}: {name}")
+            stage()
+    found: dict[str, Any] = read_json(folder / "evaluation" / "test.json")
+    # What evaluation and set-up cost is not part of a training's price, so every stage stands for itself.
+    found["stage_seconds"] = {name: round(run.require(name, verify=False).seconds) for name, _ in stages}
+    return found
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Markdown: a row per method, mean and range over the seeds; then the model against each other one, by seed."""
+    names = [method["name"] for method in results[0]["methods"]]
+    lines = ["| method | " + " | ".join(METRICS) + " | coverage |", "|---" * (len(METRICS) + 2) + "|"]
+    for name in names:
+        rows = [next(method for method in result["methods"] if method["name"] == name) for result in results]
+        cells = [_spread([row["metrics"][metric]["value"] for row in rows]) for metric in METRICS]
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {_spread([row['coverage'] for row in rows])} |")
+    lines += ["", "NDCG@10 of the model minus that of another method, with a 95 % interval over users, per seed:"]
+    for name in names[1:]:
+        pairs = [
+            comparison["difference"]
+            for result in results
+            for comparison in result["comparisons"]
+            if comparison["baseline"] == name
+        ]
+        words = ", ".join(f"{pair['value']:+.4f} [{pair['low']:+.4f}, {pair['high']:+.4f}]" for pair in pairs)
+        lines.append(f"- {name}: {words}")
+    seconds = [", ".join(f"{name} {time}" for name, time in result["stage_seconds"].items()) for result in results]
+    return "\n".join([*lines, "", "Seconds per stage, per seed: " + "; ".join(seconds)])
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = f"{sum(values) / len(values):.4f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.4f} to {max(values):.4f})"
+
+
+def main() -> int:
+    """Read the command line, make what is missing, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", choices=("tables", "movielens", "amazon"))
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--config", type=Path, default=Path(__file__).parents[1] / "train" / "configs" / "default.yaml")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--baselines", default=",".join(BASELINES), help="names with commas")
+    parser.add_argument(
+        "--max-users", type=int, help="evaluate a seeded sample of so many test users, of every seed the same"
+    )
+    given = parser.parse_args()
+    try:
+        training = load_config(TrainConfig, given.config)
+        evaluation = build_config(
+            EvaluateConfig,
+            {"baselines": tuple(given.baselines.split(",")), "max_users": given.max_users},
+            source="options",
+        )
+        results = []
+        for seed in map(int, given.seeds.split(",")):
+            recipe = Recipe(training.model_copy(update={"seed": seed}), evaluation)
+            folder = given.out / f"seed-{seed}"
+            results.append(run_seed(folder, given.source, given.files, recipe, progress=ConsoleProgress()))
+    except GenrecError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    print(table(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
