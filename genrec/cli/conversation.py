@@ -1,4 +1,4 @@
-"""`genrec serve | chat`: a trained run behind HTTP, or in the terminal."""
+"""`genrec serve | chat | dialogues`: a run behind HTTP or in the terminal, and what real dialogues teach it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from genrec.cli.options import RunPath, app, resolve
-from genrec.console import print_lines
+from genrec.cli.options import AsJson, ConfigFile, RunPath, app, resolve
+from genrec.config import DialoguesConfig
+from genrec.console import print_lines, print_report
 from genrec.errors import MissingDependencyError
 from genrec.run import Run
 
@@ -84,3 +85,19 @@ def chat(
 
     dialogue = Dialogue.over(Recommender.load(opened.path, engine), number=number)
     talk(dialogue, begun, keep=state, show_trace=trace)
+
+
+@app.command()
+def dialogues(
+    run: RunPath,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Dialogues as JSON lines, plain or .gz.")],
+    seed: Annotated[int | None, typer.Option(help="Seed of which dialogues are kept for validation.")] = None,
+    config: ConfigFile = None,
+    json_: AsJson = False,
+) -> None:
+    """Make real dialogues a part of the run, for `genrec train` (tasks F2, F3) and `genrec evidence --dialogues`."""
+    resolved = resolve(DialoguesConfig, config, seed=seed)
+    opened = Run.open(run)
+    from genrec.chat.learning import learn_dialogues
+
+    print_report(learn_dialogues(opened, files, resolved), as_json=json_)
