@@ -8,7 +8,7 @@ by everyday words (`SYNONYMS`) where the catalogue has the value they stand for.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -113,6 +113,11 @@ class CatalogueIndex:
     def longest_value(self) -> int:
         """Words of the longest attribute value."""
         return max(map(len, (*self.facets, *self.topics)), default=0)
+
+    @cached_property
+    def title_words(self) -> Counter[str]:
+        """In how many titles a word stands."""
+        return Counter(word for title in self.catalog.titles for word in set(words_of(title)))
 
     def similar_title(self, text: str) -> tuple[int, ...]:
         """Rows of the title that is written most like a normalised text, or none that is close enough."""
