@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -39,13 +40,12 @@ def serve(
     `genrec serve runs/mine` and open <http://127.0.0.1:8000>
     """
     opened = Run.open(run)
-    try:
-        from genrec.server.process import serve_run
-        from genrec.server.settings import ServeConfig, read_keys
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"{error.name} is not installed.", "pip install 'genrec-toolkit[serve]'"
-        ) from error
+    for package in ("fastapi", "uvicorn", "prometheus_client", "sqlalchemy", "alembic"):
+        if find_spec(package) is None:  # looked for, not imported: the page is there before them
+            raise MissingDependencyError(f"{package} is not installed.", "pip install 'genrec-toolkit[serve]'")
+    from genrec.server.process import serve_run
+    from genrec.server.settings import ServeConfig, read_keys
+
     settings = resolve(
         ServeConfig,
         None,
