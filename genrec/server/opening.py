@@ -7,7 +7,6 @@ that the application has for it. A connection carries one answer, so that the ne
 
 from __future__ import annotations
 
-import json
 import mimetypes
 import threading
 from collections.abc import Collection, Iterator
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 from genrec.server.problems import MEDIA_TYPE, STRICT_HEADERS, misdirected, not_ready
 
 PAGE = Path(__file__).parent / "page"
+_ALIVE = b'{"status":"alive","detail":"","catalog_version":null}'
 _LOOK_SECONDS = 0.02  # how often the thread looks whether it is to end
 _READ_SECONDS = 2.0  # a client that says nothing is hung up on, so that its next try reaches the application
 
@@ -40,7 +40,7 @@ def answering(listening: socket, host_names: Collection[str]) -> Iterator[None]:
                     kind = mimetypes.guess_type(files[path].name)[0]
                     return 200, kind or "application/octet-stream", files[path].read_bytes()
                 if path == "/health":
-                    return 200, "application/json", json.dumps({"status": "alive"}).encode()
+                    return 200, "application/json", _ALIVE
             problem = problem or not_ready("The service is starting.")
             return problem.status, MEDIA_TYPE, problem.body()
 
