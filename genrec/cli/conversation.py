@@ -32,6 +32,9 @@ def serve(
     media_root: Annotated[Path | None, typer.Option(help="Folder of the pictures, where it has moved.")] = None,
     engine: Annotated[str | None, typer.Option(help="Which engine decodes.  [default: transformers]")] = None,
     beam_width: Annotated[int | None, typer.Option(help="Beams per request.  [default: 50]")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of the engine.  [default: one less than there are cores]")
+    ] = None,
     queue_size: Annotated[int | None, typer.Option(help="Requests that may wait.  [default: 512]")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that a request may take.  [default: 30]")] = None,
 ) -> None:
@@ -57,6 +60,7 @@ def serve(
         media_root=media_root,
         engine=engine,
         beam_width=beam_width,
+        threads=threads,
         queue_size=queue_size,
         timeout=timeout,
     )

@@ -54,6 +54,9 @@ def create_app(
 
     def load_all() -> Recommender:
         from genrec.server.store import Store
+        from genrec.server.threads import limit_threads
+
+        limit_threads(settings.threads)  # in the thread that will compute
 
         try:
             service.opened = Store.open(
