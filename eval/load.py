@@ -1,14 +1,12 @@
 """Load a service on this machine: many clients at once, latencies, and its throughput beside the engine's own.
 
-    OMP_NUM_THREADS=1 python eval/load.py RUN [--clients 200] [--seconds 60]
+    python eval/load.py RUN [--clients 200] [--seconds 60]
 
 Starts `genrec serve RUN` on a free port of 127.0.0.1 and opens the run in this process too. The engine alone is
-measured before and after the service, so that what else the machine does falls on both. Prints p50/p95/p99, statuses,
-memory and the CPU time of one request, ends the service with SIGTERM, and gives up where it does not get ready.
-Only the loopback address is ever asked.
-
-OpenMP's threads wait for each other: where another program has one of two cores, two threads take many times the time
-of one. Leave the service a core for HTTP.
+measured before and after the service, with as many threads as the service takes, so that what else the machine does
+falls on both. Prints p50/p95/p99, statuses, resident memory over time and the CPU time of one request. Then SIGTERM
+comes while all clients ask: what was accepted before it has to be answered. Gives up where the service does not get
+ready. Only the loopback address is ever asked.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +33,14 @@ import numpy as np
 from genrec.data.splits import evaluation_cases
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run
+from genrec.server.threads import limit_threads
 
 BATCH = 64
 K = 10
 READY_SECONDS = 180
 ANSWER_SECONDS = 60
+WATCH_SECONDS = 5.0
+SHOWN_MEMORY = 13
 
 
 @dataclass(frozen=True)
@@ -96,26 +97,61 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: 
     return int(answer.split(b" ", 2)[1]), float(later[1]) if later else 0.0
 
 
-async def client_loop(port: int, bodies: Iterator[bytes], until: float, seen: list[tuple[float, int]]) -> None:
-    """One client: ask, wait for the answer, ask again; a 429 is heeded, status 0 is a broken connection."""
+@dataclass(frozen=True)
+class Answer:
+    """One request: when it was sent and answered, and the status; 0 is a connection that broke."""
+
+    sent: float
+    done: float
+    status: int
+
+
+async def client_loop(port: int, bodies: Iterator[bytes], until: float, seen: list[Answer]) -> None:
+    """One client: ask, wait for the answer, ask again; a 429 is heeded."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     while (started := time.monotonic()) < until:
         try:
             status, later = await asyncio.wait_for(ask(reader, writer, next(bodies)), ANSWER_SECONDS)
         except (OSError, EOFError, TimeoutError):
-            seen.append((time.monotonic() - started, 0))
+            seen.append(Answer(started, time.monotonic(), 0))
             break
-        seen.append((time.monotonic() - started, status))
+        seen.append(Answer(started, time.monotonic(), status))
         await asyncio.sleep(later if status == 429 else 0)
     writer.close()
 
 
-async def load(port: int, bodies: Sequence[bytes], clients: int, seconds: float) -> list[tuple[float, int]]:
-    """All clients at once; (seconds, status) of every request."""
-    seen: list[tuple[float, int]] = []
+async def load(
+    port: int, bodies: Sequence[bytes], clients: int, seconds: float, *, watch: Callable[[], None] = lambda: None
+) -> list[Answer]:
+    """All clients at once; every request. `watch` is called every few seconds meanwhile."""
+    seen: list[Answer] = []
     until, cycle = time.monotonic() + seconds, itertools.cycle(bodies)
+
+    async def watching() -> None:
+        while True:
+            watch()
+            await asyncio.sleep(WATCH_SECONDS)
+
+    watcher = asyncio.create_task(watching())
     await asyncio.gather(*(client_loop(port, cycle, until, seen) for _ in range(clients)))
+    watcher.cancel()
     return seen
+
+
+def end_under_load(service: subprocess.Popen[str], port: int, bodies: Sequence[bytes], clients: int) -> str:
+    """SIGTERM in the middle of a load: what became of the requests that were on their way."""
+    told: list[float] = []
+
+    def watch() -> None:
+        if len(told) == 1:
+            service.send_signal(signal.SIGTERM)
+        told.append(time.monotonic())
+
+    seen = asyncio.run(load(port, bodies, clients, 3 * WATCH_SECONDS, watch=watch))
+    status = service.wait(60)
+    on_their_way = Counter(one.status for one in seen if one.sent < told[1] < one.done)
+    ended = time.monotonic() - told[1]
+    return f"SIGTERM: on their way {dict(on_their_way)}, exit status {status} after at most {ended:.1f} s"
 
 
 @contextmanager
@@ -143,6 +179,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60)
     given = parser.parse_args()
+    limit_threads(None)
     recommender, cases = Recommender.load(given.run), evaluation_cases(Run.open(given.run), "test")
     requests = [RankRequest(history) for history in cases.histories]
     ids = recommender.catalog.item_ids
@@ -151,25 +188,30 @@ def main() -> int:
     with served(given.run) as (service, port):
         asyncio.run(load(port, bodies, given.clients, 3))  # warm
         parts = [engine_alone(recommender, requests, given.seconds / 4)]
-        before, cpu, started = memory_mb(service.pid), cpu_seconds(service.pid), time.monotonic()
-        seen = asyncio.run(load(port, bodies, given.clients, given.seconds))
+        memory: list[float] = []
+        cpu, started = cpu_seconds(service.pid), time.monotonic()
+        seen = asyncio.run(
+            load(port, bodies, given.clients, given.seconds, watch=lambda: memory.append(memory_mb(service.pid)))
+        )
         seconds, cpu = time.monotonic() - started, cpu_seconds(service.pid) - cpu
-        after = memory_mb(service.pid)
+        memory.append(memory_mb(service.pid))
         parts.append(engine_alone(recommender, requests, given.seconds / 4))
-        service.send_signal(signal.SIGTERM)
-        status = service.wait(60)
-    times = [taken for taken, code in seen if code == 200]
+        ending = end_under_load(service, port, bodies, given.clients)
+    statuses = Counter(one.status for one in seen)
+    times = [one.done - one.sent for one in seen if one.status == 200]
     here = Measured(len(times), seconds, cpu)
     alone = Measured(*(sum(values) for values in zip(*((p.requests, p.seconds, p.cpu) for p in parts), strict=True)))
-    print(f"{given.clients} clients, {seconds:.0f} s: {dict(Counter(code for _, code in seen))}")
+    print(f"{given.clients} clients, {seconds:.0f} s: {dict(statuses)}")
     if times:
         p50, p95, p99 = np.percentile(times, [50, 95, 99]) * 1000
         print(f"p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms")
     print(f"engine alone {', '.join(f'{part.per_second:.1f}/s' for part in parts)}: {alone.per_second:.1f}/s")
     print(f"service {here.per_second:.1f}/s: {here.per_second / alone.per_second:.0%} of the engine alone")
     print(f"CPU of one request: engine {alone.cpu_ms:.2f} ms, service {here.cpu_ms:.2f} ms")
-    print(f"memory {before:.0f} MB before, {after:.0f} MB after; exit status {status}")
-    return 0 if set(code for _, code in seen) <= {200, 429} else 1
+    shown = [memory[round(place)] for place in np.linspace(0, len(memory) - 1, min(len(memory), SHOWN_MEMORY))]
+    print(f"memory over time, MB: {', '.join(f'{one:.0f}' for one in shown)}; highest {max(memory):.0f}")
+    print(ending)
+    return 0 if set(statuses) <= {200, 429} else 1
 
 
 if __name__ == "__main__":

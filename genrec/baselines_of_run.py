@@ -12,12 +12,12 @@ from genrec.baselines.item_knn import ItemKNN
 from genrec.baselines.popularity import Popularity
 from genrec.baselines.sasrec import SASRec
 from genrec.baselines.transitions import Transitions
-from genrec.baselines.two_tower import TwoTowerBaseline
+from genrec.baselines.two_tower import TwoTower, TwoTowerBaseline
 from genrec.config import EvaluateConfig
 from genrec.data.catalog import Catalog
 from genrec.data.splits import evaluation_cases
 from genrec.encoders.base import Embeddings, embedding_files
-from genrec.evidence_source import EvidenceSource, content_modality, load_content, weights_file
+from genrec.evidence_source import STAGES, EvidenceSource, content_modality, load_content, retriever_file, weights_file
 from genrec.run import Run
 
 BASELINES = ("popularity", "item-knn", "transitions", "dense-knn", "hybrid", "evidence", "two-tower", "sasrec")
@@ -41,10 +41,12 @@ def make_baselines(run: Run, config: EvaluateConfig, catalog: Catalog) -> tuple[
             else:
                 made.append(BlendBaseline(source.signals, source.alone))
         elif name == "two-tower":
-            # The one beside the evidence is the same model: no need to train it twice.
-            source = EvidenceSource.load(run, catalog=catalog)
-            trained = None if source is None else source.signals.retriever
             content = load_content(run, content_modality(run), catalog=catalog)
+            trained = None
+            if (
+                STAGES["users"] in run.stages
+            ):  # the one beside the evidence is the same model: no need to train it twice
+                trained = TwoTower.load(retriever_file(run)).over(len(catalog), *content)
             made.append(TwoTowerBaseline(*content, trained=trained))
         elif name in {"hybrid", "dense-knn"}:
             modality = _modality(name, config)

@@ -224,9 +224,19 @@ class PretrainConfig(Config):
     seed: Seed = 0
 
 
+class DialoguesConfig(Config):
+    """Real dialogues as part of a run."""
+
+    validation_share: float = Field(0.3, gt=0, lt=1, description="of the dialogues, that no task trains on")
+    seed: Seed = 0
+
+
 class EvidenceConfig(Config):
     """What counts and texts are worth beside the model, learned on validation users."""
 
+    learn_from: Literal["users", "dialogues"] = Field(
+        "users", description="whose next items: those of the validation split, or of the run's dialogues"
+    )
     users: int = Field(3000, ge=3, description="validation users: two thirds fit the weights, one third chooses")
     proposals: int = Field(100, ge=1, description="the model's best items that the fit sees per user")
     beam_width: int = Field(50, ge=10, description="beams with which the last third is decoded")

@@ -1,7 +1,8 @@
 """A run's evidence, ready to use: histories in, `Evidence` for the beam search out.
 
 The signals are counted anew from the run's tables whenever a catalogue is opened, so they always belong to the items
-of that moment; what was learned is `evidence/weights.json`, written by the stage `evidence` (see `weighing`).
+of that moment; what was learned is `evidence/weights.json`, written by the stage `evidence` (see `weighing`). Where a
+run has dialogues, `evidence/dialogue_weights.json` of the stage `evidence:dialogues` holds weights for conversations.
 
 B histories, R rows of the catalogue.
 """
@@ -11,15 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genrec.baselines.blend import MODEL, Blend
-from genrec.baselines.signals import Signals
+from genrec.baselines.signals import Signals, SignalSource, SignalsWithDialogues
 from genrec.baselines.two_tower import TwoTower
 from genrec.data.catalog import Catalog
+from genrec.data.dialogues import DialogueTurn, item_sequences, load_turns
 from genrec.data.splits import training_sequences
 from genrec.decoding.engine import RankedItem
 from genrec.encoders.base import Embeddings, embedding_files
@@ -28,50 +30,53 @@ from genrec.evidence import Evidence, Join
 from genrec.run import Run, read_json
 from genrec.trie import ItemTrie
 
-STAGE = "evidence"
+Setting: TypeAlias = Literal["users", "dialogues"]
+STAGES: dict[Setting, str] = {"users": "evidence", "dialogues": "evidence:dialogues"}
 FORMAT_VERSION = 2
 
 
-def weights_file(run: Run) -> Path:
-    """Where a run keeps the weights of its evidence."""
-    return run.path / "evidence" / "weights.json"
+def weights_file(run: Run, setting: Setting = "users") -> Path:
+    """Where a run keeps the weights of its evidence: for histories of users, or for what conversations mention."""
+    return run.path / "evidence" / ("weights.json" if setting == "users" else "dialogue_weights.json")
 
 
-def retriever_file(run: Run) -> Path:
+def retriever_file(run: Run, setting: Setting = "users") -> Path:
     """Where a run keeps the trained retriever of its evidence."""
-    return run.path / "evidence" / "two_tower.safetensors"
+    return run.path / "evidence" / ("two_tower.safetensors" if setting == "users" else "dialogue_two_tower.safetensors")
 
 
 @dataclass(frozen=True, eq=False)
 class EvidenceSource:
     """Signals of one catalogue, the blend of them that goes with the run's model, and how the two join."""
 
-    signals: Signals
+    signals: SignalSource
     blend: Blend  # fitted beside the model
     alone: Blend  # fitted without it: what remains when the model is taken out
     weight: float
     join: Join
 
     @classmethod
-    def load(cls, run: Run, *, catalog: Catalog) -> EvidenceSource | None:
+    def load(cls, run: Run, setting: Setting = "users", *, catalog: Catalog) -> EvidenceSource | None:
         """The evidence of a run, None where the run has none. Raises RunError for a damaged file."""
-        if STAGE not in run.stages:
+        stage, file = STAGES[setting], weights_file(run, setting)
+        if stage not in run.stages:
             return None
-        run.require(STAGE)
-        values = read_json(weights_file(run))
+        run.require(stage)
+        values = read_json(file)
+        again = f"Run `genrec evidence RUN{' --dialogues' if setting == 'dialogues' else ''}` again."
         try:
             if values["format_version"] != FORMAT_VERSION:
                 raise RunError(
-                    f"{weights_file(run)} has format {values['format_version']!r}; this genrec reads {FORMAT_VERSION}.",
-                    "Run `genrec evidence RUN` again.",
+                    f"{file} has format {values['format_version']!r}; this genrec reads {FORMAT_VERSION}.", again
                 )
             blend, alone = Blend.from_json(values["beside_model"]), Blend.from_json(values["alone"])
             joined = float(values["weight"]), cast(Join, values["join"])
             modality = values["modality"]
         except (KeyError, TypeError) as error:
-            raise RunError(f"{weights_file(run)} lacks {error}.", "Run `genrec evidence RUN` again.") from error
-        signals = load_signals(run, modality, catalog=catalog, tower=TwoTower.load(retriever_file(run)))
-        return cls(signals, blend, alone, *joined)
+            raise RunError(f"{file} lacks {error}.", again) from error
+        turns = load_turns(run, catalog=catalog) if setting == "dialogues" else None
+        tower = TwoTower.load(retriever_file(run, setting))
+        return cls(load_signals(run, modality, catalog=catalog, tower=tower, turns=turns), blend, alone, *joined)
 
     def evidence(self, histories: Sequence[NDArray[np.int32]], trie: ItemTrie) -> list[Evidence | None]:
         """One per history; None where the weight is 0. Items of the history have no mass."""
@@ -100,11 +105,22 @@ class EvidenceSource:
         return found
 
 
-def load_signals(run: Run, modality: str | None, *, catalog: Catalog, tower: TwoTower) -> Signals:
-    """The signals of a run; `modality` names the vectors that content is compared by, None is counts alone."""
+def load_signals(
+    run: Run,
+    modality: str | None,
+    *,
+    catalog: Catalog,
+    tower: TwoTower,
+    turns: Sequence[DialogueTurn] | None = None,
+) -> SignalSource:
+    """The signals of a run and, where `turns` are given, those of dialogues.
+
+    `modality` names the vectors that content is compared by, None is counts alone.
+    """
     vectors, mask = load_content(run, modality, catalog=catalog)
     retriever = tower.over(len(catalog), vectors, mask)
-    return Signals(training_sequences(run), len(catalog), vectors=vectors, mask=mask, retriever=retriever)
+    signals = Signals(training_sequences(run), len(catalog), vectors=vectors, mask=mask, retriever=retriever)
+    return signals if turns is None else SignalsWithDialogues(signals, item_sequences(turns))
 
 
 def load_content(

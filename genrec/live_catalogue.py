@@ -9,7 +9,7 @@ R rows of the catalogue, L levels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from genrec.data.catalog import Catalog
 from genrec.errors import ConfigError, RunError, TrieError
 from genrec.evidence import Evidence
-from genrec.evidence_source import STAGE, EvidenceSource
+from genrec.evidence_source import STAGES, EvidenceSource
 from genrec.run import Run
 from genrec.tokenizers.codes import SemanticIds
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary
 
-_CATALOGUE_STAGES = ("ingest", "tokenize", "trie", STAGE)  # whose files a moment is read from
+_CATALOGUE_STAGES = ("ingest", "tokenize", "trie", *STAGES.values())  # whose files a moment is read from
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,7 @@ class LiveCatalogue:
     trie: ItemTrie
     item_tokens: NDArray[np.int64]  # (R, L)
     evidence: EvidenceSource | None = None
+    dialogue_evidence: EvidenceSource | None = None  # what joins in conversations, where the run has learned that
     _filters: dict[tuple[tuple[str, Any], ...], ItemFilter] = field(default_factory=dict)
 
     @classmethod
@@ -54,17 +55,25 @@ class LiveCatalogue:
             )
         if trie.order_checksum != catalog.order_checksum:
             raise TrieError("the trie belongs to another catalogue.", "Run `genrec tokenize RUN` again.")
-        evidence = EvidenceSource.load(run, catalog=catalog) if with_evidence else None
-        return cls(catalog, trie, vocabulary.token_ids(codes.codes), evidence)
+        live = cls(catalog, trie, vocabulary.token_ids(codes.codes))
+        if not with_evidence:
+            return live
+        users, dialogues = (EvidenceSource.load(run, setting, catalog=catalog) for setting in STAGES)
+        return replace(live, evidence=users, dialogue_evidence=dialogues)
 
-    def evidence_of(self, asked: Sequence[tuple[NDArray[np.int32], int | None]]) -> list[Evidence | None]:
-        """What joins the model for histories with the seed of their draw, if they are to be drawn."""
+    def evidence_of(self, asked: Sequence[tuple[NDArray[np.int32], int | None, bool]]) -> list[Evidence | None]:
+        """What joins the model for histories, each with the seed of its draw, if it is to be drawn, and whether it is
+        what a dialogue mentioned. A run that has not learned from dialogues uses in them what it learned from users.
+        """
         found: list[Evidence | None] = [None] * len(asked)
-        if self.evidence is not None:
-            found = self.evidence.evidence([history for history, _ in asked], self.trie)
+        for source, in_dialogue in ((self.evidence, False), (self.dialogue_evidence or self.evidence, True)):
+            rows = [row for row, (*_, told) in enumerate(asked) if told is in_dialogue]
+            if source is not None and rows:
+                for row, one in zip(rows, source.evidence([asked[row][0] for row in rows], self.trie), strict=True):
+                    found[row] = one
         return [
             one if seed is None else Evidence.drawing(self.trie, np.random.default_rng(seed), beside=one)
-            for one, (_, seed) in zip(found, asked, strict=True)
+            for one, (_, seed, _) in zip(found, asked, strict=True)
         ]
 
     def filter(self, allow: Mapping[str, Any]) -> ItemFilter:

@@ -21,6 +21,7 @@ from genrec import metrics
 from genrec.adapter import adapter_folder
 from genrec.config import EvaluateConfig, TokenizeConfig, TrainConfig, dump_config
 from genrec.data.catalog import Catalog, removed_items
+from genrec.data.dialogues import dialogues_file, load_turns, spoken_lines
 from genrec.data.sequences import EvaluationCases
 from genrec.data.splits import cold_items, evaluation_cases
 from genrec.decoding.transformers_engine import TransformersEngine
@@ -32,7 +33,7 @@ from genrec.prompting import compile_history_prompt, default_prompts, load_templ
 from genrec.recommender import RankRequest, Recommender
 from genrec.report import MODEL
 from genrec.run import Run, StageReport, file_checksum
-from genrec.tasks.loading import load_mixture, template_words
+from genrec.tasks.loading import load_mixture, reads_dialogues, template_words
 from genrec.tasks.mixture import Mixture
 from genrec.tokenizers.codes import Policy, SemanticIds
 from genrec.tokenizers.files import tokenizer_checksum
@@ -129,8 +130,16 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
     catalog = Catalog.load(run)
     codes = SemanticIds.load(run, catalog=catalog)
     checksum = tokenizer_checksum(run.path / "semantic_ids" / "tokenizer")
+    folders = _task_folders(config)
+    with_dialogues = reads_dialogues(folders, config.tasks)
     prepared = _prepare_model(
-        config, catalog, codes=codes, checksum=checksum, warm=~cold_items(run), base_adapter=base_adapter
+        config,
+        catalog,
+        codes=codes,
+        checksum=checksum,
+        warm=~cold_items(run),
+        base_adapter=base_adapter,
+        spoken=spoken_lines(load_turns(run, "train", catalog=catalog)) if with_dialogues else (),
     )
     model, tokenizer, vocabulary = prepared.model, prepared.tokenizer, prepared.vocabulary
     prompt = compile_history_prompt(load_templates(default_prompts(), "next_item").templates[0], tokenizer)
@@ -143,7 +152,6 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
         beam_width=config.validation_beam_width,
     )
     inputs = [run.path / "items.parquet", run.path / "splits.parquet", run.path / "semantic_ids" / "codes.npy"]
-    folders = _task_folders(config)
     mixture = load_mixture(
         run,
         config.tasks,
@@ -152,6 +160,7 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
         item_tokens=recommender.item_tokens,
         max_items=config.max_history_items,
     )
+    inputs += [dialogues_file(run)] if with_dialogues else []
     identity = dump_config(config) | {path.name: file_checksum(path) for path in (*inputs, *task_files(*folders))}
     task = _training_task(
         run, config, recommender=recommender, mixture=mixture, vocabulary=vocabulary, identity=identity
@@ -256,14 +265,15 @@ def _prepare_model(
     checksum: str,
     warm: NDArray[np.bool_],
     base_adapter: Path | None,
+    spoken: Sequence[str],
 ) -> _Prepared:
     """The base model and its tokenizer, both with the semantic-ID tokens of the item tokenizer of `checksum`.
 
-    What is new in them is made from the items of `warm` (I,).
+    What is new in them is made from the items of `warm` (I,); a text tokenizer made here also knows words of `spoken`.
     """
     texts = [text for text, known in zip(catalog.texts(_TEXT_FIELDS), warm, strict=True) if known]
     words = template_words(_task_folders(config), config.tasks, copies=len(texts) // _TEXTS_PER_COPY)
-    model, tokenizer = load_base(config, [*texts, *words], adapter=base_adapter)
+    model, tokenizer = load_base(config, [*texts, *words, *spoken], adapter=base_adapter)
     sizes = codes.codebook_sizes
     vocabulary = None
     if config.base != "scratch":

@@ -50,12 +50,14 @@ class RankRequest:
     """One user's question in item indices. `excluded` comes on top of the history; `allowed` None is all.
 
     With a seed in `draw` the answer is drawn without replacement in place of ranked (see `Evidence.drawing`).
+    `in_dialogue`: the history is what a conversation mentioned, and what the run has learned from dialogues joins.
     """
 
     history: NDArray[np.int32]
     excluded: NDArray[np.int32] | None = None
     allowed: ItemFilter | None = None
     draw: int | None = None
+    in_dialogue: bool = False
 
 
 class Recommender:
@@ -151,9 +153,9 @@ class Recommender:
         return merged
 
     def with_evidence(self, evidence: EvidenceSource | None) -> Recommender:
-        """This recommender with other evidence, or with None; it does not follow changes of its run."""
+        """This recommender with other evidence, or with None, also in dialogues; it does not follow changes."""
         changed = self.pinned()
-        changed._live, changed._source = replace(self._live, evidence=evidence), None
+        changed._live, changed._source = replace(self._live, evidence=evidence, dialogue_evidence=None), None
         return changed
 
     @classmethod
@@ -302,7 +304,7 @@ class Recommender:
         answers: list[list[RankedItem]] = []
         for start in range(0, len(requests), _PROMPTS_AT_ONCE):
             part = slice(start, start + _PROMPTS_AT_ONCE)
-            evidence = live.evidence_of([(request.history, request.draw) for request in requests[part]])
+            evidence = live.evidence_of([(one.history, one.draw, one.in_dialogue) for one in requests[part]])
             answers += self.engine.rank(
                 prompts[part], live.trie, beam_width=beam_width, k=k, allowed=filters[part], evidence=evidence
             )

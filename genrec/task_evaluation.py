@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from genrec.adapter import adapter_folder, merge_adapter
 from genrec.data.catalog import Catalog
+from genrec.data.dialogues import DialogueTurn
 from genrec.data.splits import cold_items
 from genrec.decoding.engine import Engine
 from genrec.errors import DataError
@@ -26,16 +27,19 @@ from genrec.progress import SILENT, Progress
 from genrec.prompting import default_prompts
 from genrec.recommender import Recommender
 from genrec.run import Run
-from genrec.tasks.loading import load_mixture
+from genrec.tasks.data import load_task_data
+from genrec.tasks.dialogue_source import said_fields
+from genrec.tasks.loading import TaskLoader, load_mixture, read_tasks
 from genrec.tasks.mixture import Mixture, Task
-from genrec.tasks.rendering import CompiledTemplate
+from genrec.tasks.rendering import CompiledTemplate, WordEncoder
 from genrec.tasks.titles import plain_words
 from genrec.trie import ItemTrie
 from genrec.vocabulary import TextEncoder
 
-TITLE_TO_ID, ID_TO_TITLE = "B1", "B2"
+TITLE_TO_ID, ID_TO_TITLE, DIALOGUE = "B1", "B2", "F2"
 _BEAM_WIDTH = 10
 _MOST_TITLE_TOKENS = 64
+_MOST_MENTIONED = 10
 _AT_ONCE = 64
 
 
@@ -115,6 +119,30 @@ class _Asked:
             part = prompts[start : start + _AT_ONCE]
             texts += [found.text for found in self._engine.generate(part, max_new_tokens=_MOST_TITLE_TOKENS)]
         return texts
+
+
+def dialogue_prompts(
+    run: Run, recommender: Recommender, turns: Sequence[DialogueTurn], *, max_words: int = 50
+) -> list[list[int]]:
+    """Turns as a run that was trained on F2 is asked about them, with the fullest question that each turn can fill.
+
+    A turn before which nothing was said and mentioned is asked about as a new user. Nothing of what a turn recommends
+    is read.
+    """
+    tokenizer: Any = AutoTokenizer.from_pretrained(run.path / "model")
+    encoder = WordEncoder(tokenizer)
+    data = load_task_data(run, recommender.item_tokens)
+    file = read_tasks([default_prompts(), run.path / "prompts"])[DIALOGUE]
+    task = TaskLoader(data, tokenizer).load(*file)
+    questions = [template for template in task.templates if "title" not in template.fields]  # an ID is all the answer
+    questions.sort(key=lambda template: -len(template.fields))
+    prompts = []
+    for turn in turns:
+        values = said_fields(data, turn.context, turn.mentioned[-_MOST_MENTIONED:], max_words=max_words)
+        known = [one for one in questions if one.fields - {"item"} <= values.keys()]
+        history = np.asarray(turn.mentioned, dtype=np.int32)
+        prompts.append(known[0].question(values, encoder) if known else recommender.prompt_tokens(history))
+    return prompts
 
 
 def text_perplexity(run: Run, texts: Sequence[str]) -> float:

@@ -1,7 +1,10 @@
 """The stage `evidence`: what counts, texts and a retriever are worth beside the run's model.
 
-The retriever (`baselines.two_tower`) learns from training histories. The weights are learned on the validation split:
-two thirds of the users fit the weights of a blend (see `baselines.blend`) with the model's log-probability as one more
+The retriever (`baselines.two_tower`) learns from training histories, the weights from the validation split. With
+`learn_from: dialogues` the cases are those of the run's dialogues that are kept for validation: what somebody
+recommended after what had been mentioned. While weights are fitted, only training dialogues are counted.
+
+Two thirds of the users fit the weights of a blend (see `baselines.blend`) with the model's log-probability as one more
 feature; dividing by the model's weight gives the product of experts that the beam search decodes. The last third
 chooses, by decoding, how strongly evidence joins and as what; `nothing` is among the choices, so evidence that does
 not help is not used. A second blend, fitted without the model, is what remains when the model is taken out.
@@ -14,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,17 +25,18 @@ from numpy.typing import NDArray
 from genrec import metrics
 from genrec.baselines.base import rank_all
 from genrec.baselines.blend import Blend, BlendBaseline, ModelBeams, fit_blend, gather_candidates
-from genrec.baselines.signals import Signals
+from genrec.baselines.signals import SignalSource
 from genrec.baselines.two_tower import train_two_tower
 from genrec.config import EvidenceConfig, dump_config
 from genrec.data.catalog import Catalog, removed_items
+from genrec.data.dialogues import dialogues_file, load_turns, turn_cases
 from genrec.data.sequences import EvaluationCases
 from genrec.data.splits import evaluation_cases, training_sequences
 from genrec.encoders.base import embedding_files
 from genrec.errors import DataError
 from genrec.evidence import Join
 from genrec.evidence_source import (
-    STAGE,
+    STAGES,
     EvidenceSource,
     content_modality,
     load_content,
@@ -54,9 +59,9 @@ _SHARES_OF = 200  # users over whom the report averages what spoke
 def weigh_evidence(
     run: Run, config: EvidenceConfig, *, engine: str = "transformers", progress: Progress = SILENT
 ) -> StageReport:
-    """Learn the weights, write `evidence/weights.json` and record the stage.
+    """Learn the weights, write them below `evidence/` and record the stage.
 
-    Raises RunError where the run is not trained, DataError where it has too few validation users.
+    Raises RunError where the run is not trained, DataError where it has too few validation users or dialogues.
     """
     started = time.monotonic()
     catalog = Catalog.load(run)
@@ -64,25 +69,30 @@ def weigh_evidence(
     recommender = Recommender.load(run.path, engine, beam_width=config.beam_width, evidence=False)
     with closing(recommender.engine):
         modality = content_modality(run)
+        turns = load_turns(run, "train", catalog=catalog) if config.learn_from == "dialogues" else None
         vectors, mask = load_content(run, modality, catalog=catalog)
         tower = train_two_tower(
             training_sequences(run), len(catalog), vectors=vectors, mask=mask, seed=config.seed, progress=progress
         )
-        signals = load_signals(run, modality, catalog=catalog, tower=tower)
+        signals = load_signals(run, modality, catalog=catalog, tower=tower, turns=turns)
         beams = _model_beams(recommender, fitting, width=config.proposals, progress=progress)
         candidates = gather_candidates(signals, fitting, beams=beams, progress=progress)
         if len(candidates.starts) == 0:
             raise DataError("no validation user's next item is among anybody's candidates.", "Use more users.")
         beside, alone = (fit_blend(candidates, with_model=with_model) for with_model in (True, False))
         found, chosen = _choose(recommender, signals, choosing, beside=beside, alone=alone, progress=progress)
-        report = _report(run, recommender.with_evidence(chosen), choosing, found=found, num_fitting=len(fitting))
+        report = _report(
+            recommender.with_evidence(chosen), config, choosing, found=found, num_fitting=len(fitting), path=run.path
+        )
     content = weights_json(
         beside_model=chosen.blend, alone=alone, weight=chosen.weight, join=chosen.join, modality=modality
     )
-    with atomic_file(retriever_file(run)) as temporary:
+    written = [weights_file(run, config.learn_from), retriever_file(run, config.learn_from)]
+    with atomic_file(written[1]) as temporary:
         tower.save(temporary)
-    write_json(weights_file(run), content)
+    write_json(written[0], content)
     files = [run.path / "items.parquet", run.path / "splits.parquet"]
+    files += [dialogues_file(run)] if config.learn_from == "dialogues" else []
     files += embedding_files(run, modality) if modality is not None else []
     files += [run.path / file for file in run.require("train", verify=False).outputs]
     run.record(
@@ -90,22 +100,28 @@ def weigh_evidence(
         config=dump_config(config),
         seed=config.seed,
         inputs=files,
-        outputs=[weights_file(run), retriever_file(run)],
+        outputs=written,
         seconds=time.monotonic() - started,
     )
     return report
 
 
 def _split_users(run: Run, config: EvidenceConfig, catalog: Catalog) -> tuple[EvaluationCases, EvaluationCases]:
-    """Users that fit and users that choose, two to one."""
-    cases = evaluation_cases(run, "validation")
+    """Cases that fit and cases that choose, two to one; those of one user or dialogue stay together."""
+    if config.learn_from == "users":
+        cases = evaluation_cases(run, "validation")
+    else:
+        cases = turn_cases(load_turns(run, "validation", catalog=catalog))
     cases = cases.select(~removed_items(run, catalog=catalog)[cases.targets]).sample(config.users, seed=config.seed)
-    if len(cases) < 3:
+    users = {user: row for row, user in enumerate(dict.fromkeys(cases.user_ids))}
+    if len(users) < 3:
+        what = {"users": "Ingest data in which users have three items or more.", "dialogues": "Run `genrec dialogues`."}
         raise DataError(
-            f"{run.path} has {len(cases)} validation users; evidence needs three at least.",
-            "Ingest data in which users have three items or more.",
+            f"{run.path} has {len(users)} validation {config.learn_from}; evidence needs three at least.",
+            what[config.learn_from],
         )
-    chooses = np.random.default_rng(config.seed).permutation(len(cases)) < len(cases) // 3
+    chosen = np.random.default_rng(config.seed).permutation(len(users)) < len(users) // 3
+    chooses = chosen[[users[user] for user in cases.user_ids]]
     return cases.select(~chooses), cases.select(chooses)
 
 
@@ -125,7 +141,7 @@ def _model_beams(recommender: Recommender, cases: EvaluationCases, *, width: int
 
 def _choose(
     recommender: Recommender,
-    signals: Signals,
+    signals: SignalSource,
     cases: EvaluationCases,
     *,
     beside: Blend,
@@ -181,12 +197,13 @@ def _mean_shares(recommender: Recommender, histories: Sequence[NDArray[np.int32]
 
 
 def _report(
-    run: Run,
     recommender: Recommender,
+    config: EvidenceConfig,
     cases: EvaluationCases,
     *,
     found: dict[str, tuple[float, float]],
     num_fitting: int,
+    path: Path,
 ) -> StageReport:
     source = recommender.evidence
     assert source is not None
@@ -212,5 +229,9 @@ def _report(
             f"Evidence joins the model as a {source.join} of weight {source.weight:.2f}. Of the answers speaks:"
         )
         words.append("  " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
-    words.insert(0, f"On {len(cases):,} validation users that fitted nothing:")
-    return StageReport(STAGE, facts, words, f"genrec evaluate {run.path}")
+    if config.learn_from == "users":
+        words.insert(0, f"On {len(cases):,} validation users that fitted nothing:")
+    else:
+        words.insert(0, f"On {len(cases):,} recommendations of validation dialogues that fitted nothing:")
+    verb = "evaluate" if config.learn_from == "users" else "chat"
+    return StageReport(STAGES[config.learn_from], facts, words, f"genrec {verb} {path}")

@@ -22,6 +22,7 @@ VERBS = (
     "ingest",
     "embed",
     "tokenize",
+    "dialogues",
     "train",
     "evidence",
     "evaluate",

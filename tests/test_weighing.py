@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from genrec import pipeline
+from genrec.baselines.two_tower import TwoTower
 from genrec.baselines_of_run import make_baselines
 from genrec.config import EvaluateConfig, EvidenceConfig, TrainConfig
 from genrec.data.catalog import Catalog
 from genrec.data.splits import evaluation_cases
 from genrec.errors import RunError
 from genrec.evidence import Evidence
-from genrec.evidence_source import EvidenceSource, retriever_file, weights_file
+from genrec.evidence_source import EvidenceSource, load_content, retriever_file, weights_file
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run
 from genrec.weighing import weigh_evidence
@@ -140,7 +141,9 @@ def test_the_retriever_of_the_evidence_is_the_row_two_tower(weighed_copy: Path) 
     made, skipped = make_baselines(run, EvaluateConfig(baselines=("two-tower",)), Catalog.load(run))
     assert not skipped
     histories = [np.array([0, 3], np.int32)]
-    np.testing.assert_array_equal(made[0].scores(histories), source.signals.retriever.log_chances(histories))
+    catalog = Catalog.load(run)
+    expected = TwoTower.load(retriever_file(run)).over(len(catalog), *load_content(run, "text", catalog=catalog))
+    np.testing.assert_array_equal(made[0].scores(histories), expected.log_chances(histories))
 
 
 def test_a_damaged_retriever_is_refused(weighed_copy: Path) -> None:

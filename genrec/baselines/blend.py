@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from genrec.baselines.signals import Feature, Signals, shapes
+from genrec.baselines.signals import Feature, SignalSource, shapes
 from genrec.data.sequences import EvaluationCases, Sequences
 from genrec.progress import SILENT, Progress
 
@@ -59,11 +59,11 @@ class Blend:
     scales: Mapping[str, float]
     model_weight: float = 0.0
 
-    def scores(self, signals: Signals, histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
+    def scores(self, signals: SignalSource, histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
         """The weighted sum without the model, (B, I)."""
         return sum_of(self.by_group(signals, histories), (len(histories), signals.num_items))
 
-    def by_group(self, signals: Signals, histories: Sequence[NDArray[np.int32]]) -> dict[str, NDArray[np.float32]]:
+    def by_group(self, signals: SignalSource, histories: Sequence[NDArray[np.int32]]) -> dict[str, NDArray[np.float32]]:
         """What each group of signals adds to every item, each (B, I)."""
         added: dict[str, NDArray[np.float32]] = {}
         for signal in signals.raw(histories):
@@ -123,7 +123,7 @@ def _loss(weights: Floats, features: NDArray[np.float32], candidates: Candidates
 
 
 def gather_candidates(
-    signals: Signals, cases: EvaluationCases, *, beams: ModelBeams | None = None, progress: Progress = SILENT
+    signals: SignalSource, cases: EvaluationCases, *, beams: ModelBeams | None = None, progress: Progress = SILENT
 ) -> Candidates:
     """Every user's candidates (the best of each signal and of the model, without the history) with their features.
 
@@ -200,7 +200,7 @@ class BlendBaseline:
 
     name = "evidence"
 
-    def __init__(self, signals: Signals, blend: Blend) -> None:
+    def __init__(self, signals: SignalSource, blend: Blend) -> None:
         self._signals, self._blend = signals, blend
 
     def fit(self, sequences: Sequences, num_items: int, *, seed: int, progress: Progress = SILENT) -> None:

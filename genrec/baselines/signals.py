@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,19 @@ class _Walk:
     steps: tuple[sparse.csr_array, ...]
     last: int
     decay: float
+
+
+class SignalSource(Protocol):
+    """What a blend weighs: named scores over the items of a catalogue."""
+
+    @property
+    def num_items(self) -> int:
+        """Items of the catalogue."""
+        ...
+
+    def raw(self, histories: Sequence[NDArray[np.int32]]) -> Iterator[Feature]:
+        """Every signal once, before it takes its two shapes; zero where it says nothing."""
+        ...
 
 
 class Signals:
@@ -95,6 +109,24 @@ class Signals:
             if len(history):
                 found[row] = (directions @ directions[history[-_LAST:]].T).max(axis=1)
         return found
+
+
+class SignalsWithDialogues:
+    """Signals of users' histories and, counted apart, the same of what real dialogues named together.
+
+    Apart, because the two differ in size a hundredfold and in what they mean: what each is worth is learned.
+    """
+
+    def __init__(self, users: Signals, dialogues: Sequences) -> None:
+        """`dialogues`: what each dialogue named, in order, over the same catalogue as `users`."""
+        self._users, self._dialogues = users, Signals(dialogues, users.num_items)
+        self.num_items = users.num_items
+
+    def raw(self, histories: Sequence[NDArray[np.int32]]) -> Iterator[Feature]:
+        """See `SignalSource.raw`."""
+        yield from self._users.raw(histories)
+        for signal in self._dialogues.raw(histories):
+            yield Feature(signal.group, f"dialogues: {signal.name}", signal.values)
 
 
 def shapes(signal: Feature, scale: float) -> Iterator[Feature]:

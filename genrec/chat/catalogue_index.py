@@ -8,7 +8,7 @@ by everyday words (`SYNONYMS`) where the catalogue has the value they stand for.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +25,7 @@ Words = tuple[str, ...]
 _NOT_ATTRIBUTES = {"item_id", "title", "description", "image", "audio", "video", "imdb_id", "tmdb_id"}
 _MAX_FACET_VALUES = 400  # a column with more different values is spoken of with "about …" only
 _MIN_TAG_ITEMS = 2
+_LONG_WORD = 5  # letters
 _ARTICLES = {"the", "a", "an", "le", "la", "les", "il", "el", "der", "die", "das"}
 _BRACKETS = re.compile(r"\(([^()]*)\)")
 FUZZY_CUTOFF = 86.0  # rapidfuzz's ratio in percent; "termintor" / "terminator" is 95, "alien" / "aliens" 91
@@ -83,12 +84,16 @@ class CatalogueIndex:
         """Index a catalogue: seconds for a hundred thousand items."""
         names: defaultdict[Words, list[int]] = defaultdict(list)
         short: defaultdict[Words, list[int]] = defaultdict(list)
+        lone: defaultdict[Words, list[int]] = defaultdict(list)
         for row, title in enumerate(catalog.titles):
             full = words_of(title)
             if full:
                 names[full].append(row)
             for alias in _aliases(title, full):
                 short[alias].append(row)
+            if beginning := _lone_beginning(title):
+                lone[beginning].append(row)
+        short.update((words, rows) for words, rows in lone.items() if len(rows) == 1 and words not in short)
         numbers: dict[str, NDArray[np.float64]] = {}
         columns: dict[str, list[frozenset[str]]] = {}
         for name in catalog.table.columns:
@@ -113,6 +118,11 @@ class CatalogueIndex:
     def longest_value(self) -> int:
         """Words of the longest attribute value."""
         return max(map(len, (*self.facets, *self.topics)), default=0)
+
+    @cached_property
+    def title_words(self) -> Counter[str]:
+        """In how many titles a word stands."""
+        return Counter(word for title in self.catalog.titles for word in set(words_of(title)))
 
     def similar_title(self, text: str) -> tuple[int, ...]:
         """Rows of the title that is written most like a normalised text, or none that is close enough."""
@@ -153,8 +163,15 @@ class CatalogueIndex:
         return sorted(values, key=lambda value: (-values[value], value))[:number]
 
 
+def _lone_beginning(title: str) -> Words:
+    """ "Birdman" of "Birdman: Or …": a long word before a colon, which says enough where one title begins so."""
+    before, colon, _ = _BRACKETS.sub(" ", title).partition(":")
+    words = words_of(before)
+    return words if colon and len(words) == 1 and len(words[0]) >= _LONG_WORD else ()
+
+
 def _aliases(title: str, full: Words) -> Iterable[Words]:
-    """Shorter ways to say a title. One-word beginnings ("Star" of "Star: …") say too little and are left out."""
+    """Shorter ways to say a title, without one-word beginnings (`_lone_beginning`)."""
     forms = [words_of(inside.removeprefix("a.k.a. ")) for inside in _BRACKETS.findall(title)]
     outside = _BRACKETS.sub(" ", title)
     forms.append(words_of(outside))
@@ -207,6 +224,8 @@ def _spoken(value: str) -> Iterable[Words]:
         return
     yield words
     yield (*words[:-1], words[-1] + "s")
+    if words[-1].endswith(("o", "s", "x", "z", "ch", "sh")):
+        yield (*words[:-1], words[-1] + "es")
     if words[-1].endswith("y"):
         yield (*words[:-1], words[-1][:-1] + "ies")
     for form in singular_forms(words[-1])[1:]:

@@ -53,6 +53,10 @@ _NO_VALUE = re.compile(
     r"\b(no|not|non|nor|without|except|excluding|anything but|everything but|other than|instead of|rather than|avoid"
     r"|less|stop|too|neither|hold the|skip|no more|isnt|arent|dont want|dont feel like|enough)\b(?! only)"
 )
+# "nothing with vampires", "nothing too scary"; not "nothing but comedies".
+_NOTHING = re.compile(
+    r"\bnothing( (too|very|so|with|about|featuring|involving|for|in|thats?|is|has|a|an|the|any|like|f_|_|and|or))*$"
+)
 _FINE = re.compile(
     r"\b(fine|ok|okay|alright|all right|welcome|allowed|acceptable|after all|again|good now|not that bad)\b"
 )
@@ -82,7 +86,7 @@ def feeling_of(before: str, behind: str, *, previous: Feeling = "named") -> Feel
 
 def unwanted(before: str) -> bool:
     """Whether the words before a value turn it down: "no", "not a", "I hate", "instead of"."""
-    return bool(_NO_VALUE.search(before) or _DISLIKED.search(before + " "))
+    return bool(_NO_VALUE.search(before) or _NOTHING.search(before.strip()) or _DISLIKED.search(before + " "))
 
 
 def unwanted_behind(behind: str) -> bool:

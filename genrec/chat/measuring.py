@@ -1,4 +1,4 @@
-"""Real dialogues to figures: what a recommender names next, given only what was said so far.
+"""Real dialogues to cases and figures: what a recommender names next, given only what was said so far.
 
 The protocol of ReDial as KBRD, BARCOR and UniCRS report it: every item that the human recommender names in a turn is
 one case; items that were mentioned before in the dialogue are neither answers nor counted (copying would win).
@@ -16,18 +16,27 @@ from numpy.typing import NDArray
 
 from genrec.chat.catalogue_index import CatalogueIndex
 from genrec.chat.words import words_of
+from genrec.data.dialogues import DialogueTurn, NamedTurn
 
 _DATED = re.compile(r"^(?P<title>.*\S)\s*\((?P<year>\d{4})\)\s*$")
 
 
 @dataclass(frozen=True)
 class DialogueCase:
-    """What was mentioned before a turn, oldest first, and what the turn recommends that is new (rows)."""
+    """A turn, and how many of its new recommendations the catalogue does not have."""
 
-    mentioned: tuple[int, ...]
-    targets: tuple[int, ...]
-    num_unknown: int  # new recommendations of the turn that the catalogue does not have
-    context: tuple[str, ...]
+    turn: DialogueTurn
+    num_unknown: int
+
+    @property
+    def mentioned(self) -> tuple[int, ...]:
+        """Rows of what was mentioned before, oldest first."""
+        return self.turn.mentioned
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Rows of what the turn recommends that is new."""
+        return self.turn.recommended
 
 
 def row_of_name(index: CatalogueIndex, name: str) -> int | None:
@@ -41,17 +50,18 @@ def row_of_name(index: CatalogueIndex, name: str) -> int | None:
     return near[0] if near else None
 
 
-def dialogue_cases(index: CatalogueIndex, turns: Iterable[dict[str, list[str]]]) -> list[DialogueCase]:
-    """Turns of a dialogue file (`context`, `entity`, `rec`) as cases; turns without a new recommendation are none."""
+def dialogue_cases(index: CatalogueIndex, turns: Iterable[NamedTurn]) -> list[DialogueCase]:
+    """Turns as cases; turns without a new recommendation are none."""
     cases = []
     for turn in turns:
-        before = dict.fromkeys(turn["entity"])
-        names = [name for name in dict.fromkeys(turn["rec"]) if _DATED.match(name) and name not in before]
+        before = dict.fromkeys(turn.mentioned)
+        names = [name for name in dict.fromkeys(turn.recommended) if _DATED.match(name) and name not in before]
         mentioned = [row for row in (row_of_name(index, name) for name in before) if row is not None]
         rows = [row_of_name(index, name) for name in names]
         targets = tuple(row for row in rows if row is not None and row not in mentioned)
         if names:
-            cases.append(DialogueCase(tuple(mentioned), targets, rows.count(None), tuple(turn["context"])))
+            found = DialogueTurn(turn.dialogue_id, turn.context, tuple(mentioned), targets)
+            cases.append(DialogueCase(found, rows.count(None)))
     return cases
 
 

@@ -79,7 +79,12 @@ def recommend_plan(
     draft.trace.append(f"ranked by the model after {_titles(index, history)}" if history else "ranked for a new user")
     draft.state = state.model_copy(update={"basis": basis})
     excluded = np.asarray(gone, dtype=np.int32)
-    request = RankRequest(np.asarray(history, dtype=np.int32), excluded, ItemFilter.allowing(recommender.trie, allowed))
+    request = RankRequest(
+        np.asarray(history, dtype=np.int32),
+        excluded,
+        ItemFilter.allowing(recommender.trie, allowed),
+        in_dialogue=bool(seeds) or not state.history,  # else most of the history is a user's, not what was mentioned
+    )
     k = max(number, _SURPRISE_POOL) if topic == "surprise" else number
     return Plan("recommend", topic, draft.state, request=request, k=k, **_told(draft))  # type: ignore[arg-type]
 

@@ -133,7 +133,9 @@ def _why(index: CatalogueIndex, plan: Plan, rows: Sequence[int]) -> Segments:
             said.append(_words("people with a history like yours went on to it; no fact ties it to what you told."))
         else:
             said.append(_words("many people begin with it; I know nothing about you yet."))
-        said.append(_words(f" You asked for: {'; '.join(wishes)}." if wishes else ""))
+    if wishes:  # once, however many items there are
+        before = " " if len(plan.rows) == 1 else "\n"
+        said.append(_words(f"{before}You asked for: {'; '.join(wishes)}."))
     return said
 
 

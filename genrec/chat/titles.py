@@ -146,6 +146,7 @@ def _expected(
     missing: list[str] = []
     for start, token in enumerate(tokens):
         cued = start > 0 and tokens[start - 1].text in _CUES and tokens[start - 1].clause == token.clause
+        cued |= start > 1 and tokens[start - 1].text in {"and", "or"} and taken[start - 2]  # behind another title
         if taken[start] or not (cued or start == 0 or token.capital):
             continue
         end = start

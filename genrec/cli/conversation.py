@@ -1,14 +1,16 @@
-"""`genrec serve | chat`: a trained run behind HTTP, or in the terminal."""
+"""`genrec serve | chat | dialogues`: a run behind HTTP or in the terminal, and what real dialogues teach it."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from genrec.cli.options import RunPath, app, resolve
-from genrec.console import print_lines
+from genrec.cli.options import AsJson, ConfigFile, RunPath, app, resolve
+from genrec.config import DialoguesConfig
+from genrec.console import print_lines, print_report
 from genrec.errors import MissingDependencyError
 from genrec.run import Run
 
@@ -30,6 +32,9 @@ def serve(
     media_root: Annotated[Path | None, typer.Option(help="Folder of the pictures, where it has moved.")] = None,
     engine: Annotated[str | None, typer.Option(help="Which engine decodes.  [default: transformers]")] = None,
     beam_width: Annotated[int | None, typer.Option(help="Beams per request.  [default: 50]")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of the engine.  [default: one less than there are cores]")
+    ] = None,
     queue_size: Annotated[int | None, typer.Option(help="Requests that may wait.  [default: 512]")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that a request may take.  [default: 30]")] = None,
 ) -> None:
@@ -38,13 +43,12 @@ def serve(
     `genrec serve runs/mine` and open <http://127.0.0.1:8000>
     """
     opened = Run.open(run)
-    try:
-        from genrec.server.process import serve_run
-        from genrec.server.settings import ServeConfig, read_keys
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"{error.name} is not installed.", "pip install 'genrec-toolkit[serve]'"
-        ) from error
+    for package in ("fastapi", "uvicorn", "prometheus_client", "sqlalchemy", "alembic"):
+        if find_spec(package) is None:  # looked for, not imported: the page is there before them
+            raise MissingDependencyError(f"{package} is not installed.", "pip install 'genrec-toolkit[serve]'")
+    from genrec.server.process import serve_run
+    from genrec.server.settings import ServeConfig, read_keys
+
     settings = resolve(
         ServeConfig,
         None,
@@ -56,6 +60,7 @@ def serve(
         media_root=media_root,
         engine=engine,
         beam_width=beam_width,
+        threads=threads,
         queue_size=queue_size,
         timeout=timeout,
     )
@@ -84,3 +89,19 @@ def chat(
 
     dialogue = Dialogue.over(Recommender.load(opened.path, engine), number=number)
     talk(dialogue, begun, keep=state, show_trace=trace)
+
+
+@app.command()
+def dialogues(
+    run: RunPath,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Dialogues as JSON lines, plain or .gz.")],
+    seed: Annotated[int | None, typer.Option(help="Seed of which dialogues are kept for validation.")] = None,
+    config: ConfigFile = None,
+    json_: AsJson = False,
+) -> None:
+    """Make real dialogues a part of the run, for `genrec train` (tasks F2, F3) and `genrec evidence --dialogues`."""
+    resolved = resolve(DialoguesConfig, config, seed=seed)
+    opened = Run.open(run)
+    from genrec.chat.learning import learn_dialogues
+
+    print_report(learn_dialogues(opened, files, resolved), as_json=json_)

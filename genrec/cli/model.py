@@ -66,6 +66,9 @@ def train(
 def evidence(
     run: RunPath,
     users: Annotated[int | None, typer.Option(help="Validation users to learn from.  [default: 3000]")] = None,
+    dialogues: Annotated[
+        bool, typer.Option("--dialogues", help="Learn from the run's dialogues what counts in conversations.")
+    ] = False,
     engine: Annotated[str, typer.Option(help="Which engine decodes.")] = "transformers",
     seed: Annotated[int | None, typer.Option(help="Seed of which users.")] = None,
     config: ConfigFile = None,
@@ -75,7 +78,7 @@ def evidence(
 
     `genrec recommend … --no-evidence` and `genrec evaluate … --no-evidence` leave them out.
     """
-    resolved = resolve(EvidenceConfig, config, users=users, seed=seed)
+    resolved = resolve(EvidenceConfig, config, users=users, seed=seed, learn_from="dialogues" if dialogues else None)
     opened = Run.open(run)
     from genrec.weighing import weigh_evidence
 

@@ -1,9 +1,9 @@
 """A run as an HTTP service: settings in, FastAPI application out.
 
-The application is there at once: database, catalogue and model are imported and opened by the worker's thread, and
-until then every route that needs them answers 503. So no module of this package imports them at its top but `store`,
-`tables` and `demo`, which that thread imports; a test holds this. `genrec serve` runs the application under uvicorn,
-which ends it gracefully on SIGTERM.
+Until this module is imported, `opening` answers for the page. Then the application is there: database, catalogue
+and model are imported and opened by the worker's thread, and until then every route that needs them answers 503. So no
+module of this package imports them at its top but `store`, `tables` and `demo`, which that thread imports; a test
+holds this. `genrec serve` runs the application under uvicorn, which ends it gracefully on SIGTERM.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
 
 from genrec.errors import ConfigError
-from genrec.server import problems, routes_catalogue, routes_conversations, routes_openai, routes_operation
+from genrec.server import handlers, routes_catalogue, routes_conversations, routes_openai, routes_operation
 from genrec.server.guards import Guard
 from genrec.server.monitoring import Monitor, MonitorRequests
+from genrec.server.opening import PAGE
 from genrec.server.service import ClientGoneError, Service
 from genrec.server.settings import ServeConfig, check_settings
 from genrec.server.worker import BatchWorker
@@ -53,6 +54,9 @@ def create_app(
 
     def load_all() -> Recommender:
         from genrec.server.store import Store
+        from genrec.server.threads import limit_threads
+
+        limit_threads(settings.threads)  # in the thread that will compute
 
         try:
             service.opened = Store.open(
@@ -108,11 +112,11 @@ def _assembled(service: Service, settings: ServeConfig) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    problems.install(app)
+    handlers.install(app)
     app.add_exception_handler(ClientGoneError, _nobody)
     for module in (routes_catalogue, routes_openai, routes_conversations, routes_operation):
         app.include_router(module.router)
-    app.mount("/page", StaticFiles(directory=routes_operation.PAGE), name="page")
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
     # No CORS middleware: without its headers, browsers keep pages of other sites out.
     app.add_middleware(MonitorRequests, monitor=service.monitor)
     app.add_middleware(Guard, keys=settings.api_keys, host_names=settings.host_names, max_body=settings.max_body)

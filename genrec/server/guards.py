@@ -12,18 +12,10 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from genrec.server.problems import ProblemError
+from genrec.server.problems import STRICT_HEADERS, ProblemError, misdirected
 
 OPEN_PATHS = ("/health", "/ready", "/", "/favicon.ico")  # and the files of the page: they hold no data
-_HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-]
+_HEADERS = [(name.encode(), value.encode()) for name, value in STRICT_HEADERS.items()]
 
 
 class _TooLargeError(Exception):
@@ -77,9 +69,8 @@ class Guard:
             await problem.response()(scope, receive, strict)
 
     def _refusal(self, path: str, headers: dict[bytes, bytes]) -> ProblemError | None:
-        name = headers.get(b"host", b"").decode("latin-1").lower()
-        if self._host_names and _without_port(name) not in self._host_names:
-            return ProblemError(421, "Misdirected Request", "This service is not called by that host name.")
+        if problem := misdirected(headers.get(b"host", b"").decode("latin-1"), self._host_names):
+            return problem
         if self._digests and not (path in OPEN_PATHS or path.startswith("/page/")) and not self._has_key(headers):
             return ProblemError(
                 401, "Unauthorized", "An API key is needed.", headers={"WWW-Authenticate": 'Bearer realm="genrec"'}
@@ -98,9 +89,3 @@ class Guard:
 
     def _too_large(self) -> ProblemError:
         return ProblemError(413, "Content Too Large", f"A request may have {self._max_body:,} bytes.")
-
-
-def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0]

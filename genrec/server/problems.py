@@ -1,22 +1,26 @@
-"""Errors as answers: RFC 9457 problems, with an `error` member beside it that clients of OpenAI's API read."""
+"""Errors as answers: RFC 9457 problems, with an `error` member beside it that clients of OpenAI's API read.
+
+Nothing of the web framework is imported here until a problem has to be its response: the page's first second
+(`opening`) answers with problems, too.
+"""
 
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Mapping
-from http import HTTPStatus
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
-from starlette.exceptions import HTTPException
+if TYPE_CHECKING:
+    from fastapi.responses import Response
 
-from genrec.errors import GenrecError
-
-_LOG = logging.getLogger("genrec.server")
 MEDIA_TYPE = "application/problem+json"
+# What keeps browsers strict, on every answer.
+STRICT_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+}
 
 
 class ProblemError(Exception):
@@ -51,6 +55,8 @@ class ProblemError(Exception):
 
     def response(self) -> Response:
         """The problem as an answer."""
+        from fastapi.responses import Response
+
         return Response(self.body(), self.status, headers=self.headers, media_type=MEDIA_TYPE)
 
 
@@ -74,38 +80,9 @@ def not_ready(detail: str) -> ProblemError:
     return ProblemError(503, "Service Unavailable", detail, headers={"Retry-After": "1"})
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of an application with a problem; none shows a stack trace."""
-
-    async def problem(_: Request, error: Exception) -> Response:
-        assert isinstance(error, ProblemError)
-        return error.response()
-
-    async def ours(_: Request, error: Exception) -> Response:
-        return ProblemError(422, "Unprocessable Content", str(error)).response()
-
-    async def http(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        title = HTTPStatus(error.status_code).phrase
-        return ProblemError(error.status_code, title, str(error.detail), headers=error.headers).response()
-
-    async def invalid(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        # What was sent is not echoed: it may be long, secret or not encodable.
-        found = [{"at": [*map(str, one["loc"])], "message": _plain(str(one["msg"]))} for one in error.errors()[:20]]
-        detail = "; ".join(f"{'.'.join(one['at'])}: {one['message']}" for one in found)
-        return ProblemError(422, "Unprocessable Content", _plain(detail), errors=found).response()
-
-    async def unexpected(request: Request, error: Exception) -> Response:
-        _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return ProblemError(500, "Internal Server Error", "Something went wrong here; it has been logged.").response()
-
-    app.add_exception_handler(ProblemError, problem)
-    app.add_exception_handler(GenrecError, ours)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(Exception, unexpected)
-
-
-def _plain(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
+def misdirected(host: str, names: Collection[str]) -> ProblemError | None:
+    """The problem of a request whose Host header is none of `names`; with no names every host will do."""
+    name = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+    if not names or name.lower() in names:
+        return None
+    return ProblemError(421, "Misdirected Request", "This service is not called by that host name.")

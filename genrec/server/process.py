@@ -6,11 +6,9 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import uvicorn
-
 from genrec.errors import ConfigError
-from genrec.server.app import create_app
-from genrec.server.settings import ServeConfig
+from genrec.server.opening import answering
+from genrec.server.settings import ServeConfig, check_settings
 
 
 def serve_run(run: Path, settings: ServeConfig, *, say: Callable[[str], None]) -> None:
@@ -19,25 +17,30 @@ def serve_run(run: Path, settings: ServeConfig, *, say: Callable[[str], None]) -
     `say` gets the address once it can be connected to. Raises ConfigError for settings that must not be served,
     a database that cannot be used, and an address that is taken.
     """
+    check_settings(settings)
     refused: list[ConfigError] = []
 
     def refuse(error: ConfigError) -> None:
         refused.append(error)
         server.should_exit = True
 
-    app = create_app(run, settings, refuse=refuse)
     listening = listen(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    say(f"http://{host}:{listening.getsockname()[1]}  (Ctrl-C ends; the model is being loaded)")
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=65,  # longer than the minute after which most proxies let go
-        timeout_graceful_shutdown=settings.grace,
-    )
-    server = uvicorn.Server(config)
+    with answering(listening, settings.host_names):
+        say(f"http://{host}:{listening.getsockname()[1]}  (Ctrl-C ends; the model is being loaded)")
+        import uvicorn
+
+        from genrec.server.app import create_app
+
+        config = uvicorn.Config(
+            create_app(run, settings, refuse=refuse),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=65,  # longer than the minute after which most proxies let go
+            timeout_graceful_shutdown=settings.grace,
+        )
+        server = uvicorn.Server(config)
     server.run(sockets=[listening])
     if refused:
         raise refused[0]

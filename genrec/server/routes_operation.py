@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, Response
 
+from genrec.server.opening import PAGE
 from genrec.server.schemas import Health, PageInfo
 from genrec.server.service import ServiceOf
 
-PAGE = Path(__file__).parent / "page"
 router = APIRouter(tags=["operation"])
 
 

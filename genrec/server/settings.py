@@ -23,6 +23,7 @@ class ServeConfig(Config):
     api_keys: tuple[str, ...] = Field((), repr=False, description="one of them is needed where there are any")
     engine: str = "transformers"
     beam_width: int = Field(50, ge=1)
+    threads: int | None = Field(None, ge=1, description="of the engine; null leaves a core for answering")
     media_root: Path | None = Field(None, description="what the paths of pictures are relative to, where it moved")
     number: int = Field(5, ge=1, le=20, description="items of one list in a conversation")
     queue_size: int = Field(512, ge=1, description="requests that wait; one more is answered with 429")

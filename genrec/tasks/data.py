@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genrec.data.catalog import Catalog, removed_items
+from genrec.data.dialogues import DialogueTurn, load_turns
 from genrec.data.interactions import load_interactions, read_run_table
 from genrec.data.sequences import Sequences
 from genrec.data.splits import cold_items, training_sequences
@@ -50,6 +51,7 @@ class TaskData:
     sequences: Sequences  # U training histories
     reviews: Sequence[str] = ()  # of training interactions
     embeddings: Callable[[], Mapping[str, Embeddings]] = dict  # by modality; read by tasks that need them only
+    dialogues: Callable[[], Sequence[DialogueTurn]] = list  # turns of the training part; the same
 
     def codes(self, items: Sequence[int] | NDArray[np.int32]) -> Codes:
         """The semantic-ID tokens of items, one after the other."""
@@ -108,6 +110,7 @@ def load_task_data(run: Run, item_tokens: NDArray[np.int64]) -> TaskData:
         training_sequences(run),
         _training_reviews(run),
         embeddings=lambda: _embeddings(run, catalog),
+        dialogues=lambda: load_turns(run, "train", catalog=catalog),
     )
 
 

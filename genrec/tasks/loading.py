@@ -14,6 +14,7 @@ from genrec.errors import ConfigError
 from genrec.prompting import TaskTemplates, compile_history_prompt, load_templates, names_a_task, task_files
 from genrec.run import Run
 from genrec.tasks.data import TaskData, load_task_data
+from genrec.tasks.dialogue_source import Dialogues
 from genrec.tasks.history_sources import NextItems, Preferences
 from genrec.tasks.leaks import LeakCheck
 from genrec.tasks.mixture import SEQUENCE_TASK, Mixture, Task
@@ -22,7 +23,9 @@ from genrec.tasks.rendering import ARROW, CompiledTemplate, WordEncoder
 from genrec.tasks.sources import HISTORIES, Interleaved, Items, Prefixes, Source, Texts
 
 _FIELD = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|" + ARROW)
+DIALOGUES = "dialogues"
 SOURCES: Mapping[str, Callable[[TaskData], Source]] = {
+    DIALOGUES: Dialogues,
     "interleaved": Interleaved,
     "items": Items,
     "neighbours": Neighbours,
@@ -56,6 +59,12 @@ def load_mixture(
     tasks = {name: (loader.load(*known[name], alone=alone), weight) for name, weight in weights.items()}
     check = LeakCheck(run, data.sequences.user_ids, item_tokens)
     return Mixture(tasks, data, encoder=WordEncoder(tokenizer), check=check, max_items=max_items)
+
+
+def reads_dialogues(folders: Sequence[Path], names: Collection[str]) -> bool:
+    """Whether one of these tasks is made of the run's dialogues."""
+    known = read_tasks(folders)
+    return any(known[name][0].source == DIALOGUES for name in names if name in known)
 
 
 def read_tasks(folders: Sequence[Path]) -> dict[str, tuple[TaskTemplates, Path]]:

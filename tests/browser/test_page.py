@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from genrec.catalogue_changes import update_items
+from genrec.errors import RunError
 from genrec.recommender import Recommender
 from genrec.run import Run
 from tests.films import film_recommender
@@ -100,7 +102,7 @@ def test_a_whole_conversation(page: Page):
     expect(page.locator(".trace").last).to_contain_text("left out with")
 
     page.locator(".card").last.get_by_role("button", name="Why this?").click()
-    expect(page.locator(".user").last).to_have_text("Why this one?")
+    expect(page.locator(".user p").last).to_have_text("Why this one?")
     expect(page.locator(".reply").last.locator("strong").first).to_be_visible()
 
     say(page, "only westerns please, not before 1991")
@@ -177,9 +179,72 @@ def test_a_restart_keeps_the_conversation_and_answers_what_was_asked_meanwhile(
     expect(page.locator(".card")).to_have_count(10, timeout=30_000)
     assert not set(shown(page)) & set(before)
     page.reload()
-    expect(page.locator(".user")).to_have_text(["a western", "more"])
+    expect(page.locator(".user p")).to_have_text(["a western", "more"])
     page.close()
     second.end()
+
+
+def test_while_the_model_loads_the_page_says_so_and_keeps_what_is_typed(
+    browser: Browser, hostile_run: Path, hostile_recommender: Recommender
+):
+    loaded = threading.Event()
+
+    def load() -> Recommender:
+        assert loaded.wait(60)
+        return hostile_recommender
+
+    service = Listening(hostile_run, load, wait=False)
+    page = browser.new_page(viewport={"width": 390, "height": 844}, reduced_motion="reduce")
+    page.goto(service.address)
+    expect(page.get_by_role("status")).to_contain_text("The model is being loaded")
+    expect(page.locator(".reply")).to_contain_text("you can write already")
+    for name in ("Send", "New conversation"):
+        expect(page.get_by_role("button", name=name)).to_be_disabled()
+    page.get_by_label("Your message").fill("a western")
+    page.get_by_label("Your message").press("Enter")
+    expect(page.get_by_label("Your message")).to_have_value("a western")
+    loaded.set()
+    expect(page.locator("body[data-ready]")).to_be_attached(timeout=20_000)
+    expect(page.get_by_role("status")).to_be_hidden()
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator(".card")).to_have_count(5, timeout=20_000)
+    page.close()
+    service.end()
+
+
+def test_a_model_that_cannot_be_loaded_is_said(browser: Browser, hostile_run: Path):
+    def load() -> Recommender:
+        raise RunError("the weights are gone.", "Train again.")
+
+    service = Listening(hostile_run, load)
+    page = browser.new_page()
+    page.goto(service.address)
+    expect(page.locator("#status.bad")).to_contain_text("the weights are gone")
+    page.close()
+    service.end()
+
+
+def test_a_conversation_that_is_gone_is_said_and_the_words_are_given_back(page: Page):
+    say(page, "a western")
+    page.evaluate("localStorage.setItem('genrec.conversation', JSON.stringify({id: '0'.repeat(32), person: ''}))")
+    page.get_by_label("Your message").fill("more")
+    page.get_by_label("Your message").press("Enter")
+    expect(page.locator(".failed")).to_contain_text("not kept any more")
+    expect(page.get_by_label("Your message")).to_have_value("more")
+    page.locator(".card").first.get_by_role("button", name="Like").first.click()
+    expect(page.get_by_role("status")).to_contain_text("not kept any more")
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.locator(".failed")).to_have_count(0)
+    expect(page.get_by_role("status")).to_be_hidden()
+
+
+def test_after_a_chip_the_cursor_is_in_the_message_field(page: Page):
+    chip = page.get_by_role("group", name="Things to say").get_by_role("button", name="Surprise me")
+    chip.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".card")).to_have_count(5)
+    expect(page.get_by_label("Your message")).to_be_focused()
+    expect(page.locator(".user")).to_have_text(["You: Surprise me"])
 
 
 @pytest.mark.parametrize("size", [(1280, 860), (390, 844)], ids=["desktop", "phone"])

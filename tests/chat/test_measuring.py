@@ -6,14 +6,15 @@ import numpy as np
 
 from genrec.chat import Dialogue
 from genrec.chat.measuring import DialogueCase, best_rows, dialogue_cases, recall, row_of_name
+from genrec.data.dialogues import DialogueTurn, NamedTurn
 
 
 def test_what_was_mentioned_is_no_answer_and_what_is_unknown_counts_against_all(film_dialogue: Dialogue):
     index = film_dialogue.index
     turns = [
-        {"context": ["hi"], "entity": ["Alien (1979)"], "rec": ["Aliens (1986)", "Alien (1979)", "Zorgon (1999)"]},
-        {"context": ["hi"], "entity": ["Alien (1979)"], "rec": ["Alien (1979)"]},
-        {"context": [], "entity": ["Ridley Scott"], "rec": []},
+        NamedTurn("1", ("hi",), ("Alien (1979)",), ("Aliens (1986)", "Alien (1979)", "Zorgon (1999)")),
+        NamedTurn("1", ("hi",), ("Alien (1979)",), ("Alien (1979)",)),
+        NamedTurn("2", (), ("Ridley Scott",), ()),
     ]
     (case,) = dialogue_cases(index, turns)
     titles = [index.catalog.titles[row] for row in case.targets]
@@ -30,7 +31,8 @@ def test_a_film_is_known_by_title_and_year(film_dialogue: Dialogue):
 
 
 def test_recall_counts_targets_not_turns():
-    cases = [DialogueCase((), (1, 2), 1, ()), DialogueCase((), (3,), 0, ())]
+    turns = [DialogueTurn(str(one), (), (), targets) for one, targets in enumerate([(1, 2), (3,)])]
+    cases = [DialogueCase(turns[0], 1), DialogueCase(turns[1], 0)]
     answers = [[2, 9, 1], [8, 9, 3]]
     assert recall(cases, answers, 1) == (1 / 4, 1 / 3)
     assert recall(cases, answers, 3) == (3 / 4, 1.0)

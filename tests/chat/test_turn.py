@@ -122,3 +122,13 @@ def test_each_filter_can_be_taken_back_by_its_label():
 def test_the_newest_opinion_counts():
     state = ChatState().judge(["a", "b"], "liked").judge(["a"], "disliked").judge(["b"], "seen").judge(["b"], "cleared")
     assert (state.liked, state.disliked, state.seen) == ((), ("a",), ())
+
+
+def test_why_of_a_whole_list_gives_a_reason_each_and_the_wish_once(film_dialogue: Dialogue):
+    turn = film_dialogue.turn(ChatState(), "I loved Alien, a thriller from the 90s")
+    why = film_dialogue.turn(turn.state, "why?")
+    assert len([part for part in why.text.split("\n") if ": " in part]) == 6
+    assert why.text.endswith("\nYou asked for: Thriller; from 1990 to 1999.")
+    assert why.text.count("You asked for") == 1
+    one = film_dialogue.turn(turn.state, "why the second one?")
+    assert one.text.endswith(" You asked for: Thriller; from 1990 to 1999.")

@@ -49,7 +49,9 @@ def client(tiny_run: Path, tiny_recommender: Recommender) -> Iterator[TestClient
 class Listening:
     """The application behind a real socket, in a thread of this process: what takes seconds is loaded already."""
 
-    def __init__(self, run: Path, load: Callable[[], Recommender], port: int = 0, **settings: object) -> None:
+    def __init__(
+        self, run: Path, load: Callable[[], Recommender], port: int = 0, *, wait: bool = True, **settings: object
+    ) -> None:
         self.app = create_app(run, ServeConfig(**settings), load=load)
         self._socket = listen("127.0.0.1", port)
         self.port = int(self._socket.getsockname()[1])
@@ -58,7 +60,7 @@ class Listening:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
         self._thread.start()
-        assert self.app.state.service.worker.loaded.wait(60)
+        assert not wait or self.app.state.service.worker.loaded.wait(60)
 
     def end(self) -> None:
         self._server.should_exit = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ from genrec.errors import ConfigError
 from genrec.server.records import ConflictError
 from genrec.server.store import Store
 from genrec.server.tables import METADATA
+from tests.server.conftest import ROOT
 
 
 def postgres_folder() -> Path | None:
@@ -120,6 +122,34 @@ def test_deleting_a_user_deletes_all_of_theirs_and_nothing_else(store: Store):
     assert {name: count - before[name] for name, count in store.counts().items()} == dict.fromkeys(before, 1)
     assert store.read(mine.id) is None
     assert store.read(other.id) is not None
+
+
+OPEN = """
+import sys
+from genrec.server.store import Store
+print("imported", flush=True)
+sys.stdin.readline()
+Store.open(sys.argv[1]).close()
+"""
+
+
+def test_processes_that_start_at_once_make_the_tables_once(tmp_path: Path):
+    command = [sys.executable, "-c", OPEN, f"sqlite:///{tmp_path / 'c.sqlite'}"]
+    started = [
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        for _ in range(3)
+    ]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "imported\n"
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    ended = [process.communicate(timeout=60) for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], ended
 
 
 def test_migrations_lead_to_the_tables_of_the_code(store: Store, url: str):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+import torch
 
 from genrec.chat import Dialogue
 from genrec.errors import ConfigError, RunError
@@ -15,6 +16,7 @@ from genrec.recommender import RankRequest, Recommender
 from genrec.server.monitoring import Monitor
 from genrec.server.problems import ProblemError
 from genrec.server.schemas import RecommendationsRequest
+from genrec.server.threads import limit_threads
 from genrec.server.work import Recommend
 from genrec.server.worker import BatchWorker, Ranked
 
@@ -166,3 +168,24 @@ def test_a_model_that_cannot_be_loaded_is_said_without_details_of_ours(error: Ex
         asyncio.run(worker.run(recommend(["i1"])))
     assert "secret" not in refused.value.detail
     assert not isinstance(refused.value, ConfigError)
+
+
+@pytest.mark.parametrize(("wanted", "said", "number"), [(3, None, 3), (None, None, 4), (None, "2", 5), (1, "4", 1)])
+def test_the_engine_leaves_a_core_for_answering_unless_it_is_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, wanted: int | None, said: str | None, number: int
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:  # torch has read it long ago: what counts is that it is there
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    found: list[int] = []
+
+    def compute() -> None:  # the limit is of one thread and must not outlive the test
+        torch.set_num_threads(5)
+        found.extend([limit_threads(wanted), torch.get_num_threads()])
+
+    before = torch.get_num_threads()
+    thread = threading.Thread(target=compute)
+    thread.start()
+    thread.join()
+    torch.set_num_threads(before)
+    assert found == [number, number]

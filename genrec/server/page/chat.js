@@ -2,7 +2,7 @@
 
 import { get, post, setKey, stream } from "./api.js";
 import { remember } from "./memory.js";
-import { element, filterChips, finish, hintChips, known, markOpinions, said, thinking } from "./view.js";
+import { element, failed, filterChips, finish, hintChips, known, markOpinions, said, thinking } from "./view.js";
 
 const find = (id) => document.getElementById(id);
 const current = remember(localStorage, "genrec.conversation"); // {id, person}
@@ -11,13 +11,25 @@ const theme = remember(localStorage, "genrec.theme");
 const log = find("log");
 let people = [];
 let suggestions = [];
-let busy = false;
+let busy = true; // until there is a conversation
 
 const wait = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
-function status(text) {
+function status(text, bad = false) {
   find("status").hidden = !text;
   find("status").textContent = text;
+  find("status").classList.toggle("bad", bad);
+}
+
+function ready(now) {
+  busy = !now;
+  for (const id of ["send", "person", "fresh"]) find(id).disabled = !now;
+}
+
+// Where the cursor was on something that is gone, it goes on in the message field; a phone keeps its keyboard down.
+function refocus() {
+  const lost = document.activeElement === document.body || document.activeElement === null;
+  if (lost && !matchMedia("(pointer: coarse)").matches) find("message").focus();
 }
 
 // Repeats a request until there is an answer: the service may be loading, busy, restarting or out of reach.
@@ -30,7 +42,7 @@ async function persist(request) {
     } catch (error) {
       if (error.status === 401) await askForKey();
       else if (error.status === 0) status("Connection lost. Trying again…");
-      else if (error.status === 503) status(`${error.message} Trying again…`);
+      else if (error.status === 503) status(`${error.message} Trying again…`, error.broken);
       else if (error.status === 429) status("Many people are asking. Waiting for a turn…");
       else if (error.status !== 409) throw error;
       if (error.status !== 401) await wait(error.status === 429 ? error.retryAfter : delay);
@@ -74,6 +86,7 @@ async function begin() {
   const made = await persist(() => post("/v1/conversations", wanted));
   current.set({ id: made.id, person: find("person").value });
   pending.set(null);
+  status("");
   open(made);
 }
 
@@ -96,6 +109,7 @@ function open(conversation) {
 
 async function say(text, about = null) {
   if (busy || !text.trim()) return;
+  busy = true;
   const client_id = [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
   pending.set({ conversation: current.get().id, client_id, text, about });
   log.append(said(text));
@@ -106,8 +120,7 @@ async function say(text, about = null) {
 async function deliver() {
   const message = pending.get();
   const { bubble, words } = thinking();
-  busy = true;
-  find("send").disabled = true;
+  ready(false);
   log.append(bubble);
   toEnd();
   try {
@@ -122,14 +135,14 @@ async function deliver() {
     finish(bubble, answer.turn, act);
     show(answer.state);
   } catch (error) {
-    bubble.classList.add("failed");
-    words.textContent = error.message;
+    failed(bubble, error.status === 404 ? "This conversation is not kept any more. Begin a new one." : error.message);
+    if (!find("message").value) find("message").value = message.about ? "" : message.text; // nothing is typed twice
   }
   pending.set(null);
-  busy = false;
-  find("send").disabled = false;
+  ready(true);
   hints();
   toAnswer();
+  refocus();
 }
 
 const hurried = matchMedia("(prefers-reduced-motion: reduce)");
@@ -146,13 +159,21 @@ async function write(words, text) {
 
 async function act(kind, item) {
   if (kind === "why") return say("Why this one?", item.item_id);
-  const path = `/v1/conversations/${current.get().id}/feedback`;
-  show(await persist(() => post(path, { item_id: item.item_id, kind })));
+  return change("feedback", { item_id: item.item_id, kind });
 }
 
 async function removeFilter(label) {
-  show(await persist(() => post(`/v1/conversations/${current.get().id}/filters`, { remove: label })));
-  find("message").focus();
+  await change("filters", { remove: label });
+  refocus();
+}
+
+// Tells the service something beside the conversation; what it then knows is shown, and so is a refusal.
+async function change(what, body) {
+  try {
+    show(await persist(() => post(`/v1/conversations/${current.get().id}/${what}`, body)));
+  } catch (error) {
+    status(error.status === 404 ? "This conversation is not kept any more. Begin a new one." : error.message, true);
+  }
 }
 
 function listPeople(chosen) {
@@ -169,7 +190,8 @@ async function start() {
   paint(theme.get());
   const info = await persist(async () => {
     const found = await get("/v1/page");
-    if (!found.ready) throw Object.assign(new Error(found.detail || "The model is being loaded."), { status: 503 });
+    const broken = !found.ready && Boolean(found.detail);
+    if (!found.ready) throw Object.assign(new Error(found.detail || "The model is being loaded."), { status: 503, broken });
     return found;
   });
   ({ people, suggestions } = info);
@@ -186,6 +208,7 @@ async function start() {
     if (found?.messages.some(({ client_id, turn }) => client_id === pending.get().client_id && turn)) pending.set(null);
     else await deliver();
   }
+  ready(true);
   document.body.dataset.ready = "yes";
 }
 
@@ -210,4 +233,4 @@ find("theme").addEventListener("click", () => {
   paint(theme.get());
 });
 if (matchMedia("(max-width: 60rem)").matches) find("memory").open = false;
-start();
+start().catch((error) => status(error.message, true));

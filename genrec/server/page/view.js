@@ -64,8 +64,8 @@ export function card(item, number, act) {
     element(
       "div",
       { class: "about" },
-      element("h3", {}, `${number}. `, element("span", { class: "title" }, item.title)),
-      element("p", { class: "facts" }, item.line),
+      element("h3", { title: item.title }, `${number}. `, element("span", { class: "title" }, item.title)),
+      item.line ? element("p", { class: "facts" }, item.line) : null,
     ),
     element(
       "div",
@@ -95,13 +95,21 @@ export function markOpinions(root, state) {
 }
 
 export function said(text) {
-  return element("div", { class: "message user" }, element("p", {}, text));
+  return element("div", { class: "message user" }, element("span", { class: "hidden" }, "You: "), element("p", {}, text));
 }
 
 export function thinking() {
   const words = element("p", { class: "words" });
   const bubble = element("div", { class: "message reply waiting", "aria-busy": "true" }, words);
   return { bubble, words };
+}
+
+// A reply that did not come, and why.
+export function failed(bubble, why) {
+  bubble.classList.remove("waiting");
+  bubble.classList.add("failed");
+  bubble.removeAttribute("aria-busy");
+  bubble.replaceChildren(element("p", { class: "words" }, why));
 }
 
 // The whole reply: words with titles set off, cards, and what was understood.
