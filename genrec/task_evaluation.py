@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from genrec.adapter import adapter_folder, merge_adapter
+from genrec.config import TrainConfig
 from genrec.data.catalog import Catalog
 from genrec.data.splits import cold_items
 from genrec.decoding.engine import Engine
@@ -60,11 +61,10 @@ def title_accuracy(run: Run, *, max_items: int, seed: int, progress: Progress = 
     tokenizer: Any = AutoTokenizer.from_pretrained(run.path / "model")
     mixture = load_mixture(
         run,
-        {TITLE_TO_ID: 1.0, ID_TO_TITLE: 1.0},
+        TrainConfig(tasks={TITLE_TO_ID: 1.0, ID_TO_TITLE: 1.0}, max_history_items=1),
         folders=[default_prompts(), run.path / "prompts"],
         tokenizer=tokenizer,
         item_tokens=recommender.item_tokens,
-        max_items=1,
     )
     asked = _Asked(mixture, recommender.engine, recommender.trie, max_items=max_items, seed=seed)
     kinds = [(name, held_out) for name in (TITLE_TO_ID, ID_TO_TITLE) for held_out in (False, True)]
