@@ -18,12 +18,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import yaml
 
 from genrec import pipeline
 from genrec.config import EvaluateConfig
+from genrec.data.splits import Split
 from genrec.errors import ModelError
 from genrec.run import Run, write_json
 
@@ -45,7 +46,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "qlora-nf4-32": {"adapter": "qlora", "learning_rate": 2e-3, "lora": {"rank": 32, "alpha": 64}},
     "prompt-16": {"adapter": "prompt", "learning_rate": 4e-3},
 }
-Split = Literal["validation", "test"]
 _LEFT_OUT = ("model", "adapter", "training", "evaluation")  # of a run that is copied to be trained anew
 
 
