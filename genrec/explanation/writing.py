@@ -18,7 +18,8 @@ from genrec.explanation.evidence import (
 from genrec.explanation.facts import Facts
 from genrec.explanation.language import Language, Style
 
-_SENTENCE = re.compile(r"(?<=[.!?…])\s+")
+# A sentence does not end behind an initial ("U.S. Marines") or a short title ("Dr. No").
+_SENTENCE = re.compile(r"(?<=[.!?…])(?<!\b[A-Z]\.)(?<!\b[DMS][rt]\.)(?<!\bMrs\.)\s+")
 _WORD = re.compile(r"[^\W_]+")
 
 
