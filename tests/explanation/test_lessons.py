@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -102,8 +103,12 @@ def test_a_run_from_scratch_knows_words_only_after_lessons(tiny_run: Path, tiny_
     assert told.attempts > 0  # the model was asked
 
 
-def test_a_run_that_learned_titles_beside_ids_writes_by_template(tiny_run: Path, tmp_path: Path):
-    copy = Run(Path(shutil.copytree(tiny_run, tmp_path / "run")))
-    record = copy.stages["train"]
-    copy.stages["train"] = record.__class__(**{**record.__dict__, "config": {**record.config, "tasks": {"B2": 1.0}}})
-    assert not knows_words(copy)
+@pytest.mark.parametrize(("task", "writes"), [("B2", False), ("E2", False), ("E3", True)])
+def test_titles_and_reasons_do_not_teach_to_write_and_lessons_do(
+    tiny_run: Path, tmp_path: Path, task: str, writes: bool
+):
+    copy = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["stages"]["train"]["config"]["tasks"] = {"A1": 0.5, task: 0.5}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert knows_words(Run(copy)) is writes
