@@ -1,10 +1,12 @@
 """Compare what learns beside one base: full fine-tuning, LoRA, QLoRA, a soft prompt; print a Markdown table.
 
     python eval/adapters.py RUN --base BASE --out DIR [--variants FILE.yaml] [--only full,lora-16] [--seeds 0 1 2]
+    python eval/adapters.py RUN --base BASE --out DIR --variants CURVE.yaml --split validation
 
 RUN has semantic IDs (genrec tokenize); it is copied for every row, never changed. Each row is `genrec train` in a
-process of its own, whose peak memory the operating system tells, then `genrec evaluate` on the test split. A row that
-is there already (DIR/NAME-SEED.json) is not made again. FILE.yaml maps names to options of genrec.config.TrainConfig.
+process of its own, whose peak memory the operating system tells, then `genrec evaluate` on the test split, or on the
+validation split where settings are still to be chosen. A row that is there already (DIR/NAME-SEED-SPLIT.json) is not
+made again. FILE.yaml maps names to options of genrec.config.TrainConfig.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from genrec import pipeline
 from genrec.config import EvaluateConfig
+from genrec.data.splits import Split
 from genrec.errors import ModelError
 from genrec.run import Run, write_json
 
@@ -46,9 +49,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 _LEFT_OUT = ("model", "adapter", "training", "evaluation")  # of a run that is copied to be trained anew
 
 
-def measure(run: Path, base: str, out: Path, *, name: str, options: dict[str, Any], seed: int) -> dict[str, Any]:
+def measure(
+    run: Path, base: str, out: Path, *, name: str, options: dict[str, Any], seed: int, split: Split
+) -> dict[str, Any]:
     """One row: train a copy of the run with these options and evaluate it."""
-    result = out / f"{name}-{seed}.json"
+    result = out / f"{name}-{seed}-{split}.json"
     if result.is_file():
         return dict(json.loads(result.read_text(encoding="utf-8")))
     copy = out / f"{name}-{seed}"
@@ -57,8 +62,8 @@ def measure(run: Path, base: str, out: Path, *, name: str, options: dict[str, An
     config = out / f"{name}-{seed}.yaml"
     config.write_text(yaml.safe_dump({**COMMON, **options, "base": base, "seed": seed}), encoding="utf-8")
     trained, peak_mb = _train(copy, config)
-    pipeline.evaluate(Run.open(copy), EvaluateConfig(baselines=(), seed=seed))
-    report = json.loads((copy / "evaluation" / "test.json").read_text(encoding="utf-8"))
+    pipeline.evaluate(Run.open(copy), EvaluateConfig(baselines=(), seed=seed, split=split))
+    report = json.loads((copy / "evaluation" / f"{split}.json").read_text(encoding="utf-8"))
     figures = next(method["metrics"] for method in report["methods"] if method["name"] == "model")
     row = {
         "name": name,
@@ -117,6 +122,7 @@ def main() -> int:
     parser.add_argument("--variants", type=Path, help="YAML: name → options, in place of those built in")
     parser.add_argument("--only", help="names with commas")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--split", choices=get_args(Split), default="test", help="which users are ranked for")
     given = parser.parse_args()
     variants = VARIANTS if given.variants is None else yaml.safe_load(given.variants.read_text(encoding="utf-8"))
     names = list(variants) if given.only is None else given.only.split(",")
@@ -124,7 +130,8 @@ def main() -> int:
     rows = []
     for seed in given.seeds:
         for name in names:
-            rows.append(measure(given.run, given.base, given.out, name=name, options=variants[name], seed=seed))
+            options, split = variants[name], given.split
+            rows.append(measure(given.run, given.base, given.out, name=name, options=options, seed=seed, split=split))
             print("\n".join(table(rows[-1:])[2:]), flush=True)
     print("\n".join(["", *table(rows)]))
     return 0

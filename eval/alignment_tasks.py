@@ -3,9 +3,10 @@
     python eval/alignment_tasks.py RUN --config train/configs/tasks.yaml --out FOLDER [--seeds 0,1,2]
 
 Copies the tokenized RUN, trains both on it with equal epochs, and prints a table: Recall@10 and NDCG@10 on the test
-split, and the ratio of the mixture to next-item alone with its 95 % bootstrap interval over users; title → ID and
-ID → title on a sample of items, by trained and by held-out paraphrases; where G is in the mixture and items are held
-out, the perplexity per word of their descriptions. Finished work in the output folder is not done again.
+split (or `--splits validation test`, where one has few users), and the ratio of the mixture to next-item alone with its
+95 % bootstrap interval over cases; title → ID and ID → title on a sample of items, by trained and held-out paraphrases;
+where G is in the mixture and items are held out, the perplexity per word of their descriptions, under the base as well.
+Finished work in the output folder is not done again.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from genrec import metrics, pipeline
+from genrec.adapter import adapter_folder
 from genrec.config import TrainConfig, dump_config, load_config
 from genrec.console import ConsoleProgress, print_lines
-from genrec.data.splits import evaluation_cases
+from genrec.data.splits import Split, evaluation_cases
 from genrec.errors import GenrecError
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run, read_json, write_json
@@ -34,7 +37,9 @@ NEXT_ITEM, MIXTURE = "next-item", "mixture"
 PROGRESS = ConsoleProgress()
 
 
-def train_and_measure(source: Run, config: TrainConfig, folder: Path, *, num_items: int) -> dict[str, Any]:
+def train_and_measure(
+    source: Run, config: TrainConfig, folder: Path, *, num_items: int, splits: Sequence[Split]
+) -> dict[str, Any]:
     """A copy of `source` trained in `folder`, and what it can do. Finished work is read from `folder`."""
     result = folder / "alignment.json"
     if result.is_file():
@@ -47,10 +52,13 @@ def train_and_measure(source: Run, config: TrainConfig, folder: Path, *, num_ite
     if trained is None or trained.config != dump_config(config):
         pipeline.train(run, config, resume=True, progress=PROGRESS)
     recommender = Recommender.load(folder, beam_width=BEAM_WIDTH)
-    cases = evaluation_cases(run, "test")
-    answers = recommender.rank([RankRequest(history) for history in cases.histories], CUTOFF)
-    ranked = metrics.pad_rankings([[item.item_index for item in answer] for answer in answers], CUTOFF)
-    ranks = metrics.target_ranks(ranked, cases.targets)
+    found_ranks = []
+    for split in splits:
+        cases = evaluation_cases(run, split)
+        answers = recommender.rank([RankRequest(history) for history in cases.histories], CUTOFF)
+        ranked = metrics.pad_rankings([[item.item_index for item in answer] for answer in answers], CUTOFF)
+        found_ranks.append(metrics.target_ranks(ranked, cases.targets))
+    ranks = np.concatenate(found_ranks)
     facts: dict[str, Any] = {
         "recall": metrics.recall(ranks, CUTOFF).tolist(),
         "ndcg": metrics.ndcg(ranks, CUTOFF).tolist(),
@@ -61,9 +69,15 @@ def train_and_measure(source: Run, config: TrainConfig, folder: Path, *, num_ite
         accuracies = title_accuracy(run, max_items=num_items, seed=0, progress=PROGRESS)
         facts["accuracies"] = [asdict(accuracy) for accuracy in accuracies]
         texts = held_out_texts(run) if "G" in config.tasks else []
-        facts["perplexity"] = text_perplexity(run, texts) if texts else None
+        facts["perplexity"] = perplexities(run, config, texts) if texts else None
     write_json(result, facts)
     return facts
+
+
+def perplexities(run: Run, config: TrainConfig, texts: list[str]) -> dict[str, float]:
+    """Per word, of the trained model and of the base that it was made from, where that has read text."""
+    found = {"trained": text_perplexity(run.path / "model", texts, adapter=adapter_folder(run))}
+    return found if config.base == "scratch" else found | {"base": text_perplexity(config.base, texts)}
 
 
 def table(results: dict[int, dict[str, dict[str, Any]]]) -> list[str]:
@@ -84,11 +98,13 @@ def table(results: dict[int, dict[str, dict[str, Any]]]) -> list[str]:
     for row in rows:
         shares = " | ".join(f"{100 * entry['accuracy']:.1f} %" for entry in row)
         lines.append(f"| `{row[0]['template']}` | {'yes' if row[0]['held_out'] else ''} | {shares} |")
-    perplexities = [pair[MIXTURE]["perplexity"] for pair in results.values()]
-    if None in perplexities:
+    measured = [pair[MIXTURE]["perplexity"] for pair in results.values()]
+    if None in measured:
         return lines
-    shown = ", ".join(f"{perplexity:.1f}" for perplexity in perplexities)
-    return [*lines, "", f"Perplexity per word of held-out descriptions, by seed: {shown}"]
+    for which in measured[0]:
+        shown = ", ".join(f"{found[which]:.1f}" for found in measured)
+        lines += ["", f"Perplexity per word of held-out descriptions, {which}, by seed: {shown}"]
+    return lines
 
 
 def ratio_of_means(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> tuple[float, float, float]:
@@ -99,14 +115,22 @@ def ratio_of_means(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> 
     return float(ours.mean() / theirs.mean()), float(low), float(high)
 
 
-def compare(source: Run, config: TrainConfig, out: Path, *, seeds: list[int], num_items: int) -> list[str]:
+def compare(
+    source: Run,
+    config: TrainConfig,
+    out: Path,
+    *,
+    seeds: list[int],
+    num_items: int,
+    splits: Sequence[Split] = ("test",),
+) -> list[str]:
     """Train and measure both on every seed; the table."""
     results: dict[int, dict[str, dict[str, Any]]] = {}
     for seed in seeds:
         mixed = config.model_copy(update={"seed": seed})
         alone = mixed.model_copy(update={"tasks": TrainConfig().tasks})
         results[seed] = {
-            name: train_and_measure(source, chosen, out / f"{name}-{seed}", num_items=num_items)
+            name: train_and_measure(source, chosen, out / f"{name}-{seed}", num_items=num_items, splits=splits)
             for name, chosen in ((MIXTURE, mixed), (NEXT_ITEM, alone))
         }
     return table(results)
@@ -119,12 +143,15 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="YAML of `genrec train` with the mixture")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--splits", choices=get_args(Split), nargs="+", default=["test"], help="whose cases are ranked")
     parser.add_argument("--items", type=int, default=300, help="items that are asked for")
     given = parser.parse_args()
     try:
         seeds = [int(seed) for seed in given.seeds.split(",")]
         config = load_config(TrainConfig, given.config)
-        print_lines(compare(Run.open(given.run), config, given.out, seeds=seeds, num_items=given.items))
+        splits: list[Split] = given.splits
+        lines = compare(Run.open(given.run), config, given.out, seeds=seeds, num_items=given.items, splits=splits)
+        print_lines(lines)
     except GenrecError as error:
         print(error, file=sys.stderr)
         return error.exit_status

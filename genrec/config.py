@@ -166,6 +166,12 @@ class TrainConfig(Config):
         default_factory=lambda: {"A1": 1.0}, description="task of prompts/ → its share of the tokens (docs/tasks.md)"
     )
     prompts: Path | None = Field(None, description="a folder with task files of your own, beside those of genrec")
+    word_noise: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="chance that a word of a task's question is dropped, exchanged or joined by another",
+    )
     adapter: Literal["none", "lora", "qlora", "prompt"] = Field(
         "none", description="what is trained beside the rows of the semantic IDs; `none`: every weight"
     )
@@ -178,6 +184,9 @@ class TrainConfig(Config):
         None, gt=0, description="of the new rows, where they learn apart from the base; null: as learning_rate"
     )
     max_history_items: int = Field(50, ge=1, description="items of a history that the model sees, newest kept")
+    example_tokens: int = Field(
+        128, ge=32, description="room for a question and its answer, where whole histories need less"
+    )
     epochs: int = Field(20, ge=1)
     batch_tokens: int = Field(8192, ge=64, description="tokens of one optimizer step and process")
     gradient_accumulation: int = Field(1, ge=1, description="micro-batches per optimizer step")

@@ -9,9 +9,10 @@ import numpy as np
 from genrec.config import TrainConfig
 from genrec.data.catalog import Catalog
 from genrec.examples import Example
+from genrec.explanation.lessons import lesson_sources
 from genrec.prompting import default_prompts
 from genrec.run import Run, StageReport
-from genrec.tasks.loading import load_mixture
+from genrec.tasks.loading import SOURCES, load_mixture
 from genrec.tokenizers.codes import SemanticIds
 from genrec.vocabulary import SidVocabulary, sid_token
 
@@ -89,11 +90,11 @@ def inspect_examples(run: Run, config: TrainConfig | None = None, *, seed: int =
     folders = [run.path / "prompts"] if config is None else [default_prompts(), *filter(None, [config.prompts])]
     mixture = load_mixture(
         run,
-        chosen.tasks,
+        chosen,
         folders=folders,
         tokenizer=tokenizer,
         item_tokens=SidVocabulary.load(folder).token_ids(codes),
-        max_items=chosen.max_history_items,
+        sources={**SOURCES, **lesson_sources(run, folders)},
     )
     examples = [_shown(example, tokenizer) for example in mixture.some(_NUM_EXAMPLES, seed=seed)]
     words = [line for example in examples for line in example_lines(example, marks=TRAINED_ON)]

@@ -28,12 +28,13 @@ from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.errors import ConfigError, DataError
 from genrec.evaluation import Recommend
 from genrec.evaluation import evaluate as evaluate_split
+from genrec.explanation.lessons import lesson_sources
 from genrec.progress import SILENT, Progress
 from genrec.prompting import compile_history_prompt, default_prompts, load_templates, save_templates, task_files
 from genrec.recommender import RankRequest, Recommender
 from genrec.report import MODEL
 from genrec.run import Run, StageReport, file_checksum
-from genrec.tasks.loading import load_mixture, reads_dialogues, template_words
+from genrec.tasks.loading import SOURCES, load_mixture, reads_dialogues, template_words
 from genrec.tasks.mixture import Mixture
 from genrec.tokenizers.codes import Policy, SemanticIds
 from genrec.tokenizers.files import tokenizer_checksum
@@ -154,11 +155,11 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
     inputs = [run.path / "items.parquet", run.path / "splits.parquet", run.path / "semantic_ids" / "codes.npy"]
     mixture = load_mixture(
         run,
-        config.tasks,
+        config,
         folders=folders,
         tokenizer=tokenizer,
         item_tokens=recommender.item_tokens,
-        max_items=config.max_history_items,
+        sources={**SOURCES, **lesson_sources(run, folders)},
     )
     inputs += [dialogues_file(run)] if with_dialogues else []
     identity = dump_config(config) | {path.name: file_checksum(path) for path in (*inputs, *task_files(*folders))}

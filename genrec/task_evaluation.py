@@ -11,13 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from genrec.adapter import adapter_folder, merge_adapter
+from genrec.adapter import merge_adapter
+from genrec.config import TrainConfig
 from genrec.data.catalog import Catalog
 from genrec.data.dialogues import DialogueTurn
 from genrec.data.splits import cold_items
@@ -37,6 +39,7 @@ from genrec.trie import ItemTrie
 from genrec.vocabulary import TextEncoder
 
 TITLE_TO_ID, ID_TO_TITLE, DIALOGUE = "B1", "B2", "F2"
+_TITLE_AND_ITEM = {"title", "item"}
 _BEAM_WIDTH = 10
 _MOST_TITLE_TOKENS = 64
 _MOST_MENTIONED = 10
@@ -54,21 +57,22 @@ class Accuracy:
     accuracy: float
 
 
-def title_accuracy(run: Run, *, max_items: int, seed: int, progress: Progress = SILENT) -> list[Accuracy]:
-    """Accuracy of a trained run on every template of B1 and B2 that knows an item by its title and by nothing else.
+def title_accuracy(
+    run: Run, *, max_items: int, seed: int, max_paraphrases: int = 8, progress: Progress = SILENT
+) -> list[Accuracy]:
+    """Accuracy of a trained run on templates of B1 and B2 that know an item by its title and by nothing else.
 
     Of the items that training may speak of, a seeded sample of `max_items` is asked for. The templates are those that
-    the run was trained with.
+    the run was trained with: all held-out ones, and of the others a seeded sample of `max_paraphrases` per task.
     """
     recommender = Recommender.load(run.path, beam_width=_BEAM_WIDTH)
     tokenizer: Any = AutoTokenizer.from_pretrained(run.path / "model")
     mixture = load_mixture(
         run,
-        {TITLE_TO_ID: 1.0, ID_TO_TITLE: 1.0},
+        TrainConfig(tasks={TITLE_TO_ID: 1.0, ID_TO_TITLE: 1.0}, max_history_items=1),
         folders=[default_prompts(), run.path / "prompts"],
         tokenizer=tokenizer,
         item_tokens=recommender.item_tokens,
-        max_items=1,
     )
     asked = _Asked(mixture, recommender.engine, recommender.trie, max_items=max_items, seed=seed)
     kinds = [(name, held_out) for name in (TITLE_TO_ID, ID_TO_TITLE) for held_out in (False, True)]
@@ -76,10 +80,15 @@ def title_accuracy(run: Run, *, max_items: int, seed: int, progress: Progress = 
     with progress.track("asking", len(kinds), "kinds of questions") as track:
         for name, held_out in kinds:
             task = mixture.tasks[name]
-            for template in task.held_out if held_out else task.templates:
-                if template.fields == {"title", "item"}:
-                    right = asked.right(task, template)
-                    found.append(Accuracy(name, template.text, held_out, len(right), float(np.mean(right))))
+            templates = [
+                one for one in (task.held_out if held_out else task.templates) if one.fields == _TITLE_AND_ITEM
+            ]
+            if not held_out:
+                drawn = np.random.default_rng(seed).permutation(len(templates))[:max_paraphrases]
+                templates = [templates[place] for place in sorted(drawn.tolist())]
+            for template in templates:
+                right = asked.right(task, template)
+                found.append(Accuracy(name, template.text, held_out, len(right), float(np.mean(right))))
             track.advance()
     return found
 
@@ -145,15 +154,15 @@ def dialogue_prompts(
     return prompts
 
 
-def text_perplexity(run: Run, texts: Sequence[str]) -> float:
-    """Perplexity per word of texts under the run's model: exp of the nats of all tokens over the number of words.
+def text_perplexity(folder: str | Path, texts: Sequence[str], *, adapter: Path | None = None) -> float:
+    """Perplexity per word of texts under a model: exp of the nats of all tokens over the number of words.
 
-    Per word and not per token, so that models with different tokenizers can be compared. The first token of a text
-    is not scored. Raises DataError without any text.
+    `folder` is a Hugging Face folder or hub name, `adapter` one to merge into it. Per word and not per token, so that
+    models with different tokenizers can be compared. The first token of a text is not scored. Raises DataError without
+    any text.
     """
-    tokenizer: Any = AutoTokenizer.from_pretrained(run.path / "model")
-    model: Any = AutoModelForCausalLM.from_pretrained(run.path / "model", dtype=torch.float32)
-    adapter = adapter_folder(run)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if adapter is not None:
         model = merge_adapter(model, adapter)
     model.eval()

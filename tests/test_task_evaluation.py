@@ -25,12 +25,12 @@ from genrec.vocabulary import TextEncoder
 def learned(tiny_run: Path, tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The tiny run, trained on titles and IDs until it knows them."""
     own = tmp_path_factory.mktemp("prompts")
-    for name, task, template in (
-        ("text_to_item", "B1", "Find {{ title }} → {{ item }}"),
-        ("item_to_text", "B2", "{{ item }} is → {{ title }}"),
+    for name, task, templates in (
+        ("text_to_item", "B1", ["Find {{ title }} → {{ item }}", "See {{ title }} → {{ item }}"]),
+        ("item_to_text", "B2", ["{{ item }} is → {{ title }}"]),
     ):
         (own / f"{name}.yaml").write_text(
-            f"task: {name}\nid: {task}\nsource: items\ntemplates: ['{template}']\nheld_out: ['Now {template}']\n"
+            f"task: {name}\nid: {task}\nsource: items\ntemplates: {templates}\nheld_out: ['Now {templates[0]}']\n"
         )
     run = Run(Path(shutil.copytree(tiny_run, tmp_path_factory.mktemp("runs") / "learned")))
     config = load_config(TrainConfig, tiny_files / "train.yaml").model_copy(
@@ -52,6 +52,7 @@ def learned(tiny_run: Path, tiny_files: Path, tmp_path_factory: pytest.TempPathF
 def test_a_model_that_learned_titles_knows_them_and_one_that_did_not_does_not(learned: Run, tiny_run: Path) -> None:
     found = title_accuracy(learned, max_items=20, seed=0)
     assert [(entry.task, entry.held_out) for entry in found] == [
+        ("B1", False),
         ("B1", False),
         ("B1", True),
         ("B2", False),
@@ -87,6 +88,17 @@ def test_an_answer_is_right_where_the_engine_asked_by_hand_says_so(learned: Run)
     assert entry.accuracy == pytest.approx(right / 30)
 
 
+def test_of_trained_paraphrases_a_seeded_sample_is_asked_and_of_held_out_ones_all(learned: Run) -> None:
+    def asked(seed: int) -> list[tuple[str, bool]]:
+        found = title_accuracy(learned, max_items=1, seed=seed, max_paraphrases=1)
+        return [(entry.template, entry.held_out) for entry in found if entry.task == "B1"]
+
+    drawn = [asked(seed) for seed in range(4)]
+    assert all([held_out for _, held_out in found] == [False, True] for found in drawn)
+    assert {found[0][0] for found in drawn} == {"Find {{ title }} → {{ item }}", "See {{ title }} → {{ item }}"}
+    assert asked(0) == drawn[0]
+
+
 def test_perplexity_is_the_mean_likelihood_of_the_tokens_per_word(learned: Run) -> None:
     texts = ["Film one and two", "x", "Which item is called Film 3?"]
     tokenizer = AutoTokenizer.from_pretrained(learned.path / "model")
@@ -98,9 +110,9 @@ def test_perplexity_is_the_mean_likelihood_of_the_tokens_per_word(learned: Run) 
             with torch.no_grad():
                 logits = model(torch.tensor([ids[:place]])).logits[0, -1]
             nats -= float(torch.log_softmax(logits.float(), dim=-1)[ids[place]])
-    assert text_perplexity(learned, texts) == pytest.approx(math.exp(nats / 10), rel=1e-3)
+    assert text_perplexity(learned.path / "model", texts) == pytest.approx(math.exp(nats / 10), rel=1e-3)
     with pytest.raises(DataError, match="no text"):
-        text_perplexity(learned, ["", "x"])
+        text_perplexity(learned.path / "model", ["", "x"])
 
 
 def test_held_out_texts_are_the_descriptions_of_held_out_items(tiny_files: Path, tmp_path: Path) -> None:

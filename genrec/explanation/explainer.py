@@ -76,6 +76,14 @@ class Draft:
     attempt: int
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What a model is asked to write about, and a text that says it and that the facts support."""
+
+    draft: Draft
+    text: str
+
+
 class TextModel(Protocol):
     """What writes freely; see `genrec.explanation.model_text`."""
 
@@ -111,12 +119,17 @@ class Explainer:
     def explain(self, requests: Sequence[ExplainRequest], wording: Wording = Wording()) -> list[Explanation]:
         """One explanation per request, in order. Raises ConfigError for an unknown style, language or tone."""
         language = self.language(wording.language)
-        style = language.style(wording.style)
-        language.tone(wording.tone)
-        tasks = [_Task(self.facts, language, style, wording, request) for request in requests]
+        tasks = [_Task(self.facts, language, wording, request) for request in requests]
         if self._model is not None:
             self._write_with_model(self._model, language, [task for task in tasks if task.evidence])
         return [task.finished(model_version=self.model_version, catalog_version=self.catalog_version) for task in tasks]
+
+    def lesson(self, request: ExplainRequest, wording: Wording = Wording()) -> Lesson | None:
+        """What a model can learn from a request; None where there is no evidence. Errors as `explain`."""
+        task = _Task(self.facts, self.language(wording.language), wording, request)
+        draft = task.draft(0)
+        text = task.from_template()
+        return Lesson(draft, text) if text else None
 
     def _write_with_model(self, model: TextModel, language: Language, tasks: Sequence[_Task]) -> None:
         """All tasks in one batch, then those whose text was refused again, up to the last attempt."""
@@ -131,10 +144,9 @@ class Explainer:
 class _Task:
     """One request on its way to an explanation."""
 
-    def __init__(
-        self, facts: Facts, language: Language, style: Style, wording: Wording, request: ExplainRequest
-    ) -> None:
-        subject = Subject(request.history, request.item, request.user_id)
+    def __init__(self, facts: Facts, language: Language, wording: Wording, request: ExplainRequest) -> None:
+        subject, style = Subject(request.history, request.item, request.user_id), language.style(wording.style)
+        language.tone(wording.tone)
         self._facts, self._style, self._wording, self._subject = facts, style, wording, subject
         self._writer = Writer(language, facts, subject)
         self._checker = Checker(language, facts, subject)
@@ -144,8 +156,8 @@ class _Task:
         self._statements: list[Statement] = []
 
     def draft(self, attempt: int) -> Draft:
-        lines = "\n".join(f"- {self._writer.sentence(evidence)}" for evidence in self.evidence)
-        return Draft(lines, self._wording.style, attempt)
+        lines = self._writer.lines(self.evidence, style=self._style)
+        return Draft("\n".join(f"- {line}" for line in lines), self._wording.style, attempt)
 
     def accepts(self, text: str) -> bool:
         """Take a model's text if the facts support all that it says and it says something."""
@@ -163,7 +175,7 @@ class _Task:
         subject, facts = self._subject, self._facts
         text, source = self._model_text or "", "model"
         if not text:
-            text, source = self._from_template(), "template"
+            text, source = self.from_template(), "template"
         return Explanation(
             item_id=None if subject.item is None else facts.catalog.item_ids[subject.item],
             text=text,
@@ -178,7 +190,7 @@ class _Task:
             note="" if text else _NO_EVIDENCE,
         )
 
-    def _from_template(self) -> str:
+    def from_template(self) -> str:
         """The template's text; "" where nothing of it is supported. Evidence that the check refuses is left out."""
         for _ in range(2):
             if not self.evidence:

@@ -18,10 +18,11 @@ from pydantic import ConfigDict, Field
 from genrec.config import Config, build_config
 from genrec.errors import ConfigError
 from genrec.explanation.facts import folded
-from genrec.prompting import default_prompts
+from genrec.prompting import default_prompts, names_a_task
 
 About = Literal["reasons", "record", "taste"]
 _PREFIX = "explanation_"
+_EVIDENCE = "\ue000"  # a private-use character: no request of ours contains it
 _SENTENCES = ("attribute", "behaviour", "similar", "tag", "review", "record", "taste", "description")
 
 
@@ -128,6 +129,17 @@ class Language(Config):
             raise ConfigError(f"there is no style {name!r}.", f"Choose one of: {', '.join(self.styles)}.")
         return self.styles[name]
 
+    def around_evidence(self, style: str) -> tuple[str, str]:
+        """The words of the request to a model before and after its evidence. Raises ConfigError where it has none."""
+        text = self.render(self.request, {"style": self.style_words[style], "evidence": _EVIDENCE})
+        before, found, after = text.partition(_EVIDENCE)
+        if not found or _EVIDENCE in after:
+            raise ConfigError(
+                f"the request of language {self.language!r} must hold {{{{ evidence }}}} once.",
+                "Correct `request` in the language's file.",
+            )
+        return before, after
+
     def tone(self, name: str) -> Tone:
         """A tone by name. Raises ConfigError listing those that exist."""
         if name not in self.tones:
@@ -146,9 +158,15 @@ def prompt_folder(run: Path, prompts: Path | None) -> Path:
     return kept if any(kept.glob(f"{_PREFIX}*.yaml")) else default_prompts()
 
 
+def language_codes(folder: Path) -> list[str]:
+    """The codes of the languages of a folder."""
+    files = [path for path in folder.glob(f"{_PREFIX}*.yaml") if not names_a_task(path)]
+    return sorted(path.stem.removeprefix(_PREFIX) for path in files)
+
+
 def language_file(folder: Path, code: str) -> Path:
     """`explanation_<code>.yaml` of a folder. Raises ConfigError listing the languages that there are."""
-    known = sorted(path.stem.removeprefix(_PREFIX) for path in folder.glob(f"{_PREFIX}*.yaml"))
+    known = language_codes(folder)
     if code not in known:
         raise ConfigError(
             f"there is no language {code!r} in {folder}.",

@@ -10,6 +10,7 @@ from genrec.errors import ConfigError
 from genrec.explanation.explainer import Explainer, TextModel
 from genrec.explanation.facts import Facts, OwnTexts
 from genrec.explanation.language import prompt_folder
+from genrec.explanation.lessons import writes_explanations
 from genrec.explanation.model_text import EngineText
 from genrec.live_catalogue import LiveCatalogue
 from genrec.run import Run
@@ -65,8 +66,13 @@ def model_version(run: Run) -> str:
 
 
 def knows_words(run: Run) -> bool:
-    """Whether the run's model was made from one that knows words; one from scratch has read semantic IDs alone."""
+    """Whether the run's model can write: it was made from one that knows words, or was trained on explanations.
+
+    A model from scratch that has read semantic IDs, or titles beside them, cannot.
+    """
     base = str(run.require("train", verify=False).config["base"])
+    if writes_explanations(run):
+        return True
     if base == "scratch":
         return False
     folder = Path(base)

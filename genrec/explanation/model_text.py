@@ -1,7 +1,7 @@
 """A language model writes: the request of a language, with the evidence inside it, through an engine.
 
 The words of the request are ours and are encoded with the full tokenizer and its chat template. The evidence holds
-titles and words of people and is encoded by `TextEncoder`, which knows no control token and no semantic-ID token: a
+titles and words of people and is encoded by a tokenizer that knows no control token and no semantic-ID token: a
 title that gives orders is a title.
 """
 
@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from genrec.decoding.engine import Engine
-from genrec.errors import ConfigError, ModelError
+from genrec.errors import ModelError
 from genrec.explanation.explainer import Draft
 from genrec.explanation.language import Language
 from genrec.run import Run
-from genrec.vocabulary import TextEncoder, opening_tokens, soft_prompt
+from genrec.tasks.rendering import WordEncoder
 
-_EVIDENCE = "\ue000"  # a private-use character: no request of ours contains it
 _MAX_NEW_TOKENS = 160
 _TEMPERATURE = 0.7  # from the second attempt on; the first is greedy
 
@@ -26,10 +25,8 @@ class EngineText:
     """Writes with an engine. `tokenizer` is that of the model."""
 
     def __init__(self, engine: Engine, tokenizer: Any, *, max_new_tokens: int = _MAX_NEW_TOKENS) -> None:
-        self._engine, self._tokenizer = engine, tokenizer
-        self._encoder = TextEncoder(tokenizer)
-        self._max_new_tokens = max_new_tokens
-        self._around: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+        self._engine, self._max_new_tokens = engine, max_new_tokens
+        self._encoder = WordEncoder(tokenizer)
 
     @classmethod
     def load(cls, run: Run, engine: Engine) -> EngineText:
@@ -56,31 +53,7 @@ class EngineText:
         return [generation.text for generation in written]
 
     def prompt(self, language: Language, draft: Draft) -> list[int]:
-        """The token ids that ask for one text."""
-        before, after = self._request(language, draft.style)
-        return [*before, *self._encoder.encode(draft.evidence), *after]
-
-    def _request(self, language: Language, style: str) -> tuple[list[int], list[int]]:
-        """Token ids around the evidence, with the chat template where the tokenizer has one."""
-        key = (language.language, style)
-        if key not in self._around:
-            words = {"style": language.style_words[style], "evidence": _EVIDENCE}
-            text = language.render(language.request, words)
-            tokenizer = self._tokenizer
-            opening = opening_tokens(tokenizer)
-            if tokenizer.chat_template:
-                opening = soft_prompt(tokenizer)  # the template writes its own beginning of sequence, as in training
-                messages = [{"role": "user", "content": text}]
-                text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            before, found, after = text.partition(_EVIDENCE)
-            if not found or _EVIDENCE in after:
-                raise ConfigError(
-                    f"the request of language {language.language!r} must hold {{{{ evidence }}}} once.",
-                    "Correct `request` in the language's file.",
-                )
-            encode = tokenizer.encode
-            self._around[key] = (
-                [*opening, *encode(before, add_special_tokens=False)],
-                encode(after, add_special_tokens=False) if after else [],
-            )
-        return self._around[key]
+        """The token ids that ask for one text, as a task's question is asked in training."""
+        encoder = self._encoder
+        before, after = (encoder.trusted(words) if words else [] for words in language.around_evidence(draft.style))
+        return [*encoder.before, *before, *encoder.untrusted(draft.evidence), *after, *encoder.between]

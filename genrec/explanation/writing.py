@@ -18,7 +18,8 @@ from genrec.explanation.evidence import (
 from genrec.explanation.facts import Facts
 from genrec.explanation.language import Language, Style
 
-_SENTENCE = re.compile(r"(?<=[.!?…])\s+")
+# A sentence does not end behind an initial ("U.S. Marines") or a short title ("Dr. No").
+_SENTENCE = re.compile(r"(?<=[.!?…])(?<!\b[A-Z]\.)(?<!\b[DMS][rt]\.)(?<!\bMrs\.)\s+")
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -32,10 +33,7 @@ class Writer:
         """The whole text of a style; `evidence` is not empty. Templates decide the words, never the facts."""
         language, item = self._language, self._subject.item
         used = list(evidence[: style.evidence])
-        lines = [line for one in used if (line := self.sentence(one))]
-        if style.about == "record" and item is not None and (words := self._facts.description(item)):
-            first = _SENTENCE.split(words, maxsplit=1)[0]
-            lines.append(language.render(language.sentences["description"], {"description": first}))
+        lines = self.lines(used, style=style)
         values = [value for one in used if isinstance(one, RecordFact) for value in one.values[:2]]
         named = {"item": self._title(item) if item is not None else ""}
         around = language.tone(tone)
@@ -49,6 +47,15 @@ class Writer:
         text = language.render(style.text, given)
         kept = (re.sub(r" {2,}", " ", line).strip() for line in text.split("\n"))
         return "\n".join(line for line in kept if line)
+
+    def lines(self, evidence: Sequence[Evidence], *, style: Style) -> list[str]:
+        """A sentence per piece of evidence and, where a text is about the item's record, its description's first."""
+        language, item = self._language, self._subject.item
+        lines = [line for one in evidence if (line := self.sentence(one))]
+        if style.about == "record" and item is not None and (words := self._facts.description(item)):
+            first = _SENTENCE.split(words, maxsplit=1)[0]
+            lines.append(language.render(language.sentences["description"], {"description": first}))
+        return lines
 
     def sentence(self, evidence: Evidence) -> str:
         """One sentence that says one piece of evidence."""

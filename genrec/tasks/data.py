@@ -23,12 +23,13 @@ from genrec.data.sequences import Sequences
 from genrec.data.splits import cold_items, training_sequences
 from genrec.encoders.base import Embeddings
 from genrec.run import Run
-from genrec.tasks.rendering import Codes
+from genrec.tasks.rendering import Codes, words_in
 
 # What users wrote about an item, some of it after the interactions that are to be predicted.
 WRITTEN_BY_USERS = ("tags",)
 _NOT_WORDS = ("item_id", "title", "description", "image", "audio", "video", "imdb_id", "tmdb_id", *WRITTEN_BY_USERS)
 _MOST_WORDS = 60  # of a cell
+_COMMON_WORDS = 1000
 _MIN_ITEMS = 2  # an attribute of one item says which it is
 _MAX_SHARE = 0.5  # an attribute of every other item says nothing
 
@@ -82,6 +83,14 @@ class TaskData:
     def popularity(self) -> Counter[Attribute]:
         """How many warm items have an attribute."""
         return Counter(attribute for item in self.items for attribute in self.attributes[item])
+
+    @cached_property
+    def common_words(self) -> list[str]:
+        """The most frequent words of descriptions and reviews, as they are written."""
+        described = self.cells.get("description", [""] * len(self.catalog))
+        texts = [described[item] for item in self.items] + list(self.reviews)
+        counts = Counter(word for text in texts for word in words_in(text))
+        return [word for word, _ in counts.most_common(_COMMON_WORDS)]
 
     @cached_property
     def columns(self) -> list[str]:

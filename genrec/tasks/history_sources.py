@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from genrec.data.sequences import Sequences
 from genrec.tasks.data import Attribute, TaskData
 from genrec.tasks.rendering import FieldKinds, Value
 from genrec.tasks.sources import Record
@@ -17,6 +18,26 @@ from genrec.tasks.titles import holds_title
 
 _MOST_REQUESTED = 3  # attributes of a request
 _EXCERPT_WORDS = 8
+
+
+class TrainingSteps:
+    """Training interactions that have another before them, by number: N."""
+
+    def __init__(self, sequences: Sequences) -> None:
+        lengths = np.diff(sequences.offsets)
+        self._sequences = sequences
+        self._users = np.repeat(np.arange(len(lengths)), np.maximum(0, lengths - 1))  # (N,)
+        self._starts = np.concatenate([[0], np.cumsum(np.maximum(0, lengths - 1))])  # (U + 1,)
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    def step(self, key: int, max_history: int) -> tuple[int, list[int], int]:
+        """Of interaction `key`: the user as a row of the sequences, the newest items before it, its item."""
+        user = int(self._users[key])
+        place = 1 + key - int(self._starts[user])
+        taken = self._sequences[user]
+        return user, [int(item) for item in taken[max(0, place - max_history) : place]], int(taken[place])
 
 
 class NextItems:
@@ -41,21 +62,15 @@ class NextItems:
             "shared": "text",
         }
         self._data = data
-        lengths = np.diff(data.sequences.offsets)
-        self._users = np.repeat(np.arange(len(lengths)), np.maximum(0, lengths - 1))  # (N,)
-        self._starts = np.concatenate([[0], np.cumsum(np.maximum(0, lengths - 1))])  # (U + 1,)
+        self._steps = TrainingSteps(data.sequences)
 
     def __len__(self) -> int:
-        return len(self._users)
+        return len(self._steps)
 
     def record(self, key: int, rng: np.random.Generator, max_history: int) -> Record:
         """Interaction `key`. See `Source.record`."""
         data = self._data
-        user = int(self._users[key])
-        place = 1 + key - int(self._starts[user])
-        taken = data.sequences[user]
-        history = [int(item) for item in taken[max(0, place - max_history) : place]]
-        item = int(taken[place])
+        user, history, item = self._steps.step(key, max_history)
         titles = data.catalog.titles
         values: dict[str, Value] = {
             "history": data.codes(history),

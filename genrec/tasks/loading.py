@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from numpy import int64
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from genrec.config import TrainConfig
 from genrec.errors import ConfigError
 from genrec.prompting import TaskTemplates, compile_history_prompt, load_templates, names_a_task, task_files
 from genrec.run import Run
@@ -19,12 +20,13 @@ from genrec.tasks.history_sources import NextItems, Preferences
 from genrec.tasks.leaks import LeakCheck
 from genrec.tasks.mixture import SEQUENCE_TASK, Mixture, Task
 from genrec.tasks.neighbours import Neighbours
-from genrec.tasks.rendering import ARROW, CompiledTemplate, WordEncoder
+from genrec.tasks.rendering import ARROW, CompiledTemplate, WordEncoder, WordNoise, words_in
 from genrec.tasks.sources import HISTORIES, Interleaved, Items, Prefixes, Source, Texts
 
 _FIELD = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|" + ARROW)
 DIALOGUES = "dialogues"
-SOURCES: Mapping[str, Callable[[TaskData], Source]] = {
+Sources = Mapping[str, Callable[[TaskData], Source]]
+SOURCES: Sources = {
     DIALOGUES: Dialogues,
     "interleaved": Interleaved,
     "items": Items,
@@ -38,27 +40,37 @@ SOURCES: Mapping[str, Callable[[TaskData], Source]] = {
 
 def load_mixture(
     run: Run,
-    weights: Mapping[str, float],
+    config: TrainConfig,
     *,
     folders: Sequence[Path],
     tokenizer: PreTrainedTokenizerFast,
     item_tokens: NDArray[int64],
-    max_items: int,
+    sources: Sources = SOURCES,
 ) -> Mixture:
-    """The tasks of `weights` (name → weight) from the template files of `folders`, over the training part of a run.
+    """The tasks of `config` from the template files of `folders`, over the training part of a run.
 
-    Raises ConfigError for a task, source or field that does not exist, naming those that do.
+    `sources` are what can fill templates, by name. Raises ConfigError for a task, source or field that does not exist,
+    naming those that do.
     """
     data = load_task_data(run, item_tokens)
     known = read_tasks(folders)
-    unknown = sorted(set(weights) - set(known))
+    unknown = sorted(set(config.tasks) - set(known))
     if unknown:
         raise ConfigError(f"tasks: there is no {', '.join(unknown)}.", f"Known tasks: {', '.join(sorted(known))}.")
-    loader = TaskLoader(data, tokenizer)
-    alone = list(weights) == [SEQUENCE_TASK]
-    tasks = {name: (loader.load(*known[name], alone=alone), weight) for name, weight in weights.items()}
+    loader = TaskLoader(data, tokenizer, sources=sources)
+    alone = list(config.tasks) == [SEQUENCE_TASK]
+    tasks = {name: (loader.load(*known[name], alone=alone), weight) for name, weight in config.tasks.items()}
     check = LeakCheck(run, data.sequences.user_ids, item_tokens)
-    return Mixture(tasks, data, encoder=WordEncoder(tokenizer), check=check, max_items=max_items)
+    pool = [*_words_of(known.values()), *data.common_words] if config.word_noise else []
+    return Mixture(
+        tasks,
+        data,
+        encoder=WordEncoder(tokenizer),
+        check=check,
+        max_items=config.max_history_items,
+        example_tokens=config.example_tokens,
+        noise=WordNoise(config.word_noise, pool) if pool else None,
+    )
 
 
 def reads_dialogues(folders: Sequence[Path], names: Collection[str]) -> bool:
@@ -93,16 +105,25 @@ def template_words(folders: Sequence[Path], names: Collection[str], *, copies: i
     if list(names) == [SEQUENCE_TASK]:
         return []
     known = read_tasks(folders)
-    texts = [text for name in names if name in known for text in known[name][0].templates]
-    pieces = [piece for text in texts for piece in _FIELD.split(text) if piece.strip()]
-    return pieces * max(1, copies)
+    return _pieces(known[name] for name in names if name in known) * max(1, copies)
+
+
+def _pieces(tasks: Iterable[tuple[TaskTemplates, Path]]) -> list[str]:
+    """Our own words around the fields of templates."""
+    texts = [text for templates, _ in tasks for text in templates.templates]
+    return [piece for text in texts for piece in _FIELD.split(text) if piece.strip()]
+
+
+def _words_of(tasks: Iterable[tuple[TaskTemplates, Path]]) -> list[str]:
+    """The different words of templates that are trained on."""
+    return sorted({word for piece in _pieces(tasks) for word in words_in(piece)})
 
 
 class TaskLoader:
     """Checks tasks against what their sources have in this run. A source is made once, for all tasks that use it."""
 
-    def __init__(self, data: TaskData, tokenizer: PreTrainedTokenizerFast) -> None:
-        self._data, self._tokenizer = data, tokenizer
+    def __init__(self, data: TaskData, tokenizer: PreTrainedTokenizerFast, *, sources: Sources = SOURCES) -> None:
+        self._data, self._tokenizer, self._known = data, tokenizer, sources
         self._sources: dict[str, Source] = {}
 
     def load(self, templates: TaskTemplates, path: Path, *, alone: bool = False) -> Task:
@@ -124,9 +145,9 @@ class TaskLoader:
         return Task(name, source, templates=compiled, held_out=held_out)
 
     def _source(self, name: str, path: Path) -> Source:
-        if name not in SOURCES:
-            known = ", ".join(sorted([HISTORIES, *SOURCES]))
+        if name not in self._known:
+            known = ", ".join(sorted([HISTORIES, *self._known]))
             raise ConfigError(f"{path}: there is no source {name!r}.", f"Known sources: {known}.")
         if name not in self._sources:
-            self._sources[name] = SOURCES[name](self._data)
+            self._sources[name] = self._known[name](self._data)
         return self._sources[name]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -16,11 +17,10 @@ from genrec.errors import DataError
 from genrec.examples import Example, history_examples
 from genrec.tasks.data import TaskData
 from genrec.tasks.leaks import LeakCheck
-from genrec.tasks.rendering import CompiledTemplate, WordEncoder, as_arrays
+from genrec.tasks.rendering import ChangeWords, CompiledTemplate, WordEncoder, WordNoise, as_arrays
 from genrec.tasks.sources import Source
 
 SEQUENCE_TASK = "A1"
-MIN_EXAMPLE_TOKENS = 128  # room for a question and its answer where histories are short
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,23 @@ class Mixture:
         encoder: WordEncoder,
         check: LeakCheck,
         max_items: int,
+        example_tokens: int,
+        noise: WordNoise | None = None,
     ) -> None:
-        """`tasks`: name → task and weight. `max_items` of a history are shown at most."""
+        """`tasks`: name → task and weight. `max_items` of a history are shown at most.
+
+        Examples of all tasks but whole histories have `example_tokens` at most, or as many as a whole history.
+        """
         self.tasks = {name: task for name, (task, _) in tasks.items()}
         total = sum(weight for _, weight in tasks.values())
         self._shares = {name: weight / total for name, (_, weight) in tasks.items()}
         self.data, self.encoder, self._check, self._max_items = data, encoder, check, max_items
+        self._noise = noise
         self.left_out: Counter[str] = Counter()  # task → examples that were too long with the shortest history
         prompts = [len(prompt) for task in self.tasks.values() for prompt in task.prompts]
         longest = max(prompts, default=0) + data.item_tokens.shape[1] * max_items
         only_histories = all(task.source is None for task in self.tasks.values())
-        self.max_example_tokens = longest if only_histories else max(longest, MIN_EXAMPLE_TOKENS)
+        self.max_example_tokens = longest if only_histories else max(longest, example_tokens)
 
     def examples(self, rng: np.random.Generator) -> list[Example]:
         """The examples of an epoch, task after task, checked for leaks. Equal generators give equal examples.
@@ -131,6 +137,7 @@ class Mixture:
         """
         assert task.source is not None
         state, max_items = rng.bit_generator.state, self._max_items
+        change: ChangeWords | None = None if self._noise is None else partial(self._noise.change, rng=rng)
         while True:
             rng.bit_generator.state = state  # the same thing again, with a shorter history
             record = task.source.record(key, rng, max_items)
@@ -138,7 +145,7 @@ class Mixture:
             if record is None or not usable:
                 return None
             template = usable[int(rng.integers(len(usable)))]
-            rendered = template.render(record.values, self.encoder)
+            rendered = template.render(record.values, self.encoder, change)
             if len(rendered.tokens) <= self.max_example_tokens:
                 break
             if max_items == 1:

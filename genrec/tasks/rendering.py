@@ -11,7 +11,7 @@ Shapes: T tokens of an example, n tokens of a value.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -26,6 +26,8 @@ from genrec.vocabulary import TextEncoder, opening_tokens, soft_prompt
 ARROW = "→"
 _FIRST, _LAST = 0xE000, 0xF8FF  # private-use characters: one per value of an example
 _PRIVATE = re.compile("([\ue000-\uf8ff])")
+_WORD = re.compile(r"[^\W_]+")
+_SPACES = re.compile(" {2,}")
 _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 # A value is not there while the template is rendered, so nothing can be computed from it.
 _ALLOWED_NODES = (nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Getattr, nodes.For)
@@ -38,6 +40,7 @@ class Codes:
     tokens: tuple[int, ...]
 
 
+ChangeWords = Callable[[str], str]
 Value = str | Codes | Sequence[Mapping[str, "Value"]]
 FieldKinds = Mapping[str, Any]
 """What a source offers: field name → "text", "items", or for a list the same of its entries."""
@@ -92,6 +95,34 @@ class WordEncoder:
         return [*soft_prompt(self._tokenizer), *self.trusted(before)], self.trusted(after)
 
 
+class WordNoise:
+    """Our words of a question with some left out, exchanged and added, so that a model does not hang on each of them.
+
+    A model that reads few paraphrases learns them by heart, and another one is a riddle to it. With noise it learns
+    to look for what does not vary: the values.
+    """
+
+    def __init__(self, share: float, pool: Sequence[str]) -> None:
+        """Each word changes with the chance `share`; `pool` is what exchanged and added words are drawn from."""
+        self._share, self._pool = share, pool
+
+    def change(self, words: str, rng: np.random.Generator) -> str:
+        """Other words in the place of `words`; punctuation and the spaces at both ends stay."""
+
+        def changed(match: re.Match[str]) -> str:
+            if rng.random() >= self._share:
+                return match[0]
+            drawn = self._pool[int(rng.integers(len(self._pool)))]
+            return ("", drawn, f"{match[0]} {drawn}")[int(rng.integers(3))]
+
+        return _SPACES.sub(" ", _WORD.sub(changed, words))
+
+
+def words_in(text: str) -> list[str]:
+    """The words of a text as they are written, without punctuation."""
+    return _WORD.findall(text)
+
+
 class CompiledTemplate:
     """One paraphrase, checked against the fields of its source. `fields` are the names that it uses."""
 
@@ -119,22 +150,24 @@ class CompiledTemplate:
         if not _PRIVATE.search(rendered[-1]):
             raise ConfigError(f"{where}: template {text!r} has no field to train on.", "Use {{ field }}.")
 
-    def render(self, values: Mapping[str, Value], encoder: WordEncoder) -> Rendered:
-        """The example for values of the fields. Needs all of `fields`."""
+    def render(self, values: Mapping[str, Value], encoder: WordEncoder, change: ChangeWords | None = None) -> Rendered:
+        """The example for values of the fields. Needs all of `fields`. `change` makes other words of a question's."""
         if len(self._parts) == 1:
             whole = _encode(self._parts[0], values, encoder)
             given = [*encoder.start(), *whole.tokens[: whole.num_leading]]
             answer = whole.tokens[whole.num_leading :]
         else:
-            given = self.question(values, encoder)
+            given = self.question(values, encoder, change)
             encoded = _encode(self._parts[1], values, encoder)
             # An item has a fixed length; only words must be seen to end.
             answer = encoded.tokens + (encoder.end if encoded.has_words else [])
         return Rendered(given + answer, [False] * len(given) + [True] * len(answer))
 
-    def question(self, values: Mapping[str, Value], encoder: WordEncoder) -> list[int]:
+    def question(
+        self, values: Mapping[str, Value], encoder: WordEncoder, change: ChangeWords | None = None
+    ) -> list[int]:
         """The prompt alone, of a template with an arrow."""
-        return [*encoder.before, *_encode(self._parts[0], values, encoder).tokens, *encoder.between]
+        return [*encoder.before, *_encode(self._parts[0], values, encoder, change).tokens, *encoder.between]
 
 
 @dataclass
@@ -144,19 +177,24 @@ class _Encoded:
     has_words: bool
 
 
-def _encode(part: Any, values: Mapping[str, Value], encoder: WordEncoder) -> _Encoded:
+def _encode(
+    part: Any, values: Mapping[str, Value], encoder: WordEncoder, change: ChangeWords | None = None
+) -> _Encoded:
     found: list[str | Codes] = []
     pieces = _PRIVATE.split(part.render(_marked(values, found)))  # words, mark, words, mark, …, words
     encoded = _Encoded([], 0, False)
     for place in range(0, len(pieces), 2):
         words = pieces[place]
+        encode: Callable[[str], list[int]] = encoder.trusted
+        if change is not None:  # some words then come from a catalogue, and are encoded like anybody's
+            encode, words = encoder.untrusted, change(words)
         value = found[ord(pieces[place + 1]) - _FIRST] if place + 1 < len(pieces) else None
         # No space stands before a semantic ID, and one before a text belongs to the text's first word.
         if isinstance(value, Codes):
             words = words.rstrip()
         elif value is not None and words.endswith(" "):
             words, value = words[:-1], " " + value
-        encoded.tokens += encoder.trusted(words) if words else []
+        encoded.tokens += encode(words) if words else []
         encoded.has_words |= bool(words.strip()) or isinstance(value, str)
         if place == 0:
             encoded.num_leading = len(encoded.tokens)

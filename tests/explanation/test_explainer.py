@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from genrec.data.catalog import Catalog
 from genrec.errors import ConfigError
 from genrec.explanation.checking import Checker
 from genrec.explanation.evidence import Subject
@@ -33,6 +36,20 @@ class Scripted:
 
 def explain(facts: Facts, request: ExplainRequest = ANN, wording: Wording = Wording(), **options) -> Explanation:
     return Explainer(facts, default_prompts(), **options).explain([request], wording)[0]
+
+
+@pytest.mark.parametrize(
+    ("description", "first"),
+    [
+        ("A pragmatic U.S. Marine meets Dr. No. They talk.", "A pragmatic U.S. Marine meets Dr. No."),
+        ("A ship lands. Nobody sees it.", "A ship lands."),
+    ],
+)
+def test_a_description_is_told_up_to_the_end_of_its_first_sentence(facts: Facts, description: str, first: str):
+    words = [description if row == HEAT else None for row in range(len(facts.catalog))]
+    told = replace(facts, catalog=Catalog(facts.catalog.table.with_columns(description=pl.Series(words))))
+    text = explain(told, ExplainRequest((ALIEN,), HEAT), Wording("description")).text
+    assert text.endswith(first)
 
 
 @pytest.mark.parametrize("tone", ["plain", "warm", "brief"])

@@ -32,7 +32,7 @@ def test_a_mixture_and_next_item_alone_are_compared_on_equal_epochs_and_done_onc
     assert (mixture.config["tasks"], alone.config["tasks"]) == (config.tasks, {"A1": 1.0})
     assert mixture.seed == alone.seed == 3
     assert mixture.report["epochs"] == alone.report["epochs"] == 1
-    assert any("Find {{ title }} → {{ item }}" in line for line in lines)
+    assert any("I mean {{ title }}, which one is that? → {{ item }}` | yes" in line for line in lines)
     stamps = [(tmp_path / name / "manifest.json").stat().st_mtime_ns for name in ("mixture-3", "next-item-3")]
     assert compare(untrained, config, tmp_path, seeds=[3], num_items=5) == lines
     assert stamps == [(tmp_path / name / "manifest.json").stat().st_mtime_ns for name in ("mixture-3", "next-item-3")]

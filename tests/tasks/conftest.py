@@ -11,10 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from genrec.config import TrainConfig
+from genrec.explanation.lessons import lesson_sources
 from genrec.prompting import default_prompts
 from genrec.run import Run
 from genrec.tasks.data import TaskData, load_task_data
-from genrec.tasks.loading import load_mixture
+from genrec.tasks.loading import SOURCES, load_mixture
 from genrec.tasks.mixture import Mixture
 from genrec.vocabulary import SidVocabulary
 
@@ -37,14 +39,22 @@ def open_run(path: Path) -> Tiny:
     vocabulary = SidVocabulary.load(path / "model")
     item_tokens = vocabulary.token_ids(np.load(path / "semantic_ids" / "codes.npy"))
 
-    def mixture(weights: dict[str, float], *folders: Path, max_items: int = 6) -> Mixture:
+    def mixture(
+        weights: dict[str, float],
+        *folders: Path,
+        max_items: int = 6,
+        word_noise: float = 0.0,
+        example_tokens: int = 128,
+    ) -> Mixture:
         return load_mixture(
             run,
-            weights,
+            TrainConfig(
+                tasks=weights, max_history_items=max_items, example_tokens=example_tokens, word_noise=word_noise
+            ),
             folders=[default_prompts(), *folders],
             tokenizer=tokenizer,
             item_tokens=item_tokens,
-            max_items=max_items,
+            sources={**SOURCES, **lesson_sources(run, [default_prompts()])},
         )
 
     return Tiny(run, tokenizer, vocabulary, item_tokens, load_task_data(run, item_tokens), mixture)

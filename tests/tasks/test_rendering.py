@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec.errors import ConfigError
-from genrec.tasks.rendering import Codes, CompiledTemplate, WordEncoder
+from genrec.tasks.rendering import Codes, CompiledTemplate, WordEncoder, WordNoise
 from genrec.training.text_tokenizer import train_text_tokenizer
 from genrec.vocabulary import extend_tokenizer
 
@@ -86,6 +89,33 @@ def test_a_title_is_only_its_own_bytes(title: str):
     after = len(ENCODER.between) + len(SID)
     middle = rendered.tokens[before : len(rendered.tokens) - after]
     assert TOKENIZER.decode(middle, clean_up_tokenization_spaces=False) == " " + title
+
+
+def test_noise_changes_as_many_of_our_words_as_asked_for_and_neither_values_nor_answers():
+    template, pool = compiled("Which one is called {{ title }}, please? → The item is {{ item }}"), ["yes", "s0_2"]
+    values = {"item": Codes(SID), "title": "Which Heat is called"}
+    plain = template.render(values, ENCODER)
+    answer = [token for token, target in zip(plain.tokens, plain.targets, strict=True) if target]
+    rng, kept, asked = np.random.default_rng(0), 0, 400
+    for _ in range(asked):
+        change = partial(WordNoise(0.3, pool).change, rng=rng)
+        noisy = template.render(values, ENCODER, change)
+        given = TOKENIZER.decode(noisy.tokens[: noisy.targets.index(True)])
+        assert [token for token, target in zip(noisy.tokens, noisy.targets, strict=True) if target] == answer
+        assert "Which Heat is called" in given
+        assert given.startswith("<|im_start|>user\n")
+        assert not set(noisy.tokens[: noisy.targets.index(True)]) & set(SID)
+        words = given.removeprefix("<|im_start|>user\n").replace("Which Heat is called", "").split()
+        kept += sum(word in {"Which", "one", "is", "called"} for word in words)
+    # Two thirds of the changes take a word away; .3 of the words change.
+    assert kept / (4 * asked) == pytest.approx(0.8, abs=0.03)
+
+
+def test_noise_draws_the_same_for_the_same_generator_and_other_words_for_another():
+    noise = WordNoise(0.5, ["blue", "green"])
+    one, again, other = (noise.change("Which is called ", np.random.default_rng(seed)) for seed in (1, 1, 3))
+    assert one == again
+    assert one != other
 
 
 def test_the_full_tokenizer_would_have_obeyed():

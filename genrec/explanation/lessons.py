@@ -1,0 +1,73 @@
+"""What a model is trained on so that it can write explanations: the request of a language, and a text that is true.
+
+A source of tasks (`tasks/sources.py`), one per language. A lesson asks exactly as `model_text` will ask, about a
+training interaction and what came before it, and answers with what the template says of the same evidence and the
+check lets pass. So nothing that is learned is made up, and the model learns to say what the evidence says.
+
+N training interactions that have another before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+
+from genrec.explanation.explainer import Explainer, ExplainRequest, Wording
+from genrec.explanation.facts import Facts
+from genrec.explanation.language import language_codes
+from genrec.run import Run
+from genrec.tasks.data import TaskData
+from genrec.tasks.history_sources import TrainingSteps
+from genrec.tasks.loading import read_tasks
+from genrec.tasks.rendering import FieldKinds
+from genrec.tasks.sources import Record, Source
+
+LESSONS = "explanations_"  # and the code of a language
+
+
+def lesson_sources(run: Run, folders: Sequence[Path]) -> Mapping[str, Callable[[TaskData], Source]]:
+    """The sources of all languages of the template folders, `explanations_en`, …; of equal ones the last."""
+    where = {code: folder for folder in folders for code in language_codes(folder)}
+    return {f"{LESSONS}{code}": partial(Lessons, run, folder, code) for code, folder in where.items()}
+
+
+def writes_explanations(run: Run) -> bool:
+    """Whether explanations were among the tasks that the run's model was trained on."""
+    names = run.require("train", verify=False).config.get("tasks", {})
+    known = read_tasks([run.path / "prompts"])
+    return any(str(known[name][0].source).startswith(LESSONS) for name in names if name in known)
+
+
+class Lessons:
+    """One explanation per training interaction: `before`, `evidence` and `after` are the request, `told` the text."""
+
+    def __init__(self, run: Run, prompts: Path, language: str, data: TaskData) -> None:
+        self.kinds: FieldKinds = dict.fromkeys(("before", "evidence", "after", "told"), "text")
+        self._run, self._prompts, self._data = run, prompts, data
+        self._code = language
+        self._steps = TrainingSteps(data.sequences)
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer(Facts.load(self._run, self._data.catalog), self._prompts)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def record(self, key: int, rng: np.random.Generator, max_history: int) -> Record | None:
+        """Interaction `key` in a drawn style; None where there is no evidence. See `Source.record`."""
+        user, history, item = self._steps.step(key, max_history)
+        language = self._explainer.language(self._code)
+        names = sorted(language.styles)
+        style = names[int(rng.integers(len(names)))]
+        asked = None if language.style(style).about == "taste" else item
+        request = ExplainRequest(tuple(history), asked, self._data.sequences.user_ids[user])
+        lesson = self._explainer.lesson(request, Wording(style, self._code))
+        if lesson is None:
+            return None
+        before, after = language.around_evidence(style)
+        values = {"before": before, "evidence": lesson.draft.evidence, "after": after, "told": lesson.text}
+        return Record(values, (*history, item), user)

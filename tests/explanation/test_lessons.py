@@ -1,0 +1,114 @@
+"""Lessons are what `genrec explain` will ask, answered with what the check lets pass."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from genrec import Recommender, pipeline
+from genrec.config import TrainConfig, load_config
+from genrec.decoding.scripted import ScriptedEngine
+from genrec.explanation.checking import Checker
+from genrec.explanation.evidence import Subject
+from genrec.explanation.explainer import Draft, Explainer, ExplainRequest, Wording
+from genrec.explanation.facts import Facts
+from genrec.explanation.language import load_language
+from genrec.explanation.lessons import Lessons, lesson_sources, writes_explanations
+from genrec.explanation.loading import knows_words
+from genrec.explanation.model_text import EngineText
+from genrec.prompting import default_prompts
+from genrec.run import Run
+from genrec.tasks.data import load_task_data
+from genrec.tasks.loading import SOURCES, load_mixture
+from genrec.vocabulary import SidVocabulary
+from tests.explanation.conftest import ALIEN, BLADE, NOTHING
+
+
+def lessons_of(path: Path) -> Lessons:
+    vocabulary = SidVocabulary.load(path / "model")
+    data = load_task_data(Run(path), vocabulary.token_ids(np.load(path / "semantic_ids" / "codes.npy")))
+    source = lesson_sources(Run(path), [default_prompts()])["explanations_en"](data)
+    assert isinstance(source, Lessons)
+    return source
+
+
+def test_every_language_of_the_templates_is_a_source_and_a_task_is_no_language(tiny_run: Path):
+    assert set(lesson_sources(Run(tiny_run), [default_prompts()])) == {"explanations_de", "explanations_en"}
+
+
+def test_a_lesson_asks_token_for_token_what_the_writer_asks(tiny_run: Path):
+    lessons, english = lessons_of(tiny_run), load_language(default_prompts(), "en")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_run / "model")
+    mixture = load_mixture(
+        Run(tiny_run),
+        TrainConfig(tasks={"E3": 1.0}, example_tokens=2000),
+        folders=[default_prompts()],
+        tokenizer=tokenizer,
+        item_tokens=np.zeros((30, 2), dtype=np.int64),
+        sources={**SOURCES, **lesson_sources(Run(tiny_run), [default_prompts()])},
+    )
+    writer = EngineText(ScriptedEngine(lambda prompt, codes: np.zeros(8)), tokenizer)
+    asked = 0
+    for key in range(len(lessons)):
+        record = lessons.record(key, np.random.default_rng(key), 6)
+        if record is None:
+            continue
+        evidence, told = record.values["evidence"], record.values["told"]
+        assert isinstance(evidence, str)
+        [style] = [name for name in english.styles if english.around_evidence(name)[0] == record.values["before"]][:1]
+        template = mixture.tasks["E3"].templates[0]
+        assert template.question(record.values, mixture.encoder) == writer.prompt(english, Draft(evidence, style, 0))
+        rendered = template.render(record.values, mixture.encoder)
+        answer = [token for token, target in zip(rendered.tokens, rendered.targets, strict=True) if target]
+        assert tokenizer.decode(answer, skip_special_tokens=True) == told
+        asked += 1
+    assert asked > 10
+
+
+@pytest.mark.parametrize("style", ["line", "paragraph", "bullets", "for-whom", "headline", "description"])
+def test_what_is_learned_is_supported_and_its_evidence_was_given(facts: Facts, english: object, style: str):
+    explainer = Explainer(facts, default_prompts())
+    lesson = explainer.lesson(ExplainRequest((ALIEN,), BLADE), Wording(style))
+    assert lesson is not None
+    language = load_language(default_prompts(), "en")
+    verdicts = [s.verdict for s in Checker(language, facts, Subject((ALIEN,), BLADE)).check(lesson.text)]
+    assert "supported" in verdicts
+    assert "unsupported" not in verdicts
+    if style == "description":  # the record's own words are in the request, not only in the answer
+        assert "A policeman hunts machines in the rain." in lesson.draft.evidence
+        assert "A policeman hunts machines in the rain." in lesson.text
+
+
+def test_nothing_is_learned_where_nothing_speaks_for_the_item(facts: Facts):
+    assert Explainer(facts, default_prompts()).lesson(ExplainRequest((ALIEN,), NOTHING)) is None
+
+
+def test_a_run_from_scratch_knows_words_only_after_lessons(tiny_run: Path, tiny_copy: Path, tiny_files: Path):
+    assert not knows_words(Run(tiny_run))
+    config = load_config(TrainConfig, tiny_files / "train.yaml")
+    tasks = {"A1": 0.5, "B2": 0.25, "E3": 0.25}
+    run = Run(tiny_copy)
+    pipeline.train(run, config.model_copy(update={"tasks": tasks, "epochs": 1, "example_tokens": 600}))
+    assert run.stages["train"].report["too_long"] == {}
+    assert writes_explanations(run)
+    assert knows_words(run)
+    recommender = Recommender.load(tiny_copy)
+    items = recommender.catalog.indices(["i0", "i3", "i6"]).tolist()
+    [told] = recommender.explainer("auto").explain([ExplainRequest((items[0], items[1]), items[2])])
+    assert told.attempts > 0  # the model was asked
+
+
+@pytest.mark.parametrize(("task", "writes"), [("B2", False), ("E2", False), ("E3", True)])
+def test_titles_and_reasons_do_not_teach_to_write_and_lessons_do(
+    tiny_run: Path, tmp_path: Path, task: str, writes: bool
+):
+    copy = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["stages"]["train"]["config"]["tasks"] = {"A1": 0.5, task: 0.5}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert knows_words(Run(copy)) is writes
