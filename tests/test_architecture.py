@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cold_evaluation",),
     ("evidence_source",),
     ("live_catalogue", "views"),
+    ("branches", "rank_request"),
     ("explanation", "explanation_judge"),
     ("recommender",),
     ("weighing",),

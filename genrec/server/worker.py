@@ -207,7 +207,7 @@ class BatchWorker:
 
     def _ranked(self, dialogue: Dialogue, jobs: Sequence[_Job]) -> list[tuple[_Job, Ranked | Exception]]:
         """Items for every job. Jobs that need a wider beam are ranked apart: a beam's width changes answers."""
-        width = dialogue.recommender.beam_width
+        width = dialogue.recommender.narrowest
         groups: dict[int, list[_Job]] = {}
         answers: list[tuple[_Job, Ranked | Exception]] = [(job, []) for job in jobs if job.request is None]
         for job in jobs:
