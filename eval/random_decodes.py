@@ -5,10 +5,10 @@
 The first part searches with made-up scores, a hash of user, prefix and code with some codes impossible (−inf), so that
 every item's score can be computed by itself: tries of 1 to 60 items, 1 to 4 levels of 1 to 9 codes, items that share an
 ID, rows that are not in the trie, filters that leave everything, something, one item or nothing. An answer must hold
-allowed items only, none twice, in order, each with its own score, and as many as there are up to `k`; where the beam is
-as wide as the catalogue it must be the best of all items. The second part runs the transformers engine with a new random
-model and vocabulary every 100 searches and checks the same but for the scores. Prints what was found; status 1 where
-anything is wrong.
+allowed items only, none twice, in order, each with its own score, and as many as there are up to `k`; where the beam
+is as wide as the catalogue it must be the best of all items. The second part runs the transformers engine with a new
+random model and vocabulary every 100 searches and checks the same but for the scores. Prints what was found; status 1
+where anything is wrong.
 """
 
 from __future__ import annotations
@@ -157,8 +157,18 @@ def model_searches(rng: np.random.Generator, users: int) -> Counter[str]:
     starts = np.cumsum([3 + gaps[0], *(np.array(trie.codebook_sizes) + gaps[1:])])
     vocabulary = SidVocabulary(trie.codebook_sizes, tuple(starts[:-1].tolist()))
     torch.manual_seed(int(rng.integers(2**31)))
-    shape = {"vocab_size": int(starts[-1]), "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 24}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64}
+    shape: dict[str, Any] = {
+        "vocab_size": int(starts[-1]),
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "intermediate_size": 24,
+    }
+    heads: dict[str, Any] = {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 64,
+    }
     made: Any = Qwen3ForCausalLM
     model = made(Qwen3Config(**shape, **heads, initializer_range=0.5)).eval()
     mode: ScoreMode = ("level", "raw", "renormalised")[rng.integers(3)]
