@@ -56,7 +56,7 @@ class LiveCatalogue:
         if trie.order_checksum != catalog.order_checksum:
             raise TrieError("the trie belongs to another catalogue.", "Run `genrec tokenize RUN` again.")
         evidence = EvidenceSource.load(run, catalog=catalog) if with_evidence else None
-        return cls(catalog, trie, vocabulary.token_ids(codes.codes), evidence)
+        return cls(catalog, trie.prepare(), vocabulary.token_ids(codes.codes), evidence)
 
     def evidence_of(self, asked: Sequence[tuple[NDArray[np.int32], int | None]]) -> list[Evidence | None]:
         """What joins the model for histories with the seed of their draw, if they are to be drawn."""
