@@ -1,40 +1,71 @@
-"""Our beam search against Hugging Face `generate` with the same model: same answers, how much faster.
+"""How fast constrained beam search is: ours beside others on one machine, and how far it is from the machine's limit.
 
-    python eval/bench_decoding.py
+    OMP_NUM_THREADS=1 python eval/bench_decoding.py [--models small large] [--users 1 64] [--beams 10 50 256] [--vllm]
 
-A random Qwen3 of 3.9 M parameters, 12,000 random items, 50 beams, a 250-token prompt, mode `raw` (what
-Hugging Face computes). Then other ways to run the same search, and a check that every item returned in
-10,000 random requests with random filters is valid. Prints Markdown.
+Two Qwen3 with random weights (timings depend on shapes alone): `small` is the one that train/configs/beauty.yaml makes,
+`large` has 103 M parameters and a vocabulary of 151,936. 12,101 random items of 4 x 256 codes. The ways take turns and
+ratios are medians of pairs. A way whose products alone would take longer than `--budget` seconds is left out.
+
+- ours; a Python dictionary in place of our trie, in our own loop; Hugging Face `generate` with a prefix function
+- with `--vllm`: our search on vLLM, vLLM's `LLM.beam_search`, and both for the items of a grammar (`--grammar-items`)
+
+`of products`: our CPU time over that of the matrix products that the search cannot do without (prompts, levels, K rows
+of output, attention), timed with the same shapes in the same run. `trie`: what the loop costs more on the same random
+scores than a loop that knows no trie, in per cent of our time with the model. Prints Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import ctypes
+import heapq
 import os
 import platform
+import re
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DynamicCache, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from genrec.decoding.beam import Floats, Integers, beam_search
-from genrec.decoding.engine import RankedItem
+from genrec.decoding.beam import Floats, Integers, beam_search, best
+from genrec.decoding.shared_prefix import SharedPrefixScorer
 from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.trie import ItemTrie
-from genrec.trie_filters import ItemFilter
-from genrec.vocabulary import SidVocabulary
+from genrec.vocabulary import SidVocabulary, sid_token
 
 SIZES = (256, 256, 256, 256)
-NUM_WORDS = 5_000
-VOCABULARY = SidVocabulary(SIZES, (5_000, 5_256, 5_512, 5_768))
-NUM_TOKENS = 6_024
+FIRST, NUM_TOKENS = 4, 1028
+VOCABULARY = SidVocabulary(SIZES, tuple(range(FIRST, NUM_TOKENS, 256)))
+SHAPES = {
+    "small": {"vocab_size": NUM_TOKENS, "hidden_size": 128, "num_hidden_layers": 4, "intermediate_size": 512}
+    | {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 32},
+    "large": {"vocab_size": 151_936, "hidden_size": 512, "num_hidden_layers": 8, "intermediate_size": 1536}
+    | {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64},
+}
+BATCH, TOKENS_AT_ONCE = 16, 512  # of the engine: users searched together, prompt tokens read together
+
+Prompts = Sequence[list[int]]
+Answer = list[set[tuple[int, ...]]]  # per user the semantic IDs that came back
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to search. `prepare` runs before it, outside of what is timed."""
+
+    search: Callable[[Prompts], Answer]
+    valid: set[tuple[int, ...]]
+    prepare: Callable[[], object] = lambda: None
 
 
 def describe_machine() -> str:
@@ -42,208 +73,327 @@ def describe_machine() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return (
-        f"{[*names, platform.machine()][0]}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-        f"load {os.getloadavg()[0]:.1f}"
-    )
+    threads, load = torch.get_num_threads(), os.getloadavg()[0]
+    return f"{[*names, platform.machine()][0]}, {os.cpu_count()} cores, {threads} threads, load {load:.1f}"
 
 
-def random_model(seed: int) -> PreTrainedModel:
-    """A Qwen3 with random weights, 3.9 M parameters."""
+def random_model(name: str, dtype: torch.dtype, seed: int) -> PreTrainedModel:
+    """A Qwen3 with random weights."""
     torch.manual_seed(seed)
-    config = Qwen3Config(
-        vocab_size=NUM_TOKENS,
-        hidden_size=256,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=64,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        initializer_range=0.05,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    model: Any = Qwen3ForCausalLM
-    return model(config).eval()
+    options: dict[str, Any] = SHAPES[name] | {"max_position_embeddings": 2048, "tie_word_embeddings": True}
+    config = Qwen3Config(**options, initializer_range=0.05, bos_token_id=None, eos_token_id=None, pad_token_id=0)
+    made: Any = Qwen3ForCausalLM
+    return made(config).to(dtype).eval()
 
 
-def hugging_face(model: Any, codes: NDArray[np.int64], num_beams: int) -> Callable[[Sequence[int]], dict[int, float]]:
-    """Constrained beam search by `generate`: item → score."""
-    allowed: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    item_of = {}
-    for item, tokens in enumerate(VOCABULARY.token_ids(codes).tolist()):
-        item_of[tuple(tokens)] = item
-        for level in range(len(SIZES)):
-            allowed[tuple(tokens[:level])].append(tokens[level])
-    children = {prefix: sorted(set(tokens)) for prefix, tokens in allowed.items()}
+def children_of(codes: NDArray[np.int64]) -> dict[tuple[int, ...], list[int]]:
+    """The usual trie: a dictionary from a prefix of codes to the codes that may follow."""
+    found: dict[tuple[int, ...], set[int]] = defaultdict(set)
+    for row in codes.tolist():
+        for level, code in enumerate(row):
+            found[tuple(row[:level])].add(code)
+    return {prefix: sorted(following) for prefix, following in found.items()}
 
-    def rank(prompt: Sequence[int]) -> dict[int, float]:
-        with torch.no_grad():
-            found = model.generate(
-                torch.tensor([list(prompt)]),
-                num_beams=num_beams,
-                num_return_sequences=num_beams,
-                max_new_tokens=len(SIZES),
-                do_sample=False,
-                length_penalty=0.0,
-                return_dict_in_generate=True,
-                output_scores=True,
-                prefix_allowed_tokens_fn=lambda _, tokens: children[tuple(tokens[len(prompt) :].tolist())],
+
+def ranked(engine: Any, trie: ItemTrie, codes: NDArray[np.int64], prompts: Prompts, width: int) -> Answer:
+    """What an engine of ours answers, as semantic IDs."""
+    found = engine.rank(prompts, trie, beam_width=width, k=width)
+    return [{tuple(codes[item.item_index].tolist()) for item in answer} for answer in found]
+
+
+def with_dictionary(model: PreTrainedModel, codes: NDArray[np.int64], width: int) -> Callable[[Prompts], Answer]:
+    """Our loop and model, with a dictionary for a trie."""
+    children = children_of(codes)
+
+    def search(prompts: Prompts) -> Answer:
+        answers: Answer = []
+        for start in range(0, len(prompts), BATCH):
+            batch = prompts[start : start + BATCH]
+            with torch.no_grad():
+                scorer = SharedPrefixScorer(model, batch, vocabulary=VOCABULARY, score_mode="level")
+                values = scorer.prefill()[:, None]
+                beams: list[list[tuple[float, tuple[int, ...]]]] = [[(0.0, ())] for _ in batch]
+                for level in range(len(SIZES)):
+                    kept = [_extended(own, rows, children, width) for own, rows in zip(beams, values, strict=True)]
+                    beams = [[(score, prefix) for score, _, prefix in own] for own in kept]
+                    if level + 1 < len(SIZES):
+                        slots = np.zeros((2, len(batch), max(map(len, kept))), dtype=np.int64)
+                        for user, own in enumerate(kept):
+                            slots[:, user, : len(own)] = np.array([(slot, prefix[-1]) for _, slot, prefix in own]).T
+                        values = scorer.step(slots[0], slots[1], np.array([len(own) for own in kept]))
+            answers += [{prefix for _, prefix in own} for own in beams]
+        return answers
+
+    return search
+
+
+def _extended(
+    own: list[tuple[float, tuple[int, ...]]], rows: Floats, children: dict[tuple[int, ...], list[int]], width: int
+) -> list[tuple[float, int, tuple[int, ...]]]:
+    candidates = [
+        (score + row[code], slot, (*prefix, code))
+        for slot, ((score, prefix), row) in enumerate(zip(own, rows.tolist(), strict=False))
+        for code in children[prefix]
+    ]
+    return heapq.nlargest(width, candidates)
+
+
+def hugging_face(model: Any, codes: NDArray[np.int64], width: int) -> Callable[[Prompts], Answer]:
+    """`generate` with a prefix function, a prompt at a time."""
+    children = children_of(codes)
+    first = np.array(VOCABULARY.first_token_ids)
+
+    def allowed(tokens: list[int]) -> list[int]:
+        level = len(tokens)
+        return [int(first[level]) + code for code in children[tuple((np.array(tokens) - first[:level]).tolist())]]
+
+    def search(prompts: Prompts) -> Answer:
+        answers = []
+        for prompt in prompts:
+            with torch.no_grad():
+                found = model.generate(
+                    torch.tensor([prompt]),
+                    num_beams=width,
+                    num_return_sequences=width,
+                    max_new_tokens=len(SIZES),
+                    do_sample=False,
+                    length_penalty=0.0,
+                    prefix_allowed_tokens_fn=lambda _, tokens, start=len(prompt): allowed(tokens[start:].tolist()),
+                )
+            answers.append({tuple(row) for row in (found[:, len(prompt) :].numpy() - first).tolist()})
+        return answers
+
+    return search
+
+
+def vllm_ways(model: PreTrainedModel, codes: NDArray[np.int64], options: argparse.Namespace) -> tuple[Any, Any]:
+    """vLLM's engine, and width → ways on it."""
+    from vllm.sampling_params import BeamSearchParams, StructuredOutputsParams
+    from vllm.v1.structured_output.utils import choice_as_grammar
+
+    from genrec.decoding.vllm_engine import VllmEngine
+
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        names = [f"w{index}" for index in range(FIRST)]
+        names += [sid_token(level, code) for level, size in enumerate(SIZES) for code in range(size)]
+        words = {name: index for index, name in enumerate(names)}
+        raw = Tokenizer(WordLevel(words, unk_token="w0"))
+        PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="w2").save_pretrained(folder)
+        VOCABULARY.save(Path(folder))
+        # Log-probabilities for vLLM's own search; ours are log-probabilities already, which that leaves as they are.
+        settings = {"logprobs_mode": "processed_logprobs", "max_logprobs": max(256, 2 * max(options.beams))}
+        settings |= {"structured_outputs_config": {"backend": "xgrammar"}}
+        dtype = str(model.dtype).removeprefix("torch.")
+        engine = VllmEngine.load(Path(folder), vocabulary=VOCABULARY, options=settings, dtype=dtype)
+    few = codes[np.random.default_rng(options.seed).choice(len(codes), options.grammar_items, replace=False)]
+    texts = ["".join(sid_token(level, code) for level, code in enumerate(row)) for row in few.tolist()]
+    first = np.array(VOCABULARY.first_token_ids)
+
+    def stock(width: int, grammar: Any = None) -> Callable[[Prompts], Answer]:
+        params = BeamSearchParams(beam_width=width, max_tokens=len(SIZES), ignore_eos=True, structured_outputs=grammar)
+        return lambda prompts: [
+            {tuple((np.array(beam.tokens[len(prompt) :]) - first).tolist()) for beam in output.sequences}
+            for prompt, output in zip(
+                prompts, engine.llm.beam_search([{"prompt_token_ids": one} for one in prompts], params), strict=True
             )
-        ends = found.sequences[:, len(prompt) :].tolist()
-        return {item_of[tuple(end)]: score for end, score in zip(ends, found.sequences_scores.tolist(), strict=True)}
+        ]
 
-    return rank
+    def ways(width: int) -> dict[str, Way]:
+        tries = {len(some): ItemTrie.build(some, SIZES) for some in (codes, few)}
+        grammar = StructuredOutputsParams(grammar=choice_as_grammar(texts))
+        everything, some = set(map(tuple, codes.tolist())), set(map(tuple, few.tolist()))
+        clear = engine.llm.reset_prefix_cache  # a user is new to every search
+        mine = [lambda p, c=c: ranked(engine, tries[len(c)], c, p, width) for c in (codes, few)]
+        return {
+            "ours on vLLM": Way(mine[0], everything, clear),
+            "`LLM.beam_search`": Way(stock(width), everything, clear),
+            f"ours on vLLM, {len(few):,} items": Way(mine[1], some, clear),
+            f"`LLM.beam_search`, grammar of {len(few):,}": Way(stock(width, grammar), some, clear),
+        }
+
+    return engine, ways
 
 
-class ExpandedCacheScorer:
-    """The usual way, for comparison: the prompt's keys and values are copied per beam and reordered."""
+def seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """CPU seconds of this process and wall seconds of a call."""
+    start = time.process_time(), time.perf_counter()
+    work()
+    return time.process_time() - start[0], time.perf_counter() - start[1]
 
-    def __init__(self, model: Any, prompt: Sequence[int]) -> None:
-        self._model, self._tokens, self._cache, self._level = model, torch.tensor([prompt]), DynamicCache(), 0
+
+def peak_mb(work: Callable[[], object]) -> float:
+    """Memory of a call at its peak, in MB above what is held before it (Linux)."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _held("VmRSS")
+    work()
+    return (_held("VmHWM") - before) / 1e3
+
+
+def _held(name: str) -> int:
+    return int(re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))[0])
+
+
+def products(model: PreTrainedModel, users: int, width: int, length: int) -> Iterator[tuple[float, float, Any]]:
+    """(how often, floating-point operations, the product) of every matrix product that a search cannot do without."""
+    config: Any = model.config
+    heads, groups, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    layers: list[Any] = list(model.base_model.layers)  # type: ignore[arg-type]
+    inside = [one for layer in layers[:-1] for one in layer.modules() if isinstance(one, nn.Linear)]
+    inside += [layers[-1].self_attn.k_proj, layers[-1].self_attn.v_proj]
+    every = [one for layer in layers for one in layer.modules() if isinstance(one, nn.Linear)]
+    steps, batch = len(SIZES) - 1, min(users, BATCH)
+
+    def linear(modules: list[nn.Linear], rows: int) -> tuple[float, Any]:
+        given = {one.in_features: torch.randn(rows, one.in_features, dtype=model.dtype) for one in modules}
+        flops = sum(2.0 * rows * one.in_features * one.out_features for one in modules)
+        return flops, lambda: [nn.functional.linear(given[one.in_features], one.weight) for one in modules]
+
+    def attention(queries: int, keys: int, batch: int) -> tuple[float, Any]:
+        query, key = (torch.randn(batch, count, size, dtype=model.dtype) for count in (queries, keys))
+        return 4.0 * batch * queries * keys * size, lambda: query @ key.transpose(1, 2) @ key
+
+    rows = min(TOKENS_AT_ONCE, users * length)
+    head: Any = model.get_output_embeddings()
+    part = torch.nn.Linear(head.in_features, SIZES[0], bias=False, dtype=model.dtype)
+    yield users * length / rows, *linear(inside, rows)
+    yield users / batch * steps, *linear(every, batch * width)
+    yield users / batch * steps, *linear([part], batch * width)
+    yield users * (len(layers) - 1), *attention(length, length // 2, heads)
+    yield users * len(layers) * steps, *attention(heads // groups * width, length, groups)
+
+
+class Drawn:
+    """A `Scorer` without a model: random log-probabilities."""
+
+    def __init__(self, values: Floats) -> None:
+        self._values, self._left = values, iter(values)
 
     def prefill(self) -> Floats:
         """See `Scorer.prefill`."""
-        return np.asarray(self._values(self._tokens)[0])
+        self._left = iter(self._values)
+        return next(self._left)[:, 0]
 
     def step(self, parents: Integers, codes: Integers, counts: Integers) -> Floats:
         """See `Scorer.step`."""
-        if self._level == 1:
-            self._cache.batch_repeat_interleave(parents.shape[1])
-        else:
-            self._cache.reorder_cache(torch.LongTensor(parents[0]))
-        tokens = codes[0] + VOCABULARY.first_token_ids[self._level - 1]
-        return self._values(torch.from_numpy(tokens)[:, None])
-
-    def _values(self, tokens: torch.Tensor) -> Floats:
-        hidden = self._model.base_model(input_ids=tokens, past_key_values=self._cache, use_cache=True)
-        first = VOCABULARY.first_token_ids[self._level]
-        weight = self._model.lm_head.weight[first : first + SIZES[self._level]]
-        self._level += 1
-        values = (hidden.last_hidden_state[:, -1] @ weight.T).log_softmax(-1).numpy()
-        return np.asarray(values.reshape(1, -1, values.shape[-1]))
+        return next(self._left)
 
 
-def alternating(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, NDArray[np.float64]]:
-    """Milliseconds (repeats,) of each way; the ways take turns, so that other load hits all of them."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
+def trie_seconds(trie: ItemTrie, users: int, width: int) -> float:
+    """What the beam loop of a batch costs more, in CPU seconds, than one that lets every code follow every code."""
+    given = np.log(np.random.default_rng(0).random((len(SIZES), users, width, SIZES[0]), dtype=np.float32) + 1e-6)
+    drawn = Drawn(given)
+
+    def free() -> None:
+        score = np.zeros((users, 1), dtype=np.float32)
+        for values in given:
+            joined = (score[:, :, None] + values[:, : score.shape[1]]).reshape(users, -1)
+            chosen = np.stack([best(row, width) for row in joined])
+            score = np.take_along_axis(joined, chosen, axis=1)
+
+    def constrained() -> object:
+        return beam_search(drawn, trie, num_users=users, beam_width=width, k=width, score_mode="level")
+
+    pairs = [(seconds(constrained)[0], seconds(free)[0]) for _ in range(7)]
+    return float(np.median([one - other for one, other in pairs]))
+
+
+def measure(
+    label: str,
+    ways: dict[str, Way],
+    model: PreTrainedModel,
+    trie: ItemTrie,
+    setting: tuple[int, int, int],
+    repeats: int,
+) -> None:
+    """Let the ways take turns and print their rows. Of two ways beside each other, the first is ours."""
+    users, width, length = setting
+    rng = np.random.default_rng(users + width + length)
+    prompts = rng.integers(FIRST, NUM_TOKENS, (users, length)).tolist()
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    found, peaks, floors = {}, {}, []
+    jobs = list(products(model, users, width, length))
     for repeat in range(repeats + 1):
-        for name, work in ways.items():
-            start = time.perf_counter()
-            work()
-            if repeat:  # the first round warms up
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: np.array(values) for name, values in times.items()}
-
-
-def compare(model: PreTrainedModel, options: argparse.Namespace, rng: np.random.Generator) -> None:
-    """Same items, same scores, speed ratio against Hugging Face."""
-    codes = np.unique(rng.integers(0, 256, (options.items, 4)), axis=0)
-    trie = ItemTrie.build(codes, SIZES)
-    engine = TransformersEngine(model, None, vocabulary=VOCABULARY, score_mode="raw")
-    reference = hugging_face(model, codes, options.beams)
-    prompts = rng.integers(0, NUM_WORDS, (options.prompts, options.prompt_tokens)).tolist()
-
-    def ours(prompt: Sequence[int]) -> list[RankedItem]:
-        return engine.rank([prompt], trie, beam_width=options.beams, k=options.beams)[0]
-
-    same, error = 0, 0.0
-    for prompt in prompts:
-        theirs, found = reference(prompt), {item.item_index: item.score for item in ours(prompt)}
-        same += theirs.keys() == found.keys()
-        error = max([error, *(abs(theirs[item] - found[item]) for item in theirs.keys() & found.keys())])
-    times = alternating({"theirs": lambda: reference(prompts[0]), "ours": lambda: ours(prompts[0])}, options.repeats)
-    ratio = np.median(times["theirs"] / times["ours"])
-    print(f"- same {options.beams} items: {same} of {len(prompts)} prompts; largest |Δ score| {error:.1e}")
-    print(f"- Hugging Face {np.median(times['theirs']):.0f} ms, ours {np.median(times['ours']):.1f} ms; ", end="")
-    print(f"median ratio of {options.repeats} alternating pairs: **{ratio:.1f}×**\n")
-    alternatives(model, trie, prompts[0], options)
-
-
-def alternatives(model: PreTrainedModel, trie: ItemTrie, prompt: list[int], options: argparse.Namespace) -> None:
-    """Other ways to run the same search, mode `level`."""
-    width = options.beams
-    cast = copy.deepcopy(model).bfloat16()
-    engines = {
-        "shared prefix, float32 (default)": TransformersEngine(model, None, vocabulary=VOCABULARY),
-        "shared prefix, bfloat16 autocast": TransformersEngine(
-            model, None, vocabulary=VOCABULARY, dtype=torch.bfloat16
-        ),
-        "shared prefix, bfloat16 weights": TransformersEngine(cast, None, vocabulary=VOCABULARY),
-    }
-    ways: dict[str, Callable[[], object]] = {
-        name: lambda engine=engine: engine.rank([prompt], trie, beam_width=width, k=width)  # type: ignore[misc]
-        for name, engine in engines.items()
-    }
-    ways |= {
-        f"batch of 16, per user: {name.split(', ')[1]}": lambda engine=engine: engine.rank(  # type: ignore[misc]
-            [prompt] * 16, trie, beam_width=width, k=width
-        )
-        for name, engine in engines.items()
-    }
-
-    def expanded() -> object:
+        for name, way in ways.items():
+            way.prepare()
+            if repeat:
+                times[name].append(seconds(lambda way=way: way.search(prompts)))  # type: ignore[misc]
+            else:  # the first round warms up
+                peaks[name] = peak_mb(lambda way=way, name=name: found.update({name: way.search(prompts)}))  # type: ignore[misc]
         with torch.no_grad():
-            scorer = ExpandedCacheScorer(model, prompt)
-            return beam_search(scorer, trie, num_users=1, beam_width=width, k=width, score_mode="level")
+            floors.append(sum(often * seconds(work)[0] for often, _, work in jobs))
+    flops = sum(often * operations for often, operations, _ in jobs)
+    cpu = {name: np.array(values)[:, 0] for name, values in times.items()}
+    floor, reference = np.array(floors[1:]), next(iter(ways))
+    for name, way in ways.items():
+        reference = name if name.startswith("ours") else reference
+        ratio = np.median(cpu[name] / cpu[reference])
+        valid = np.mean([len(answer & way.valid) for answer in found[name]])
+        wall = np.median(np.array(times[name])[:, 1])
+        extra = "| | "
+        if name == "ours":
+            batch = min(users, BATCH)
+            share = trie_seconds(trie, batch, width) * users / batch / np.median(cpu[name])
+            rate = f"{flops / np.median(floor) / 1e9:.0f}"
+            extra = f"| {np.median(cpu[name] / floor):.2f} ({rate} GFLOP/s) | {100 * share:+.1f} % "
+        print(
+            f"| {label} | {users} | {width} | {length} | {name} | {1e3 * np.median(cpu[name]) / users:.1f} "
+            f"| {1e3 * wall / users:.1f} | {ratio:.1f} | {valid:.0f} {extra}| {peaks[name]:.0f} |",
+            flush=True,
+        )
 
-    ways["cache copied per beam, float32"] = expanded
-    print("| way, mode `level` | ms per user |\n|---|---|")
-    for name, values in alternating(ways, options.repeats).items():
-        print(f"| {name} | {np.median(values) / (16 if 'batch' in name else 1):.1f} |")
-    print()
 
-
-def check_validity(model: PreTrainedModel, options: argparse.Namespace, rng: np.random.Generator) -> None:
-    """Random requests with random filters: every returned item is allowed, none twice, none missing."""
-    codes = rng.integers(0, 256, (options.items, 4)) // np.array([16, 8, 4, 2])
-    trie = ItemTrie.build(codes, SIZES)
-    engine = TransformersEngine(model, None, vocabulary=VOCABULARY, batch_size=50)
-    invalid = short = total = 0
-    for _ in range(options.requests // 100):
-        mask = rng.random(options.items) < rng.random() ** 6
-        base = ItemFilter.allowing(trie, mask)
-        histories = rng.integers(0, options.items, (100, 20))
-        prompts = [rng.integers(0, NUM_WORDS, rng.integers(1, 12)).tolist() for _ in range(100)]
-        filters = [base.without(history) for history in histories]
-        for history, answer in zip(
-            histories, engine.rank(prompts, trie, beam_width=10, k=10, allowed=filters), strict=True
-        ):
-            valid = mask.copy()
-            valid[history] = False
-            items = {item.item_index for item in answer}
-            total += len(answer)
-            invalid += sum(not valid[item] for item in items) + len(answer) - len(items)
-            short += len(answer) < min(10, int(valid.sum()))
-    print(
-        f"- {options.requests:,} random requests with random filters: {total:,} items returned, "
-        f"{invalid} invalid or repeated, {short} answers shorter than they could be"
-    )
+def compare(name: str, dtype: torch.dtype, options: argparse.Namespace) -> None:
+    """All settings of one model."""
+    codes = np.unique(np.random.default_rng(options.seed).integers(0, 256, (options.items, 4)), axis=0)
+    trie, valid = ItemTrie.build(codes, SIZES), set(map(tuple, codes.tolist()))
+    model = random_model(name, dtype, options.seed)
+    engine = TransformersEngine(model, None, vocabulary=VOCABULARY)
+    other, on_vllm = vllm_ways(model, codes, options) if options.vllm else (None, None)
+    label = f"{name}, {model.num_parameters() / 1e6:.0f} M, {str(dtype).removeprefix('torch.')}"
+    for users in options.users:
+        for width in options.beams:
+            for length in options.prompt_tokens:
+                jobs = list(products(model, users, width, length))
+                with torch.no_grad():
+                    rate = jobs[0][1] / min(seconds(jobs[0][2])[0] for _ in range(3))
+                needed = sum(often * operations for often, operations, _ in jobs) / rate
+                copies = width * jobs[0][0] * jobs[0][1] / rate  # generate reads the prompt once per beam
+                if needed > options.budget:
+                    continue
+                ways = {"ours": Way(lambda p, width=width: ranked(engine, trie, codes, p, width), valid)}  # type: ignore[misc]
+                ways["dictionary"] = Way(with_dictionary(model, codes, width), valid)
+                if users == 1 and copies < options.budget:
+                    ways["Hugging Face"] = Way(hugging_face(model, codes, width), valid)
+                if on_vllm is not None:
+                    ways |= on_vllm(width)
+                measure(label, ways, model, trie, (users, width, length), options.repeats)
+    if other is not None:
+        other.close()
 
 
 def main() -> None:
-    """Measure and print."""
+    """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--items", type=int, default=12_000)
-    parser.add_argument("--beams", type=int, default=50)
-    parser.add_argument("--prompt-tokens", type=int, default=250)
-    parser.add_argument("--prompts", type=int, default=10, help="prompts whose answers are compared")
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--models", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
+    parser.add_argument("--users", type=int, nargs="+", default=[1, 64])
+    parser.add_argument("--beams", type=int, nargs="+", default=[10, 50, 256])
+    parser.add_argument("--prompt-tokens", type=int, nargs="+", default=[64, 256, 1000])
+    parser.add_argument("--items", type=int, default=12_101)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds of products that a way may need at most")
+    parser.add_argument("--vllm", action="store_true", help="measure vLLM as well (`make vllm`)")
+    parser.add_argument("--grammar-items", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    rng, model = np.random.default_rng(options.seed), random_model(options.seed)
-    print(
-        f"Qwen3, {model.num_parameters() / 1e6:.1f} M parameters, {options.items:,} items, {options.beams} beams, "
-        f"prompt of {options.prompt_tokens} tokens, float32, seed {options.seed}; {describe_machine()}\n"
-    )
-    compare(model, options, rng)
-    check_validity(model, options, rng)
+    print(f"{options.items:,} items, medians of {options.repeats} runs, seed {options.seed}; {describe_machine()}\n")
+    print("| model | users | beams | prompt | way | CPU ms a user | wall ms a user | times ours | valid of K ", end="")
+    print("| of products | trie | peak MB |\n|" + "---|" * 12)
+    for name in options.models:
+        for dtype in options.dtypes:
+            compare(name, getattr(torch, dtype), options)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ class LiveCatalogue:
     evidence: EvidenceSource | None = None
     dialogue_evidence: EvidenceSource | None = None  # what joins in conversations, where the run has learned that
     _filters: dict[tuple[tuple[str, Any], ...], ItemFilter] = field(default_factory=dict)
+    _values: dict[str, list[list[int]]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, run: Run, vocabulary: SidVocabulary, *, with_evidence: bool = False) -> LiveCatalogue:
@@ -55,7 +56,7 @@ class LiveCatalogue:
             )
         if trie.order_checksum != catalog.order_checksum:
             raise TrieError("the trie belongs to another catalogue.", "Run `genrec tokenize RUN` again.")
-        live = cls(catalog, trie, vocabulary.token_ids(codes.codes))
+        live = cls(catalog, trie.prepare(), vocabulary.token_ids(codes.codes))
         if not with_evidence:
             return live
         users, dialogues = (EvidenceSource.load(run, setting, catalog=catalog) for setting in STAGES)
@@ -86,6 +87,21 @@ class LiveCatalogue:
                 mask &= attribute_mask(self.catalog, name, value)
             found = self._filters[key] = ItemFilter.allowing(self.trie, mask)
         return found
+
+    def values(self, name: str) -> list[list[int]]:
+        """The values of an attribute, numbered, of every row, (R,); several where it is a list. Read once.
+
+        Raises ConfigError for an attribute that the catalogue does not have.
+        """
+        if name not in self._values:
+            numbers: dict[str, int] = {}
+            cells = _column(self.catalog, name).to_list()
+            parts = [cell if isinstance(cell, list) else [] if cell is None else [cell] for cell in cells]
+            self._values[name] = [
+                [numbers.setdefault(text, len(numbers)) for text in {_as_text(part): None for part in row}]
+                for row in parts
+            ]
+        return self._values[name]
 
 
 @dataclass
@@ -144,8 +160,7 @@ def attribute_mask(catalog: Catalog, name: str, value: Any) -> NDArray[np.bool_]
     are equal to their text: `1994` finds 1994, 1994.0 and "1994". Raises ConfigError for an attribute that the
     catalogue does not have and for a value that no attribute can equal.
     """
-    if name not in catalog.table.columns:
-        raise ConfigError(f"the catalogue has no attribute {name!r}.", f"It has: {', '.join(catalog.table.columns)}.")
+    column = _column(catalog, name)
     values = value if isinstance(value, list | tuple) else [value]
     if wrong := [one for one in values if not isinstance(one, str | int | float)]:
         raise ConfigError(
@@ -153,12 +168,17 @@ def attribute_mask(catalog: Catalog, name: str, value: Any) -> NDArray[np.bool_]
             "Give a text, a number or a boolean, or a list of them: an item matches if it has one of them.",
         )
     wanted = {_as_text(one) for one in values}
-    column = catalog.table[name]
     if isinstance(column.dtype, pl.List):
         found = [bool(wanted & {_as_text(part) for part in cell or ()}) for cell in column.to_list()]
     else:
         found = [cell is not None and _as_text(cell) in wanted for cell in column.to_list()]
     return np.asarray(found, dtype=np.bool_)
+
+
+def _column(catalog: Catalog, name: str) -> pl.Series:
+    if name not in catalog.table.columns:
+        raise ConfigError(f"the catalogue has no attribute {name!r}.", f"It has: {', '.join(catalog.table.columns)}.")
+    return catalog.table[name]
 
 
 def _as_text(value: Any) -> str:

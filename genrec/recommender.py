@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genrec.adapter import adapter_folder
+from genrec.branches import Branch, branches
 from genrec.data.catalog import Catalog
-from genrec.decoding.engine import Engine, RankedItem, ScoreMode
+from genrec.decoding.engine import BeamWidth, Engine, RankedItem, ScoreMode
 from genrec.decoding.opening import check_name, open_engine
 from genrec.errors import ConfigError, RunError
 from genrec.evidence_source import EvidenceSource
@@ -26,12 +27,14 @@ from genrec.explanation.explainer import Explainer, ExplainRequest, Explanation,
 from genrec.explanation.loading import WriterName, load_explainer
 from genrec.live_catalogue import CatalogueSource, LiveCatalogue
 from genrec.prompting import HistoryPrompt, compile_history_prompt, load_templates
+from genrec.rank_request import Limit, RankRequest, rank_within_limits
 from genrec.run import Run
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 from genrec.views import filter_for, merge_answers
 from genrec.vocabulary import SidVocabulary
 
+__all__ = ["RankRequest", "Recommendation", "Recommender"]
 _PROMPTS_AT_ONCE = 64
 
 
@@ -43,21 +46,6 @@ class Recommendation:
     title: str
     score: float
     rank: int
-
-
-@dataclass(frozen=True)
-class RankRequest:
-    """One user's question in item indices. `excluded` comes on top of the history; `allowed` None is all.
-
-    With a seed in `draw` the answer is drawn without replacement in place of ranked (see `Evidence.drawing`).
-    `in_dialogue`: the history is what a conversation mentioned, and what the run has learned from dialogues joins.
-    """
-
-    history: NDArray[np.int32]
-    excluded: NDArray[np.int32] | None = None
-    allowed: ItemFilter | None = None
-    draw: int | None = None
-    in_dialogue: bool = False
 
 
 class Recommender:
@@ -72,7 +60,7 @@ class Recommender:
         prompt: HistoryPrompt,
         item_tokens: NDArray[np.int64],
         max_history_items: int,
-        beam_width: int = 50,
+        beam_width: BeamWidth = 50,
         source: CatalogueSource | None = None,
     ) -> None:
         """`item_tokens` holds the semantic-ID token ids of every item, (R, L). Without a `source` nothing changes."""
@@ -101,6 +89,11 @@ class Recommender:
     def item_tokens(self) -> NDArray[np.int64]:
         """Semantic-ID token ids of every item, (R, L)."""
         return self._live.item_tokens
+
+    @property
+    def narrowest(self) -> int:
+        """The smallest width of the beam: as many items a search can answer with."""
+        return self.beam_width if isinstance(self.beam_width, int) else min(self.beam_width)
 
     @property
     def has_run(self) -> bool:
@@ -164,7 +157,7 @@ class Recommender:
         path: Path | str,
         engine: str = "transformers",
         *,
-        beam_width: int = 50,
+        beam_width: BeamWidth = 50,
         score_mode: ScoreMode = "level",
         device: str | None = None,
         evidence: bool = True,
@@ -214,7 +207,7 @@ class Recommender:
         vocabulary: SidVocabulary,
         prompt: HistoryPrompt,
         max_history_items: int,
-        beam_width: int = 50,
+        beam_width: BeamWidth = 50,
         evidence: bool = False,
     ) -> Recommender:
         """A recommender over a run's items and trie, with an engine of the caller's (a live model, a double)."""
@@ -241,6 +234,7 @@ class Recommender:
         *,
         exclude: Sequence[str] = (),
         allow: Mapping[str, Any] | None = None,
+        at_most: Mapping[str, int] | None = None,
     ) -> list[Recommendation]: ...
 
     @overload
@@ -251,6 +245,7 @@ class Recommender:
         *,
         exclude: Sequence[str] = (),
         allow: Mapping[str, Any] | None = None,
+        at_most: Mapping[str, int] | None = None,
     ) -> list[list[Recommendation]]: ...
 
     def recommend(
@@ -260,13 +255,15 @@ class Recommender:
         *,
         exclude: Sequence[str] = (),
         allow: Mapping[str, Any] | None = None,
+        at_most: Mapping[str, int] | None = None,
     ) -> list[Recommendation] | list[list[Recommendation]]:
         """Up to `k` items for one history (a list of item ids, oldest first) or for a list of histories.
 
         `exclude` names items that must not come up; `allow` demands attributes, such as
-        `{"genres": "Comedy"}` or `{"year": [1994, 1995]}` (one of several). Fewer than `k` come back where
-        fewer are allowed. An empty history is a new user. Raises UnknownItemError for an id that the catalogue
-        does not have, ConfigError for an attribute that it does not have and for anything but lists of ids.
+        `{"genres": "Comedy"}` or `{"year": [1994, 1995]}` (one of several); `at_most` spreads an answer: with
+        `{"genres": 2}` no genre comes more than twice. Fewer than `k` come back where fewer are allowed. An empty
+        history is a new user. Raises UnknownItemError for an id that the catalogue does not have, ConfigError for an
+        attribute that it does not have and for anything but lists of ids.
         """
         one = not isinstance(history, str) and all(isinstance(item, str) for item in history)
         histories = [cast(Sequence[str], history)] if one else history
@@ -276,17 +273,20 @@ class Recommender:
         here = self.pinned()
         excluded = here.catalog.indices(exclude) if len(exclude) else None
         allowed = here.filter(allow) if allow else None
-        requests = [RankRequest(here.catalog.indices(items), excluded, allowed) for items in histories]
+        limits = here.limits(at_most or {})
+        requests = [RankRequest(here.catalog.indices(items), excluded, allowed, limits=limits) for items in histories]
         answers = [here.describe(ranked) for ranked in here.rank(requests, k)]
         return answers[0] if one else answers
 
     def rank(self, requests: Sequence[RankRequest], k: int) -> list[list[RankedItem]]:
         """The engine's answers to requests in item indices, at most `k` each, best first; all views merged."""
+        if any(request.limits for request in requests):
+            return rank_within_limits(self.rank, requests, k, trie=self.trie)
         if not self._views:
             return self._rank_alone(requests, k)
         if any(request.draw is not None for request in requests):
             raise ConfigError("views are merged and cannot draw.", "Ask one of them, or rank.")
-        widest = max(self.beam_width, k)  # what a view found behind its k-th place may be among the k best of all
+        widest = max(self.narrowest, k)  # what a view found behind its k-th place may be among the k best of all
         answers = [self._rank_alone(requests, widest)]
         answers += [view._rank_alone([self._as_seen_by(view, one) for one in requests], widest) for view in self._views]
         return [merge_answers(of_one, k) for of_one in zip(*answers, strict=True)]
@@ -299,8 +299,8 @@ class Recommender:
     def _rank_alone(self, requests: Sequence[RankRequest], k: int) -> list[list[RankedItem]]:
         live = self._live
         prompts = [self._prompt_tokens(live, request.history) for request in requests]
-        filters = [_request_filter(live.trie, request) for request in requests]
-        beam_width = max(self.beam_width, k)
+        filters = [request.filter(live.trie) for request in requests]
+        beam_width = self._wide_enough(k)
         answers: list[list[RankedItem]] = []
         for start in range(0, len(requests), _PROMPTS_AT_ONCE):
             part = slice(start, start + _PROMPTS_AT_ONCE)
@@ -371,16 +371,22 @@ class Recommender:
         """The items that have all the attributes asked for; compiled once per distinct question."""
         return self._live.filter(allow)
 
+    def limits(self, at_most: Mapping[str, int]) -> tuple[Limit, ...]:
+        """How often a value of each attribute may come in an answer. Raises ConfigError for an unknown attribute."""
+        return tuple(Limit(self._live.values(name), count) for name, count in at_most.items())
+
+    def branches(self, ranked: RankedItem) -> list[Branch]:
+        """Why the search came to an item of an answer, code by code (see `genrec.branches`)."""
+        return branches(self._live, ranked)
+
+    def _wide_enough(self, k: int) -> BeamWidth:
+        return (
+            max(self.beam_width, k) if isinstance(self.beam_width, int) else tuple(max(w, k) for w in self.beam_width)
+        )
+
     def _prompt_tokens(self, live: LiveCatalogue, history: NDArray[np.int32]) -> list[int]:
         newest = history[-self._max_history_items :]
         return self._prompt.token_ids(live.item_tokens[newest].ravel().tolist())
-
-
-def _request_filter(trie: ItemTrie, request: RankRequest) -> ItemFilter | None:
-    removed = np.unique(request.history if request.excluded is None else np.r_[request.history, request.excluded])
-    if request.allowed is not None:
-        return request.allowed.without(removed)
-    return ItemFilter.excluding(trie, removed) if len(removed) else None
 
 
 def _check_ids(items: Any, what: str) -> None:

@@ -85,6 +85,11 @@ class ItemTrie:
         sums = (_array_checksum(keys), _array_checksum(items))
         return cls(keys, items, len(table), sizes, order_checksum, _version(*sums, len(table), sizes, order_checksum))
 
+    def prepare(self) -> ItemTrie:
+        """This trie with everything made that a first request would otherwise wait for."""
+        _ = self._tables, self._hints
+        return self
+
     @property
     def num_items(self) -> int:
         """I, valid items and not distinct semantic IDs."""

@@ -43,6 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evidence_source",),
     ("baselines_of_run",),
     ("live_catalogue", "views"),
+    ("branches", "rank_request"),
     ("explanation", "explanation_judge"),
     ("recommender",),
     ("weighing",),

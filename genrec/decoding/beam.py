@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from genrec.decoding.engine import RankedItem, ScoreMode
+from genrec.decoding.engine import BeamWidth, RankedItem, ScoreMode
 from genrec.errors import ConfigError, ModelError, TrieError
 from genrec.evidence import Evidence, EvidenceTerms, check_evidence
 from genrec.trie import Children, ItemTrie
@@ -57,7 +57,12 @@ class _Beams:
     slot: Integers  # number of the beam within its user
     lo: Integers
     hi: Integers
-    score: Floats  # of the model alone; with evidence, beams are chosen by the joined score
+    trail: Floats  # (N, level) scores of each beam's prefixes, of the model alone; beams are chosen by joined scores
+
+    @property
+    def score(self) -> Floats:
+        """(N,) of the model."""
+        return self.trail[:, -1]
 
 
 def beam_search(
@@ -65,7 +70,7 @@ def beam_search(
     trie: ItemTrie,
     *,
     num_users: int,
-    beam_width: int,
+    beam_width: BeamWidth,
     k: int,
     score_mode: ScoreMode,
     allowed: Sequence[ItemFilter | None] | None = None,
@@ -84,8 +89,9 @@ def beam_search(
         slot=np.zeros(num_users, np.int64),
         lo=np.zeros(num_users, np.int64),
         hi=np.full(num_users, trie.num_items),
-        score=np.zeros(num_users, np.float32),
+        trail=np.zeros((num_users, 1), np.float32),  # of the root
     )
+    widths = level_widths(beam_width, trie.num_levels)
     values = scorer.prefill()[:, None, :]
     for level in range(trie.num_levels):
         children, scores = _candidates(trie, level, beams, values, filters, score_mode)
@@ -94,7 +100,7 @@ def beam_search(
         if level == trie.num_levels - 1:
             break
         joined = scores if terms is None else terms.join_nodes(owner, children.lo, children.hi, scores)
-        kept = [start + best(joined[start:end], beam_width) for start, end in pairwise(bounds)]
+        kept = [start + best(joined[start:end], widths[level]) for start, end in pairwise(bounds)]
         counts = np.array([len(chosen) for chosen in kept])
         chosen = np.concatenate(kept)
         slot = np.concatenate([np.arange(count) for count in counts])
@@ -102,23 +108,25 @@ def beam_search(
         codes = np.zeros_like(parents)
         parents[owner[chosen], slot] = beams.slot[children.node[chosen]]
         codes[owner[chosen], slot] = children.code[chosen]
-        beams = _Beams(owner[chosen], slot, children.lo[chosen], children.hi[chosen], scores[chosen])
+        trail = np.column_stack([beams.trail[children.node[chosen]], scores[chosen]])
+        beams = _Beams(owner[chosen], slot, children.lo[chosen], children.hi[chosen], trail)
         values = scorer.step(parents, codes, counts)
     found = []
     for user, (start, end) in enumerate(pairwise(bounds)):
         leaves, leaf_scores = children.select(slice(start, end)), scores[start:end]
         if terms is None and end - start > k:
             leaves, leaf_scores = _as_good_as(k, leaves, leaf_scores)
-        items = _items_under(trie, leaves, leaf_scores, filters[user])
+        trails = np.column_stack([beams.trail[leaves.node, 1:], leaf_scores])
+        items = _items_under(trie, leaves, trails, filters[user])
         found.append(_ranked(items, terms, user=user, k=k, score_mode=score_mode))
     return found
 
 
 def check_request(
-    trie: ItemTrie, *, num_users: int, beam_width: int, k: int, allowed: Sequence[ItemFilter | None] | None
+    trie: ItemTrie, *, num_users: int, beam_width: BeamWidth, k: int, allowed: Sequence[ItemFilter | None] | None
 ) -> list[ItemFilter | None]:
     """One filter (or None) per user. Raises ConfigError or TrieError where a request makes no sense."""
-    if not 1 <= k <= beam_width:
+    if not 1 <= k <= min(level_widths(beam_width, trie.num_levels), default=k):
         raise ConfigError(
             f"k is {k} and beam_width is {beam_width}; expected 1 ≤ k ≤ beam_width.",
             "Widen the beam or ask for fewer items.",
@@ -129,6 +137,22 @@ def check_request(
     if any(item_filter is not None and item_filter.trie is not trie for item_filter in filters):
         raise TrieError("a filter was compiled for another trie.", "Compile filters again after a trie is loaded.")
     return filters
+
+
+def level_widths(beam_width: BeamWidth, num_levels: int) -> tuple[int, ...]:
+    """Beams kept after each level but the last, (L - 1,). Raises ConfigError for another number of widths.
+
+    With one number they are as many after every level; a single level keeps none, but k may not exceed the number.
+    """
+    if isinstance(beam_width, int):
+        return (beam_width,) * max(1, num_levels - 1)
+    if len(beam_width) != num_levels - 1:
+        raise ConfigError(
+            f"beam_width has {len(beam_width)} numbers, {beam_width}; expected one for each of {num_levels} levels but "
+            f"the last: {num_levels - 1}.",
+            "Give as many, or one number for all.",
+        )
+    return beam_width
 
 
 def answerable(filters: Sequence[ItemFilter | None]) -> list[int]:
@@ -198,16 +222,16 @@ def _as_good_as(k: int, leaves: Children, scores: Floats) -> tuple[Children, Flo
 
 
 def _items_under(
-    trie: ItemTrie, leaves: Children, scores: Floats, item_filter: ItemFilter | None
+    trie: ItemTrie, leaves: Children, trails: Floats, item_filter: ItemFilter | None
 ) -> tuple[Integers, Integers, Floats]:
-    """Position, item_index and model score of every allowed item under a user's leaves; a leaf can hold several."""
+    """Position, item_index and trail (L,) of every allowed item under a user's leaves; a leaf can hold several."""
     sizes = leaves.hi - leaves.lo
     position = np.arange(int(sizes.sum())) + np.repeat(leaves.lo - (np.cumsum(sizes) - sizes), sizes)
-    score = np.repeat(scores, sizes)
+    leaf = np.repeat(np.arange(len(sizes)), sizes)
     if item_filter is not None:
         admitted = item_filter.admits(position)
-        position, score = position[admitted], score[admitted]
-    return position, trie.items[position].astype(np.int64), score
+        position, leaf = position[admitted], leaf[admitted]
+    return position, trie.items[position].astype(np.int64), trails[leaf]
 
 
 def _ranked(
@@ -219,10 +243,11 @@ def _ranked(
     score_mode: ScoreMode,
 ) -> list[RankedItem]:
     """The best `k` of a user's items, best first. Ties by item index."""
-    position, items, model = found
+    position, items, trails = found
+    model = trails[:, -1]
     score = model if terms is None else terms.join_items(np.full(len(items), user), position, model)
     order = np.lexsort((items, -score))[:k]
     return [
-        RankedItem(int(items[index]), float(score[index]), score_mode, model_score=float(model[index]))
-        for index in order
+        RankedItem(int(item), float(joined), score_mode, model_score=trail[-1], trail=tuple(trail))
+        for item, joined, trail in zip(items[order], score[order], trails[order].tolist(), strict=True)
     ]

@@ -18,18 +18,24 @@ ScoreMode = Literal["level", "raw", "renormalised"]
 allowed children of the node. The three rank differently."""
 
 
+BeamWidth = int | tuple[int, ...]
+"""Beams kept after every level, or one number for each level but the last, such as (256, 50, 50) of four."""
+
+
 @dataclass(frozen=True)
 class RankedItem:
     """One item of an answer. `score` is a sum of log-probabilities over the levels, comparable within a mode.
 
     With evidence `score` is what the two together say (see `genrec.evidence`) and `model_score` the model's own
-    part; without, they are equal.
+    part; without, they are equal. `trail` is the model's score of each prefix of the item's semantic ID, the whole of
+    it last; an answer merged from several searches has none.
     """
 
     item_index: int
     score: float
     score_mode: ScoreMode
     model_score: float
+    trail: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Engine(Protocol):
         prompts: Sequence[Sequence[int]],
         trie: ItemTrie,
         *,
-        beam_width: int,
+        beam_width: BeamWidth,
         k: int,
         allowed: Sequence[ItemFilter | None] | None = None,
         evidence: Sequence[Evidence | None] | None = None,
@@ -58,7 +64,8 @@ class Engine(Protocol):
 
         Only items of the trie and of the prompt's filter; fewer than `k` where fewer are valid, never filler.
         `evidence` joins the model's scores on every level; None, or None for a prompt, is the model alone.
-        Raises ConfigError for k > beam_width, TrieError for a filter or evidence of another trie.
+        Raises ConfigError for k above a width and for widths of another number of levels, TrieError for a filter or
+        evidence of another trie.
         """
         ...
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from genrec.decoding.beam import Floats, Integers, answerable, beam_search, check_request
-from genrec.decoding.engine import Generation, RankedItem, ScoreMode
+from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode
 from genrec.errors import ConfigError
 from genrec.evidence import Evidence, check_evidence
 from genrec.trie import ItemTrie
@@ -40,7 +40,7 @@ class ScriptedEngine:
         prompts: Sequence[Sequence[int]],
         trie: ItemTrie,
         *,
-        beam_width: int,
+        beam_width: BeamWidth,
         k: int,
         allowed: Sequence[ItemFilter | None] | None = None,
         evidence: Sequence[Evidence | None] | None = None,

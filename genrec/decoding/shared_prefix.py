@@ -1,12 +1,11 @@
 """Scores of semantic-ID levels from a transformers model: each prompt is encoded once, its beams share it.
 
-The beams of a user are not copies of the prompt. Each level's codes of all W beams are fed as one sequence of
-W tokens that continues the user's prompt, and a 4D attention mask lets a token see the prompt and its own
-ancestors only (tree attention, as in SpecInfer, Miao et al. 2024, sec. 4.2; our tree is the beam). Keys and
-values are never copied or reordered: the cache grows by W columns per level, and a beam that was dropped is
-a column that nobody looks at. Only the level's K rows of the output matrix are multiplied.
+The beams of a user are not copies of the prompt. Each level's codes of all beams of all users are fed as one row of
+tokens; attention lets a token see its user's prompt and its own ancestors only (tree attention, as in SpecInfer, Miao
+et al. 2024, sec. 4.2; our tree is the beam). Prompts of different lengths stand side by side in a row as well, so
+nothing is padded. Only the level's K rows of the output matrix are multiplied. `prompt_attention` does the attention.
 
-Shapes: B users, W beams, T tokens of the longest prompt, C columns of the cache, K codes, V vocabulary, D width.
+Shapes: B users, W beams, N tokens of all users, K codes, V vocabulary, D width.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from genrec.adapter import OutputLayer, output_layer
 from genrec.decoding.beam import Floats, Integers
 from genrec.decoding.engine import ScoreMode
+from genrec.decoding.prompt_attention import BeamReader, attention_implementation, hidden_states, read_prompts, reading
 from genrec.errors import ModelError
 from genrec.vocabulary import SidVocabulary
 
@@ -30,11 +30,7 @@ _LOGITS_AT_ONCE = 1 << 24  # mode raw: at most this many float32 logits at a tim
 
 
 class SharedPrefixScorer:
-    """A `Scorer` over one batch of prompts. Holds the keys and values; drop it to free them.
-
-    Prompts are padded on the right: under a causal mask nothing sees the padding while prompts are read, and
-    afterwards the mask hides it.
-    """
+    """A `Scorer` over one batch of prompts. Holds their keys and values; drop it to free them."""
 
     def __init__(
         self,
@@ -45,52 +41,46 @@ class SharedPrefixScorer:
         score_mode: ScoreMode,
     ) -> None:
         self._model, self._vocabulary, self._score_mode = model, vocabulary, score_mode
-        self._head = output_layer(model)
-        self._cache = DynamicCache()  # without the config: sliding layers keep all columns, the mask decides
+        self._head, self._prompts = output_layer(model), prompts
+        self._lengths = np.array([len(prompt) for prompt in prompts])
         self._level = 0
-        lengths = [len(prompt) for prompt in prompts]
-        tokens = np.zeros((len(prompts), max(lengths)), dtype=np.int64)
-        for row, prompt in enumerate(prompts):
-            tokens[row, : len(prompt)] = prompt
-        self._tokens = torch.from_numpy(tokens).to(model.device)  # (B, T)
-        self._lengths = torch.tensor(lengths, device=model.device)  # (B,)
-        columns = torch.arange(max(lengths), device=model.device)
-        self._visible = (columns < self._lengths[:, None])[:, None, :]  # (B, W, C): beam sees column
+        self._counts = np.ones(len(prompts), dtype=np.int64)  # rows of each user on the level before
+        self._beams: BeamReader
 
     def prefill(self) -> Floats:
         """See `Scorer.prefill`."""
-        hidden = self._model.base_model(
-            input_ids=self._tokens, past_key_values=self._cache, use_cache=True
-        ).last_hidden_state
-        users = torch.arange(len(hidden), device=hidden.device)
-        return self._values(hidden[users, self._lengths - 1])
+        with reading(self._model):
+            memories, last = read_prompts(self._model, self._prompts)
+            self._beams = BeamReader(memories)
+            if last is None:  # the last tokens were left out: they are rows that follow the prompts
+                tokens = np.array([prompt[-1] for prompt in self._prompts])
+                last = self._extend(np.arange(len(tokens)), tokens, self._lengths - 1)
+        return self._values(last)
 
     def step(self, parents: Integers, codes: Integers, counts: Integers) -> Floats:
-        """See `Scorer.step`. Padding beams are computed and mean nothing."""
-        device = self._tokens.device
-        width = parents.shape[1]
-        tokens = torch.from_numpy(codes + self._vocabulary.first_token_ids[self._level]).to(device)
-        ancestors = torch.from_numpy(parents).to(device)[:, :, None].expand(-1, -1, self._visible.shape[2])
-        own = torch.eye(width, dtype=torch.bool, device=device).expand(len(parents), -1, -1)
-        self._visible = torch.cat([self._visible.gather(1, ancestors), own], dim=2)
-        positions = (self._lengths + self._level)[:, None].expand(-1, width)
-        hidden = self._model.base_model(
-            input_ids=tokens,
-            attention_mask=self._mask(),
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-        ).last_hidden_state
+        """See `Scorer.step`. Values behind a user's last beam are −inf."""
+        real = np.arange(parents.shape[1]) < counts[:, None]  # (B, W)
+        rows = (parents + (np.cumsum(self._counts) - self._counts)[:, None])[real]
+        tokens = codes[real] + self._vocabulary.first_token_ids[self._level]
+        positions = np.repeat(self._lengths + self._level, counts)
+        self._counts = counts
+        with reading(self._model):
+            hidden = self._extend(rows, tokens, positions)
         self._level += 1
-        return self._values(hidden)
+        found = self._values(hidden)
+        if real.all():
+            return found.reshape(*real.shape, -1)
+        values = np.full((*real.shape, found.shape[-1]), -np.inf, dtype=np.float32)
+        values[real] = found
+        return values
 
-    def _mask(self) -> Tensor:
-        """(B, 1, W, C) as the attention implementation wants it: bool for sdpa, additive for eager."""
-        visible = self._visible[:, None]
-        if attention_implementation(self._model) == "sdpa":
-            return visible
-        zeros = torch.zeros(visible.shape, dtype=self._model.dtype, device=visible.device)
-        return zeros.masked_fill(~visible, -torch.inf)
+    def _extend(self, rows: Integers, tokens: Integers, positions: Integers) -> Tensor:
+        """Feed one token behind each of the rows (N,) of the level before; hidden states (N, D)."""
+        device = self._model.device
+        self._beams.extend(torch.from_numpy(rows).to(device), self._counts.tolist())
+        return hidden_states(
+            self._model, torch.from_numpy(tokens).to(device), torch.from_numpy(positions).to(device), self._beams
+        )
 
     def _values(self, hidden: Tensor) -> Floats:
         """Log-probabilities of the current level's codes after hidden states (…, D): (…, K)."""
@@ -111,11 +101,6 @@ def _vocabulary_log_sum_exp(head: OutputLayer, hidden: Tensor) -> Tensor:
     return torch.cat(sums).reshape(hidden.shape[:-1])
 
 
-def attention_implementation(model: PreTrainedModel) -> str:
-    """The name of the attention that the model runs, such as `sdpa`."""
-    return str(model.config.get_text_config(decoder=True)._attn_implementation)
-
-
 def check_model(model: PreTrainedModel, vocabulary: SidVocabulary) -> None:
     """Raise ModelError, naming what is missing, for a model that this scorer would score wrongly.
 
@@ -130,9 +115,11 @@ def check_model(model: PreTrainedModel, vocabulary: SidVocabulary) -> None:
         raise ModelError(f"{name} has layers of type {', '.join(sorted(unknown))}.", _SUPPORTED)
     if attention_implementation(model) not in ("sdpa", "eager"):
         raise ModelError(
-            f"{name} runs {attention_implementation(model)} attention, which takes no tree mask.",
+            f"{name} runs {attention_implementation(model)} attention, which ours cannot be checked against.",
             'Load the model with attn_implementation="sdpa".',
         )
+    if not model._supports_attention_backend:
+        raise ModelError(f"{name} has attention of its own, which cannot share a prompt.", _SUPPORTED)
     rows = output_layer(model).out_features
     needed = max(
         first + size for first, size in zip(vocabulary.first_token_ids, vocabulary.codebook_sizes, strict=True)
@@ -178,7 +165,7 @@ def _check_tree_equals_paths(model: PreTrainedModel, vocabulary: SidVocabulary) 
         if not error <= allowed and np.isfinite(expected).all():
             raise ModelError(
                 f"{type(model).__name__} scores a beam differently from the same tokens alone (by {error:.2g} on "
-                f"level {level}): it ignores the attention mask or changes its logits after the output layer.",
+                f"level {level}): its attention is not the plain one, or it changes its logits after the output layer.",
                 _SUPPORTED,
             )
         if level + 1 == len(vocabulary.codebook_sizes):

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from genrec.adapter import merge_adapter
 from genrec.decoding.beam import answerable, beam_search, check_request
-from genrec.decoding.engine import Generation, RankedItem, ScoreMode
+from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode
 from genrec.decoding.shared_prefix import SharedPrefixScorer, check_length, check_model
 from genrec.decoding.text import Decoder, TextUnderWay, next_tokens
 from genrec.errors import ConfigError, ModelError, TrieError
@@ -83,7 +83,7 @@ class TransformersEngine:
         prompts: Sequence[Sequence[int]],
         trie: ItemTrie,
         *,
-        beam_width: int,
+        beam_width: BeamWidth,
         k: int,
         allowed: Sequence[ItemFilter | None] | None = None,
         evidence: Sequence[Evidence | None] | None = None,

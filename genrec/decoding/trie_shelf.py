@@ -41,7 +41,7 @@ class TrieShelf:
         return self._live
 
     def _open(self, version: str) -> ItemTrie:
-        trie = self._tries.pop(version, None) or ItemTrie.load(self._folder, version=version)
+        trie = self._tries.pop(version, None) or ItemTrie.load(self._folder, version=version).prepare()
         if trie.codebook_sizes != self._vocabulary.codebook_sizes:
             raise TrieError(
                 f"the trie has codebooks {trie.codebook_sizes}, the model {self._vocabulary.codebook_sizes}.",

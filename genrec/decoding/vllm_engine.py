@@ -20,7 +20,7 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from genrec.decoding.beam import answerable, beam_search, check_request
-from genrec.decoding.engine import Generation, RankedItem, ScoreMode
+from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode
 from genrec.decoding.text import Decoder, TextUnderWay
 from genrec.decoding.vllm_processor import QUALIFIED_NAME, prepare_cpu
 from genrec.decoding.vllm_runner import Runner, Ticket, hold_process, in_this_process, release_process
@@ -112,7 +112,7 @@ class VllmEngine:
         prompts: Sequence[Sequence[int]],
         trie: ItemTrie,
         *,
-        beam_width: int,
+        beam_width: BeamWidth,
         k: int,
         allowed: Sequence[ItemFilter | None] | None = None,
         evidence: Sequence[Evidence | None] | None = None,

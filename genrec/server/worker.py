@@ -78,7 +78,7 @@ class BatchWorker:
     failure: str = ""  # why loading failed, or why the catalogue could not be followed
     _stopping: bool = False
     _per_second: float = 20.0  # a running mean, for Retry-After
-    _looked: float = 0.0
+    _stopped: threading.Event = field(default_factory=threading.Event)
     _recommender: Recommender | None = None
     _thread: threading.Thread | None = None
     _queue: queue.Queue[_Job] = field(default_factory=queue.Queue)
@@ -92,6 +92,7 @@ class BatchWorker:
     def stop(self, *, seconds: float) -> None:
         """Take nothing new, finish what waits, end; at most for so long."""
         self._stopping = True
+        self._stopped.set()
         if self._thread is not None:
             self._thread.join(seconds)
 
@@ -132,13 +133,15 @@ class BatchWorker:
             self._open()
         finally:
             self.loaded.set()
+        if self._recommender is not None and self._recommender.has_run:  # else nothing could change
+            follow = threading.Thread(target=self._follow_catalogue, name="genrec-catalogue", daemon=True)
+            follow.start()
         while self.dialogue is not None:
             jobs = self._next_jobs()
             if jobs:
                 self._serve([job for job in jobs if not job.dropped])
             elif self._stopping:
                 return
-            self._follow_catalogue()
 
     def _open(self) -> None:
         try:
@@ -168,18 +171,22 @@ class BatchWorker:
         return jobs
 
     def _follow_catalogue(self) -> None:
-        now = time.monotonic()
-        if self.dialogue is None or self._recommender is None or now - self._looked < self.refresh:
-            return
-        if not self._recommender.has_run:  # nothing that could change
-            return
-        self._looked = now
-        try:
-            if self._recommender.refresh():
-                self.dialogue = self.dialogue.following(self._recommender)
-            self.failure = ""
-        except GenrecError as error:  # the run was trained again: this process goes on with what it has, and says so
-            self.failure = str(error)
+        """Beside the serving: a large catalogue takes seconds to read, and nobody is to wait for it."""
+        recommender = self._recommender
+        assert recommender is not None
+        while self.dialogue is not None and not self._stopped.wait(self.refresh):
+            try:
+                if recommender.refresh():
+                    recommender.explainer()
+                    self.dialogue = self.dialogue.following(recommender)  # requests under way keep the one they have
+                self.failure = ""
+            except (
+                GenrecError
+            ) as error:  # the run was trained again: this process goes on with what it has, and says so
+                self.failure = str(error)
+            except Exception:
+                self.failure = "The changed catalogue cannot be read; the log says why."
+                _LOG.exception("the changed catalogue cannot be read")
 
     def _serve(self, jobs: Sequence[_Job]) -> None:
         if not jobs or self.dialogue is None:
@@ -207,7 +214,7 @@ class BatchWorker:
 
     def _ranked(self, dialogue: Dialogue, jobs: Sequence[_Job]) -> list[tuple[_Job, Ranked | Exception]]:
         """Items for every job. Jobs that need a wider beam are ranked apart: a beam's width changes answers."""
-        width = dialogue.recommender.beam_width
+        width = dialogue.recommender.narrowest
         groups: dict[int, list[_Job]] = {}
         answers: list[tuple[_Job, Ranked | Exception]] = [(job, []) for job in jobs if job.request is None]
         for job in jobs:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
@@ -189,3 +190,23 @@ def test_the_engine_leaves_a_core_for_answering_unless_it_is_told_otherwise(
     thread.join()
     torch.set_num_threads(before)
     assert found == [number, number]
+
+
+def test_a_catalogue_that_takes_long_to_read_keeps_nobody_waiting(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recommender = Recommender.load(tiny_run)
+    reading, read = threading.Event(), threading.Event()
+
+    def slow() -> bool:
+        reading.set()
+        assert read.wait(30)
+        return False
+
+    monkeypatch.setattr(recommender, "refresh", slow)
+    worker = worker_of(lambda: recommender, refresh=0.01, timeout=10.0)
+    assert reading.wait(30)
+    answer = asyncio.run(worker.run(recommend(recommender.catalog.item_ids[:2])))
+    assert len(answer.items) == 5
+    read.set()
+    worker.stop(seconds=30)

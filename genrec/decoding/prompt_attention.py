@@ -1,0 +1,260 @@
+"""Attention in which the beams of a user read the prompt's keys and values once, in place: no copy, mask or padding.
+
+Tokens of all users stand side by side in one row of a batch. While prompts are read, a token sees the tokens before it
+in its own prompt. Afterwards a row is a beam: it sees its user's prompt, which all beams of the user read together,
+and its own few ancestors, which are gathered. The two parts are softmaxes of their own, merged by their log-sum-exp
+(as in Hydragen, Juravsky et al. 2024, sec. 3.1).
+
+The function is entered in transformers' table of attention functions, so a decoder that asks that table can be used as
+it is. What it attends to comes as the argument `reader` of the model's forward pass.
+
+Shapes: N tokens of all users, H heads, G key-value heads, D width of a head, T tokens of a prompt, A ancestors.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import accumulate, pairwise
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+_NAME = "genrec_shared_prompt"
+_lock = threading.Lock()  # which attention a model runs stands in its configuration, one for all threads
+
+_TOKENS_AT_ONCE = 512  # of prompts: what a layer makes of more does not stay in a core's cache
+# Reading a prompt but for its last token spares the last layer nearly all of its work, and costs one more pass over
+# the weights, for the last token alone: about what this many tokens per layer cost.
+_TOKENS_PER_LAYER = 48
+
+Memory = list[tuple[Tensor, Tensor]]
+"""Per layer the keys and values of one user's prompt, each (G, T, D)."""
+
+
+class PromptReadError(Exception):
+    """Raised in the last layer once its keys and values are known: nobody needs what it makes of a prompt's inside."""
+
+
+class Reader(Protocol):
+    """What the tokens of one forward pass attend to. Called once per layer, in order."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Query (H, N, D), key and value (G, N, D) → (N, H, D)."""
+        ...
+
+
+class PromptReader:
+    """Reads prompts: every token sees its own prompt up to itself. `memories` holds their keys and values afterwards.
+
+    With `last_layer` it raises PromptReadError when it has that layer's keys and values.
+    """
+
+    def __init__(self, lengths: Sequence[int], *, last_layer: int | None = None) -> None:
+        self.bounds = list(pairwise(accumulate(lengths, initial=0)))
+        self._last_layer, self._layer = last_layer, 0
+        self.memories: list[Memory] = [[] for _ in lengths]
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """See `Reader.attend`."""
+        layer, self._layer = self._layer, self._layer + 1
+        found = []
+        for memory, (start, end) in zip(self.memories, self.bounds, strict=True):
+            keys, values = key[:, start:end].contiguous(), value[:, start:end].contiguous()
+            memory.append((keys, values))
+            if layer != self._last_layer:
+                found.append(_causal(query[:, start:end], keys, values, scale))
+        if layer == self._last_layer:
+            raise PromptReadError
+        return torch.cat(found)
+
+
+class BeamReader:
+    """Extends beams, level after level: rows of user u see `memories[u]` and their own ancestors.
+
+    Keys and values of all C rows ever fed stand side by side, (C, G, D) per layer; a beam that was dropped is a row
+    that nobody gathers.
+    """
+
+    def __init__(self, memories: Sequence[Memory]) -> None:
+        self._memories, self._grown = memories, Memory()
+        self._fed, self._layer = 0, 0
+        device = memories[0][0][0].device
+        self._ancestors = torch.zeros(len(memories), 0, dtype=torch.long, device=device)  # (N, A)
+        self._bounds: list[tuple[int, int]] = []
+
+    def extend(self, parents: Tensor, counts: Sequence[int]) -> None:
+        """Announce the next N rows, `counts[u]` of user u: `parents` (N,) are rows of before (at first: users)."""
+        own = torch.arange(self._fed, self._fed + len(parents), device=parents.device)
+        self._ancestors = torch.cat([self._ancestors[parents], own[:, None]], dim=1)
+        self._fed += len(parents)
+        self._bounds, self._layer = list(pairwise(accumulate(counts, initial=0))), 0
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """See `Reader.attend`."""
+        layer, self._layer = self._layer, self._layer + 1
+        rows = key.transpose(0, 1), value.transpose(0, 1)  # (N, G, D): what is gathered later stands side by side
+        if layer == len(self._grown):
+            self._grown.append(rows)
+        else:
+            keys, values = (torch.cat(pair) for pair in zip(self._grown[layer], rows, strict=True))
+            self._grown[layer] = keys, values
+        shared, weight = self._shared(query, layer, scale)  # (N, H, D), (N, H)
+        near, far = (self._gathered(grown, len(query)) for grown in self._grown[layer])
+        match = (query.transpose(0, 1)[:, None] * near).sum(dim=-1, dtype=torch.float32) * scale  # (N, A, H)
+        peak = torch.maximum(weight, match.amax(dim=1))
+        share, shares = (weight - peak).exp(), (match - peak[:, None]).exp()
+        total = share + shares.sum(dim=1)
+        merged = shared * share[..., None] + (far * shares[..., None]).sum(dim=1)
+        return (merged / total[..., None]).to(value.dtype)
+
+    def _gathered(self, grown: Tensor, heads: int) -> Tensor:
+        """Keys or values (C, G, D) of every row's ancestors, for every head that reads them: (N, A, H, D)."""
+        found = grown.index_select(0, self._ancestors.reshape(-1))
+        found = found.reshape(*self._ancestors.shape, *grown.shape[1:])
+        groups = heads // grown.shape[1]
+        return found if groups == 1 else found.repeat_interleave(groups, dim=2)
+
+    def _shared(self, query: Tensor, layer: int, scale: float) -> tuple[Tensor, Tensor]:
+        """Attention to the prompts alone, (N, H, D), and its log-sum-exp, float32 (N, H); −inf for an empty prompt."""
+        heads = len(query)
+        parts, weights = [], []
+        for memory, (start, end) in zip(self._memories, self._bounds, strict=True):
+            keys, values = memory[layer]
+            # The beams of all heads that share keys are one long query.
+            asked = query[:, start:end].reshape(len(keys), -1, query.shape[-1])
+            found, weight = _attend(asked, keys, values, scale)
+            parts.append(found.reshape(heads, end - start, -1).transpose(0, 1))
+            weights.append(weight.reshape(heads, end - start).transpose(0, 1))
+        return torch.cat(parts), torch.cat(weights)
+
+
+def read_prompts(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> tuple[list[Memory], Tensor | None]:
+    """What each prompt leaves in every layer, and the hidden states of the last tokens, (B, width); see `reading`.
+
+    None in place of hidden states: the last tokens were left out, since it is cheaper to feed them afterwards.
+    """
+    layers = int(model.config.get_text_config(decoder=True).num_hidden_layers)
+    if sum(map(len, prompts)) < _TOKENS_PER_LAYER * layers:
+        reader = PromptReader([len(prompt) for prompt in prompts])
+        hidden = _read(model, prompts, reader)
+        ends = torch.tensor([end for _, end in reader.bounds], device=hidden.device)
+        return reader.memories, hidden[ends - 1]
+    memories: list[Memory] = []
+    for part in _parts([prompt[:-1] for prompt in prompts]):
+        reader = PromptReader([len(prompt) for prompt in part], last_layer=layers - 1)
+        with suppress(PromptReadError):
+            _read(model, part, reader)
+        memories += reader.memories
+    return memories, None
+
+
+def _parts(prompts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    """The prompts in order, as many together as are read at once."""
+    part: list[Sequence[int]] = []
+    size = 0
+    for prompt in prompts:
+        if part and size + len(prompt) > _TOKENS_AT_ONCE:
+            yield part
+            part, size = [], 0
+        part.append(prompt)
+        size += len(prompt)
+    yield part
+
+
+def _read(model: PreTrainedModel, prompts: Sequence[Sequence[int]], reader: PromptReader) -> Tensor:
+    tokens = torch.tensor([token for prompt in prompts for token in prompt], device=model.device)
+    positions = torch.cat([torch.arange(len(prompt), device=model.device) for prompt in prompts])
+    return hidden_states(model, tokens, positions, reader)
+
+
+def attention_implementation(model: PreTrainedModel) -> str:
+    """The name of the attention that the model runs, such as `sdpa`."""
+    return str(model.config.get_text_config(decoder=True)._attn_implementation)
+
+
+@contextmanager
+def reading(model: PreTrainedModel) -> Iterator[None]:
+    """Let `model` ask this module's attention; afterwards it has its own again. One thread at a time.
+
+    Other threads may go on to run the same model: without a `reader` this attention is that of PyTorch (sdpa).
+    """
+    config: Any = model.config.get_text_config(decoder=True)
+    with _lock:
+        own = config._attn_implementation
+        config._attn_implementation = _NAME
+        try:
+            yield
+        finally:
+            config._attn_implementation = own
+
+
+def hidden_states(model: PreTrainedModel, tokens: Tensor, positions: Tensor, reader: Reader) -> Tensor:
+    """Hidden states (N, width) of tokens at positions, both (N,), inside `reading(model)`. Raises PromptReadError."""
+    # A mask of four dimensions goes through to the attention as it is; here it says nothing.
+    no_mask = torch.empty(1, 1, 0, 0, dtype=torch.bool, device=tokens.device)
+    run: Any = model.base_model
+    found = run(
+        input_ids=tokens[None], position_ids=positions[None], attention_mask=no_mask, use_cache=False, reader=reader
+    )
+    hidden: Tensor = found.last_hidden_state[0]
+    return hidden
+
+
+def shared_prompt_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    reader: Reader | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Query (1, H, N, D), key and value (1, G, N, D) → (1, N, H, D): transformers' signature, and a `reader`."""
+    if reader is None:
+        found: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **options
+        )
+        return found
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    dtype = value.dtype  # under autocast a norm may have left queries and keys in float32
+    attended = reader.attend(query[0].to(dtype), key[0].to(dtype), value[0], scale)
+    return attended[None], None
+
+
+def _causal(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """A prompt's tokens (H, T, D) on themselves (G, T, D), each on those up to it → (T, H, D)."""
+    found = F.scaled_dot_product_attention(
+        query[None], key[None], value[None], is_causal=True, scale=scale, enable_gqa=len(query) != len(key)
+    )
+    return found[0].transpose(0, 1)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Query (G, N, D) on key and value (G, T, D) → attention (G, N, D) and its log-sum-exp, float32 (G, N)."""
+    if not key.shape[1]:
+        return torch.zeros_like(query), query.new_full(query.shape[:2], -torch.inf, dtype=torch.float32)
+    if query.device.type == "cpu":
+        # The kernel behind scaled_dot_product_attention, which keeps the log-sum-exp to itself.
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        found, weight = kernel(query[None], key[None], value[None], 0.0, False, attn_mask=None, scale=scale)
+        return found[0], weight[0]
+    return _attend_written_out(query, key, value, scale)
+
+
+def _attend_written_out(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """`_attend` without a kernel of its own."""
+    match = (query @ key.transpose(1, 2)).float() * scale
+    weight = match.logsumexp(dim=-1)
+    return (match - weight[..., None]).exp().to(value.dtype) @ value, weight
+
+
+AttentionInterface.register(_NAME, shared_prompt_attention)
+AttentionMaskInterface.register(_NAME, sdpa_mask)

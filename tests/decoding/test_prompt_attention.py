@@ -1,0 +1,107 @@
+"""Attention that shares a prompt among beams: every way to compute it gives one answer; the model keeps its own."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+
+from genrec.decoding import prompt_attention
+from genrec.decoding.engine import RankedItem
+from genrec.decoding.transformers_engine import TransformersEngine
+from genrec.errors import ModelError
+from genrec.trie import ItemTrie
+from genrec.vocabulary import SidVocabulary
+
+VOCABULARY = SidVocabulary((4, 4, 4), (40, 44, 48))
+TRIE = ItemTrie.build([[a, b, c] for a in range(4) for b in range(4) for c in range(3)], (4, 4, 4))
+PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [1] * 20, [7, 5]]
+SHAPE = {"vocab_size": 52, "hidden_size": 16, "num_hidden_layers": 3, "intermediate_size": 24, "head_dim": 8}
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 40}
+
+
+def loud(model: PreTrainedModel) -> PreTrainedModel:
+    for parameter in model.parameters():
+        parameter.data.mul_(8.0) if parameter.dim() > 1 else None
+    return model.eval()
+
+
+def qwen() -> PreTrainedModel:
+    torch.manual_seed(1)
+    return loud(Qwen3ForCausalLM(Qwen3Config(**SHAPE, **HEADS)))
+
+
+def ranked(model: PreTrainedModel, *, beam_width: int = 12) -> list[list[RankedItem]]:
+    engine = TransformersEngine(model, None, vocabulary=VOCABULARY)
+    return engine.rank(PROMPTS, TRIE, beam_width=beam_width, k=12)
+
+
+def check_equal(one: list[list[RankedItem]], other: list[list[RankedItem]]) -> None:
+    assert [[item.item_index for item in answer] for answer in one] == [[i.item_index for i in a] for a in other]
+    for mine, theirs in zip(one, other, strict=True):
+        np.testing.assert_allclose([item.score for item in mine], [item.score for item in theirs], atol=1e-4)
+
+
+def test_the_last_layer_may_stop_at_keys_and_values_and_prompts_may_be_read_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = ranked(qwen())
+    stopped = []
+    read = prompt_attention.PromptReader.attend
+
+    def counted(self: prompt_attention.PromptReader, *arguments: torch.Tensor) -> torch.Tensor:
+        try:
+            return read(self, *arguments)  # type: ignore[arg-type]
+        except prompt_attention.PromptReadError:
+            stopped.append(len(self.memories))
+            raise
+
+    monkeypatch.setattr(prompt_attention.PromptReader, "attend", counted)
+    monkeypatch.setattr(prompt_attention, "_TOKENS_PER_LAYER", 0)
+    monkeypatch.setattr(prompt_attention, "_TOKENS_AT_ONCE", 4)
+    check_equal(whole, ranked(qwen()))
+    # 0, 1, 2, 4 and 19 tokens once the last is left out; the check of the engine itself comes first.
+    assert stopped == [1, 3, 1, 1]
+
+
+def test_the_kernel_and_the_formula_agree_on_attention_and_its_weight() -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(2, 9, 8), torch.randn(2, 5, 8), torch.randn(2, 5, 8)
+    kernel = prompt_attention._attend(query, key, value, 0.3)
+    formula = prompt_attention._attend_written_out(query, key, value, 0.3)
+    for one, other in zip(kernel, formula, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    nothing, weight = prompt_attention._attend(query, key[:, :0], value[:, :0], 0.3)
+    assert not nothing.any()
+    assert (weight == -torch.inf).all()
+
+
+def test_a_model_has_its_own_attention_again_and_may_run_in_other_threads_meanwhile() -> None:
+    model = qwen()
+    engine = TransformersEngine(model, None, vocabulary=VOCABULARY)
+    tokens = torch.tensor([[1, 2, 3, 4], [0, 0, 5, 6]])
+    mask = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
+
+    def logits(_: int) -> torch.Tensor:
+        with torch.no_grad():
+            return model(input_ids=tokens, attention_mask=mask).logits[:, -1]
+
+    expected, alone = logits(0), engine.rank(PROMPTS, TRIE, beam_width=12, k=12)
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(engine.rank, PROMPTS, TRIE, beam_width=12, k=12) for _ in range(8)]
+        others = list(pool.map(logits, range(40)))
+    for answer in answers:
+        assert answer.result() == alone
+    for other in others:
+        torch.testing.assert_close(other, expected, atol=1e-4, rtol=1e-4)
+    assert prompt_attention.attention_implementation(model) == "sdpa"
+
+
+def test_attention_that_is_not_the_plain_one_is_refused() -> None:
+    torch.manual_seed(1)
+    capped = loud(Gemma2ForCausalLM(Gemma2Config(**SHAPE, **HEADS, attn_logit_softcapping=1.0)))
+    with pytest.raises(ModelError, match="its attention is not the plain one"):
+        TransformersEngine(capped, None, vocabulary=VOCABULARY)
