@@ -24,6 +24,7 @@ from genrec.baselines.two_tower import TowerScores
 from genrec.data.sequences import Sequences
 
 RETRIEVER = "retriever"
+_PRIOR = 2.0  # interactions that every item is given before its lateness is told
 _NEAREST = 30  # items of similar text that stand for an item
 _LAST = 5  # history items that content is compared with
 _NEIGHBOURS_AT_ONCE = 8_000_000  # cosines of a block: 32 MB
@@ -82,6 +83,7 @@ class Signals:
         self.num_items, self.retriever = num_items, retriever
         counts = np.maximum(item_counts(sequences, num_items), 1)
         self._popularity = np.log(counts).astype(np.float32)
+        self._lateness = _lateness(sequences, num_items)
         self._directions: NDArray[np.float32] | None = None
         if vectors is not None and mask is not None:
             self._directions = centred_directions(vectors, mask)
@@ -101,6 +103,7 @@ class Signals:
         if self.retriever is not None:
             yield Feature(RETRIEVER, "two towers", self.retriever.log_chances(histories))
         yield Feature("popularity", "popularity", np.tile(self._popularity, (len(histories), 1)))
+        yield Feature("popularity", "lateness", np.tile(self._lateness, (len(histories), 1)))
 
     def _nearest(self, histories: Sequence[NDArray[np.int32]], directions: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cosine of the most similar of the last history items, (B, I)."""
@@ -130,7 +133,7 @@ class SignalsWithDialogues:
 
 
 def shapes(signal: Feature, scale: float) -> Iterator[Feature]:
-    """The two shapes of a signal, in units of `scale`; popularity, a logarithm already, has one."""
+    """The two shapes of a signal, in units of `scale`; popularity and lateness, logarithms already, have one."""
     values = signal.values / np.float32(scale)
     yield Feature(signal.group, f"{signal.name}, linear", values)
     if signal.group == RETRIEVER:
@@ -141,6 +144,22 @@ def shapes(signal: Feature, scale: float) -> Iterator[Feature]:
         # 0 stays 0: a signal that says nothing adds nothing.
         grown = np.log1p(np.maximum(values, 0) / np.float32(_LOG_START))
         yield Feature(signal.group, f"{signal.name}, log", grown)
+
+
+def _lateness(sequences: Sequences, num_items: int) -> NDArray[np.float32]:
+    """How late in histories an item stands: the logarithm of a ratio, 0 as late as all others, (I,).
+
+    The ratio is that of two counts: one in which a step back from the end of a history halves an interaction, and the
+    plain one, with two average interactions more in both. What comes up now stands near the ends; the next item of a
+    history is later than all of them.
+    """
+    steps = np.repeat(sequences.offsets[1:], np.diff(sequences.offsets)) - 1 - np.arange(len(sequences.items))
+    plain = item_counts(sequences, num_items)
+    late = np.bincount(sequences.items, weights=0.5**steps, minlength=num_items)
+    average = late.sum() / max(plain.sum(), 1)
+    if average == 0:
+        return np.zeros(num_items, dtype=np.float32)
+    return np.asarray(np.log((late + _PRIOR * average) / ((plain + _PRIOR) * average)), dtype=np.float32)
 
 
 def _walks(

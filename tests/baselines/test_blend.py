@@ -71,7 +71,7 @@ def test_a_catalogue_without_vectors_has_counts_alone_and_an_empty_history_is_an
     _, sequences = some_signals()
     found = raw(Signals(sequences, NUM_ITEMS), [])
     assert "text mean" not in found
-    assert {name for name, values in found.items() if values.any()} == {"popularity"}
+    assert {name for name, values in found.items() if values.any()} == {"popularity", "lateness"}
 
 
 def test_a_batch_of_signals_equals_single_histories() -> None:
@@ -174,3 +174,18 @@ def test_a_retriever_is_a_signal_of_two_shapes() -> None:
     np.testing.assert_allclose(4 * linear.values, retriever.log_chances(history), rtol=1e-5)
     np.testing.assert_allclose(root.values**3, np.exp(retriever.log_chances(history)), rtol=1e-4)
     assert linear.group == root.group == "retriever"
+
+
+def test_lateness_is_the_share_of_the_counts_that_stands_near_the_ends() -> None:
+    sequences = Sequences.from_lists(["a", "b"], [[0, 1, 2], [0, 2]])
+    late, plain = np.array([0.25 + 0.5, 0.5, 2.0, 0.0]), np.array([2, 1, 2, 0])
+    average = 3.25 / 5
+    found = raw(Signals(sequences, 4), [0])["lateness"]
+    np.testing.assert_allclose(found, np.log((late + 2 * average) / ((plain + 2) * average)), rtol=1e-5)
+    assert found[3] == 0  # nothing is known of an item that nobody took
+    assert found[2] > found[3] > found[0]
+
+
+def test_lateness_without_any_history_says_nothing() -> None:
+    found = raw(Signals(Sequences.from_lists([], []), 4), [0])["lateness"]
+    np.testing.assert_array_equal(found, np.zeros(4))
