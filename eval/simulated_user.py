@@ -85,7 +85,11 @@ def main() -> int:
     except GenrecError as error:
         print(error, file=sys.stderr)
         return error.exit_status
-    print(f"| {len(cases)} users, 5 films a turn | " + " | ".join(f"by turn {turn + 1}" for turn in range(given.turns)))
+    print(
+        f"| {len(cases)} users, 5 films a turn | "
+        + " | ".join(f"by turn {turn + 1}" for turn in range(given.turns))
+        + " |"
+    )
     print("|---" * (given.turns + 1) + "|")
     for name, transcripts in held.items():
         print(f"| {name} | " + " | ".join(success(transcripts, turn + 1) for turn in range(given.turns)) + " |")

@@ -61,6 +61,7 @@ class WordEncoder:
         self._tokenizer = tokenizer
         self._untrusted = TextEncoder(tokenizer)
         self._seen: dict[str, list[int]] = {}
+        self._opening = opening_tokens(tokenizer)  # once: it reads the whole vocabulary
         self.end = [] if tokenizer.eos_token_id is None else [int(cast(int, tokenizer.eos_token_id))]
         self.before, self.between = self._frame()
 
@@ -76,7 +77,7 @@ class WordEncoder:
 
     def start(self) -> list[int]:
         """The beginning-of-sequence token and the soft prompt, where the tokenizer has them."""
-        return opening_tokens(self._tokenizer)
+        return list(self._opening)
 
     def _frame(self) -> tuple[list[int], list[int]]:
         """What stands before a question and between it and its answer: a turn each of the tokenizer's own chat
