@@ -30,7 +30,6 @@ from genrec.data.dialogues import DialogueTurn, item_sequences, load_turns, read
 from genrec.data.sequences import Sequences
 from genrec.data.splits import training_sequences
 from genrec.errors import GenrecError
-from genrec.evidence_source import STAGES
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run
 from genrec.task_evaluation import dialogue_prompts
@@ -103,9 +102,9 @@ def model_rows(run: Run, recommender: Recommender, cases: Sequence[DialogueCase]
                 allowed=filters[start : start + 64],
             )
         ]
-    if STAGES["users"] in run.stages:
+    if recommender.evidence is not None:
         rows["the model with evidence of users"] = ranked(recommender)
-    if STAGES["dialogues"] in run.stages:
+    if recommender.live.dialogue_evidence is not None:
         rows["the model with evidence of dialogues"] = ranked(recommender, in_dialogue=True)
     return rows
 
