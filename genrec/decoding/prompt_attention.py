@@ -32,8 +32,8 @@ _lock = threading.Lock()  # which attention a model runs stands in its configura
 
 _TOKENS_AT_ONCE = 512  # of prompts: what a layer makes of more does not stay in a core's cache
 # Reading a prompt but for its last token spares the last layer nearly all of its work, and costs one more pass over
-# the weights, for the last token alone: about what this many tokens per layer cost.
-_TOKENS_PER_LAYER = 48
+# the weights and over every operation of Python, for the last token alone: about what this many tokens per layer cost.
+_TOKENS_PER_LAYER = 128
 
 Memory = list[tuple[Tensor, Tensor]]
 """Per layer the keys and values of one user's prompt, each (G, T, D)."""
