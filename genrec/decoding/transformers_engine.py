@@ -28,8 +28,6 @@ from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary, sid_token
 
-_REMEMBERED_BYTES = 1 << 28  # of a loaded folder: 256 prompts of 256 tokens of a small model, 32 of one of 100 M
-
 
 class TransformersEngine:
     """Ranks and writes with a `PreTrainedModel`.
@@ -71,6 +69,7 @@ class TransformersEngine:
         dtype: torch.dtype = torch.float32,
         device: str | None = None,
         adapter: Path | None = None,
+        remembered_bytes: int = 0,
     ) -> TransformersEngine:
         """Open a Hugging Face folder: safetensors only, no code from the folder is run.
 
@@ -88,7 +87,7 @@ class TransformersEngine:
             vocabulary=vocabulary,
             score_mode=score_mode,
             batch_size=batch_size,
-            remembered_bytes=_REMEMBERED_BYTES,
+            remembered_bytes=remembered_bytes,
         )
 
     def rank(
