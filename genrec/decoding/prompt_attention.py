@@ -14,10 +14,11 @@ Shapes: N tokens of all users, H heads, G key-value heads, D width of a head, T 
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import accumulate, pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +32,8 @@ _lock = threading.Lock()  # which attention a model runs stands in its configura
 
 _TOKENS_AT_ONCE = 512  # of prompts: what a layer makes of more does not stay in a core's cache
 # Reading a prompt but for its last token spares the last layer nearly all of its work, and costs one more pass over
-# the weights, for the last token alone: about what this many tokens per layer cost.
-_TOKENS_PER_LAYER = 48
+# the weights and over every operation of Python, for the last token alone: about what this many tokens per layer cost.
+_TOKENS_PER_LAYER = 128
 
 Memory = list[tuple[Tensor, Tensor]]
 """Per layer the keys and values of one user's prompt, each (G, T, D)."""
@@ -135,29 +136,64 @@ class BeamReader:
         return torch.cat(parts), torch.cat(weights)
 
 
-def read_prompts(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> tuple[list[Memory], Tensor | None]:
+class Remembered:
+    """What prompts left in a model that does not change, kept for when they come again: at most `max_bytes` of it.
+
+    The prompts that were used last stay. Only inside `reading(model)`, where there is one thread at a time.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes, self._bytes = max_bytes, 0
+        self._memories: OrderedDict[tuple[int, ...], Memory] = OrderedDict()
+
+    def get(self, prompt: tuple[int, ...]) -> Memory | None:
+        """What this prompt left, if it is still known."""
+        if prompt in self._memories:
+            self._memories.move_to_end(prompt)
+        return self._memories.get(prompt)
+
+    def add(self, prompt: tuple[int, ...], memory: Memory) -> None:
+        """Keep what a prompt left, in place of what was used longest ago."""
+        self._memories[prompt] = memory
+        self._bytes += _num_bytes(memory)
+        while self._bytes > self._max_bytes:
+            self._bytes -= _num_bytes(self._memories.popitem(last=False)[1])
+
+
+def _num_bytes(memory: Memory) -> int:
+    return sum(keys.nbytes + values.nbytes for keys, values in memory)
+
+
+def read_prompts(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], remembered: Remembered | None = None
+) -> tuple[list[Memory], Tensor | None]:
     """What each prompt leaves in every layer, and the hidden states of the last tokens, (B, width); see `reading`.
 
-    None in place of hidden states: the last tokens were left out, since it is cheaper to feed them afterwards.
+    None in place of hidden states: the last tokens were left out, since it is cheaper to feed them afterwards, or
+    since what comes before them was `remembered`. Equal prompts are read once.
     """
     layers = int(model.config.get_text_config(decoder=True).num_hidden_layers)
-    if sum(map(len, prompts)) < _TOKENS_PER_LAYER * layers:
+    if remembered is None and sum(map(len, prompts)) < _TOKENS_PER_LAYER * layers:
         reader = PromptReader([len(prompt) for prompt in prompts])
         hidden = _read(model, prompts, reader)
         ends = torch.tensor([end for _, end in reader.bounds], device=hidden.device)
         return reader.memories, hidden[ends - 1]
-    memories: list[Memory] = []
-    for part in _parts([prompt[:-1] for prompt in prompts]):
-        reader = PromptReader([len(prompt) for prompt in part], last_layer=layers - 1)
+    insides = [tuple(prompt[:-1]) for prompt in prompts]
+    found = {} if remembered is None else {inside: remembered.get(inside) for inside in insides}
+    for part in _parts([inside for inside in dict.fromkeys(insides) if found.get(inside) is None]):
+        reader = PromptReader([len(inside) for inside in part], last_layer=layers - 1)
         with suppress(PromptReadError):
             _read(model, part, reader)
-        memories += reader.memories
-    return memories, None
+        for inside, memory in zip(part, reader.memories, strict=True):
+            found[inside] = memory
+            if remembered is not None:
+                remembered.add(inside, memory)
+    return [cast(Memory, found[inside]) for inside in insides], None
 
 
-def _parts(prompts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+def _parts(prompts: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
     """The prompts in order, as many together as are read at once."""
-    part: list[Sequence[int]] = []
+    part: list[tuple[int, ...]] = []
     size = 0
     for prompt in prompts:
         if part and size + len(prompt) > _TOKENS_AT_ONCE:
@@ -165,7 +201,8 @@ def _parts(prompts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
             part, size = [], 0
         part.append(prompt)
         size += len(prompt)
-    yield part
+    if part:
+        yield part
 
 
 def _read(model: PreTrainedModel, prompts: Sequence[Sequence[int]], reader: PromptReader) -> Tensor:

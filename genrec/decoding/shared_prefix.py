@@ -21,7 +21,14 @@ from transformers import PreTrainedModel
 from genrec.adapter import OutputLayer, output_layer
 from genrec.decoding.beam import Floats, Integers
 from genrec.decoding.engine import ScoreMode
-from genrec.decoding.prompt_attention import BeamReader, attention_implementation, hidden_states, read_prompts, reading
+from genrec.decoding.prompt_attention import (
+    BeamReader,
+    Remembered,
+    attention_implementation,
+    hidden_states,
+    read_prompts,
+    reading,
+)
 from genrec.errors import ModelError
 from genrec.vocabulary import SidVocabulary
 
@@ -39,8 +46,10 @@ class SharedPrefixScorer:
         *,
         vocabulary: SidVocabulary,
         score_mode: ScoreMode,
+        remembered: Remembered | None = None,
     ) -> None:
         self._model, self._vocabulary, self._score_mode = model, vocabulary, score_mode
+        self._remembered = remembered
         self._head, self._prompts = output_layer(model), prompts
         self._lengths = np.array([len(prompt) for prompt in prompts])
         self._level = 0
@@ -50,7 +59,7 @@ class SharedPrefixScorer:
     def prefill(self) -> Floats:
         """See `Scorer.prefill`."""
         with reading(self._model):
-            memories, last = read_prompts(self._model, self._prompts)
+            memories, last = read_prompts(self._model, self._prompts, self._remembered)
             self._beams = BeamReader(memories)
             if last is None:  # the last tokens were left out: they are rows that follow the prompts
                 tokens = np.array([prompt[-1] for prompt in self._prompts])

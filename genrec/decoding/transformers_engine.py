@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from genrec.adapter import merge_adapter
 from genrec.decoding.beam import answerable, beam_search, check_request
 from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode
+from genrec.decoding.prompt_attention import Remembered
 from genrec.decoding.shared_prefix import SharedPrefixScorer, check_length, check_model
 from genrec.decoding.text import Decoder, TextUnderWay, next_tokens
 from genrec.errors import ConfigError, ModelError, TrieError
@@ -34,6 +35,7 @@ class TransformersEngine:
     The model is used as it is and where it is; it may be in training: calls put it into evaluation mode and
     give every module its mode back. `dtype` runs calls under autocast (None: in the weights' own precision).
     `tokenizer` is only needed to write text. `batch_size` prompts of similar length are ranked together.
+    `remembered_bytes` of keys and values are kept for prompts that come again; only for a model that does not change.
     Raises ModelError for a model that beams cannot be scored with (see `check_model`).
     """
 
@@ -46,11 +48,13 @@ class TransformersEngine:
         score_mode: ScoreMode = "level",
         batch_size: int = 16,
         dtype: torch.dtype | None = None,
+        remembered_bytes: int = 0,
     ) -> None:
         self._model: PreTrainedModel | None = model
         self._tokenizer, self._vocabulary = tokenizer, vocabulary
         self._score_mode: ScoreMode = score_mode
         self._batch_size, self._dtype = batch_size, dtype
+        self._remembered = Remembered(remembered_bytes) if remembered_bytes else None
         with _evaluation(model, None):
             check_model(model, vocabulary)
 
@@ -65,6 +69,7 @@ class TransformersEngine:
         dtype: torch.dtype = torch.float32,
         device: str | None = None,
         adapter: Path | None = None,
+        remembered_bytes: int = 0,
     ) -> TransformersEngine:
         """Open a Hugging Face folder: safetensors only, no code from the folder is run.
 
@@ -76,7 +81,14 @@ class TransformersEngine:
             model = merge_adapter(model, adapter)
         nn.Module.to(model, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
         _check_tokenizer(folder, tokenizer, vocabulary)
-        return cls(model, cast(Decoder, tokenizer), vocabulary=vocabulary, score_mode=score_mode, batch_size=batch_size)
+        return cls(
+            model,
+            cast(Decoder, tokenizer),
+            vocabulary=vocabulary,
+            score_mode=score_mode,
+            batch_size=batch_size,
+            remembered_bytes=remembered_bytes,
+        )
 
     def rank(
         self,
@@ -109,6 +121,7 @@ class TransformersEngine:
                         [prompts[user] for user in batch],
                         vocabulary=self._vocabulary,
                         score_mode=self._score_mode,
+                        remembered=self._remembered,
                     ),
                     trie,
                     num_users=len(batch),
@@ -168,7 +181,7 @@ class TransformersEngine:
 
     def close(self) -> None:
         """Let go of the model."""
-        self._model = None
+        self._model = self._remembered = None
 
     def _opened(self) -> PreTrainedModel:
         if self._model is None:

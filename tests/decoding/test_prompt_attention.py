@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,3 +107,43 @@ def test_attention_that_is_not_the_plain_one_is_refused() -> None:
     capped = loud(Gemma2ForCausalLM(Gemma2Config(**SHAPE, **HEADS, attn_logit_softcapping=1.0)))
     with pytest.raises(ModelError, match="its attention is not the plain one"):
         TransformersEngine(capped, None, vocabulary=VOCABULARY)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The length of every prompt that is read, but for its last token."""
+    lengths: list[int] = []
+    whole = prompt_attention._read
+
+    def counted(model: PreTrainedModel, prompts: Sequence[Sequence[int]], reader: Any) -> torch.Tensor:
+        lengths.extend(map(len, prompts))
+        return whole(model, prompts, reader)
+
+    monkeypatch.setattr(prompt_attention, "_TOKENS_PER_LAYER", 0)
+    monkeypatch.setattr(prompt_attention, "_read", counted)
+    return lengths
+
+
+def test_a_prompt_that_comes_again_is_not_read_again_and_the_oldest_is_forgotten(read: list[int]) -> None:
+    expected = ranked(qwen())
+    one_token = 2 * 3 * 2 * 8 * 4  # keys and values of 3 layers, 2 heads of 8 numbers
+    engine = TransformersEngine(qwen(), None, vocabulary=VOCABULARY, remembered_bytes=30 * one_token)
+    read.clear()
+    first = engine.rank(PROMPTS, TRIE, beam_width=12, k=12)
+    assert sorted(read) == [0, 1, 2, 4, 19]
+    check_equal(first, expected)
+    read.clear()
+    assert engine.rank(PROMPTS, TRIE, beam_width=12, k=12) == first
+    assert read == []
+    engine.rank([[2] * 12], TRIE, beam_width=12, k=12)  # 11 tokens more than fit: those used longest ago go
+    read.clear()
+    assert engine.rank(PROMPTS, TRIE, beam_width=12, k=12) == first
+    assert read == [0, 1, 2, 4]
+
+
+def test_equal_prompts_of_one_call_are_read_once(read: list[int]) -> None:
+    engine = TransformersEngine(qwen(), None, vocabulary=VOCABULARY)
+    read.clear()  # of the engine's own check
+    alone, other, again = engine.rank([[3, 1, 2], [4, 4, 4], [3, 1, 2]], TRIE, beam_width=5, k=5)
+    assert read == [2, 2]
+    assert alone == again != other
