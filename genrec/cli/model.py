@@ -74,7 +74,7 @@ def evidence(
     config: ConfigFile = None,
     json_: AsJson = False,
 ) -> None:
-    """Learn what counts, texts and a retriever are worth beside the model, on validation. From then on they join its answers.
+    """Learn what counts, texts and a retriever are worth beside the model. From then on they join its answers.
 
     `genrec recommend … --no-evidence` and `genrec evaluate … --no-evidence` leave them out.
     """
