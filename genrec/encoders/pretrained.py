@@ -5,14 +5,16 @@ Weights come from safetensors files only and no code of a model's repository is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from genrec.encoders.checkpoints import fingerprint_of, first_line, folder_checksum, multiplies_bfloat16
@@ -70,6 +72,7 @@ def load_model(name: str, *, what: str) -> Pretrained:
             "They would be random numbers. Give the whole checkpoint.",
         )
     model.eval().requires_grad_(False)
+    convolve_exactly(model)
     if torch.cuda.is_available():
         model.to("cuda")
     return Pretrained(
@@ -80,6 +83,25 @@ def load_model(name: str, *, what: str) -> Pretrained:
         reduced=model.device.type == "cpu" and multiplies_bfloat16(),
         pooled=not any("pooler." in key for key in missing),
     )
+
+
+def convolve_exactly(model: nn.Module) -> None:
+    """Let convolutions along time run in float32 under autocast on a CPU.
+
+    On CPUs with AMX, oneDNN's bfloat16 convolutions of few input channels and long kernels return wrong numbers (seen
+    with torch 2.13: 16 channels in, kernels of 8 and more; convolutions over images were right). They are a small part
+    of the work of an audio model.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv1d):
+            module.forward = partial(_in_float32, module.forward)  # type: ignore[method-assign]
+
+
+def _in_float32(forward: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    if inputs.device.type != "cpu":
+        return forward(inputs)
+    with torch.autocast("cpu", enabled=False):
+        return forward(inputs.float())
 
 
 def loading_error(name: str, error: Exception, *, what: str) -> ModelError:

@@ -35,6 +35,7 @@ from transformers import (
 
 from genrec.encoders.audio_models import AudioEncoder, mean_over_sound
 from genrec.encoders.media import MediaFile
+from genrec.encoders.pretrained import convolve_exactly
 from genrec.encoders.sounds import SoundLimits, read_sound
 from genrec.errors import ModelError
 
@@ -287,3 +288,16 @@ def test_real_recordings_give_vectors_that_differ(audio_models: Path, data_folde
     vectors = encoder.encode(decoded)
     assert np.isfinite(vectors).all()
     assert len(np.unique(vectors.round(4), axis=0)) == 5
+
+
+def test_convolutions_along_time_are_right_under_autocast_on_every_cpu() -> None:
+    # In bfloat16, a shape that oneDNN computes wrongly on CPUs with AMX.
+    convolution = torch.nn.Conv1d(16, 16, 16, stride=16)
+    samples = torch.randn(2, 16, 320)
+    expected = convolution(samples)
+    convolve_exactly(torch.nn.Sequential(convolution))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = convolution(samples.bfloat16())
+        assert torch.is_autocast_enabled("cpu")
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=2e-2, rtol=0)
