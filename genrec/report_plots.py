@@ -13,7 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe & Ito's palette: distinct for colour-blind readers, readable on white and on near-black.
-_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#8a8a8a")
+# Of Okabe and Ito, then of Tol's muted scheme: told apart by colour-blind people, and enough for every baseline.
+_COLOURS = (
+    *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#8a8a8a"),
+    *("#882255", "#ddcc77", "#332288", "#999933", "#44aa99"),
+)
 _MODEL_COLOUR = "#d55e00"  # the same in every plot, and no other method's
 _INK = "#010203"  # stands for the page's text colour until the SVG is written
 _STYLE = {

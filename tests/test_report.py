@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
 
+from genrec.baselines_of_run import BASELINES
 from genrec.report import (
     Comparison,
     Estimate,
@@ -151,3 +153,9 @@ def test_the_model_has_one_colour_in_every_plot_and_shares_it_with_nobody() -> N
     ):
         assert marked in drawn
         assert marked not in draw(without)
+
+
+def test_no_two_methods_of_a_full_evaluation_share_a_colour() -> None:
+    names = [*BASELINES, "model", "model alone"]
+    drawn = re.findall(r"fill: (#[0-9a-f]{6})", group_chart({name: {"head": 0.1} for name in names}))
+    assert len({colour for colour in drawn if colour != "#ffffff"}) >= len(names)
