@@ -43,9 +43,7 @@ def make_baselines(run: Run, config: EvaluateConfig, catalog: Catalog) -> tuple[
         elif name == "two-tower":
             content = load_content(run, content_modality(run), catalog=catalog)
             trained = None
-            if (
-                STAGES["users"] in run.stages
-            ):  # the one beside the evidence is the same model: no need to train it twice
+            if STAGES["users"] in run.stages:  # its retriever is this model: no need to train it twice
                 trained = TwoTower.load(retriever_file(run)).over(len(catalog), *content)
             made.append(TwoTowerBaseline(*content, trained=trained))
         elif name in {"hybrid", "dense-knn"}:
@@ -81,5 +79,5 @@ def baseline_inputs(run: Run, config: EvaluateConfig) -> list[Path]:
     wanted |= {"text"} if "two-tower" in config.baselines else set()
     for modality in sorted(wanted):
         inputs += embedding_files(run, modality) if _has_vectors(run, modality) else []
-    inputs += [weights_file(run)] if weights_file(run).exists() else []
+    inputs += [file for file in (weights_file(run), retriever_file(run)) if file.exists()]
     return inputs

@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
@@ -103,7 +104,7 @@ class TwoTower:
         """Read what `save` wrote. Raises RunError where it is something else."""
         try:
             return cls(**load_file(path))
-        except Exception as error:  # safetensors has no public class for what is wrong with a file
+        except (OSError, SafetensorError, TypeError) as error:  # TypeError: other tensors than these
             raise RunError(f"{path} cannot be read: {error}.", "Run `genrec evidence RUN` again.") from error
 
     def save(self, path: Path) -> None:

@@ -180,9 +180,8 @@ class BatchWorker:
                     recommender.explainer()
                     self.dialogue = self.dialogue.following(recommender)  # requests under way keep the one they have
                 self.failure = ""
-            except (
-                GenrecError
-            ) as error:  # the run was trained again: this process goes on with what it has, and says so
+            except GenrecError as error:
+                # The run was trained again: this process goes on with what it has, and says so.
                 self.failure = str(error)
             except Exception:
                 self.failure = "The changed catalogue cannot be read; the log says why."

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from genrec.baselines.base import centred_directions
 from genrec.baselines.two_tower import TwoTower, TwoTowerBaseline, TwoTowerSettings, train_two_tower
@@ -118,7 +119,10 @@ def test_its_file_gives_it_back_and_a_damaged_one_is_named(tower: TwoTower, tmp_
     loaded = TwoTower.load(file)
     for name, values in vars(tower).items():
         np.testing.assert_array_equal(getattr(loaded, name), values)
-    file.write_bytes(file.read_bytes()[:100])
+    save_file({"other": np.zeros(3)}, file)
+    with pytest.raises(RunError, match="other"):
+        TwoTower.load(file)
+    file.write_bytes(b"no tensors")
     with pytest.raises(RunError, match=r"two_tower\.safetensors cannot be read"):
         TwoTower.load(file)
 
