@@ -34,6 +34,7 @@ from genrec.console import ConsoleProgress
 from genrec.data.ingest import ingest
 from genrec.encoders.embed import embed
 from genrec.errors import GenrecError
+from genrec.evaluation import check_config
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, read_json
 from genrec.weighing import weigh_evidence
@@ -104,14 +105,18 @@ def _spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.4f} to {max(values):.4f})"
 
 
+def _seeds(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
 def main() -> int:
     """Read the command line, make what is missing, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", choices=("tables", "movielens", "amazon"))
-    parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("source", choices=("tables", "movielens", "amazon"), help="what the files are")
+    parser.add_argument("files", nargs="+", type=Path, help="as `genrec ingest` takes them")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--config", type=Path, default=Path(__file__).parents[1] / "train" / "configs" / "default.yaml")
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", type=_seeds, default="0,1,2", help="numbers with commas")
     parser.add_argument("--baselines", default=",".join(BASELINES), help="names with commas")
     parser.add_argument(
         "--max-users", type=int, help="evaluate a seeded sample of so many test users, of every seed the same"
@@ -125,7 +130,8 @@ def main() -> int:
             source="options",
         )
         results = []
-        for seed in map(int, given.seeds.split(",")):
+        check_config(evaluation, with_model=True)  # now, and not after hours of training
+        for seed in given.seeds:
             recipe = Recipe(training.model_copy(update={"seed": seed}), evaluation)
             folder = given.out / f"seed-{seed}"
             results.append(run_seed(folder, given.source, given.files, recipe, progress=ConsoleProgress()))

@@ -62,3 +62,28 @@ def test_several_seeds_show_their_mean_and_range(recipe: dict[str, Any]) -> None
     assert lines[3].startswith("| hybrid | 0.2000 (0.1000 to 0.3000) |")
     assert "- hybrid: +0.1000 [+0.0000, +1.0000], +0.3000 [+0.0000, +1.0000]" in lines
     assert lines[-1].endswith("train 7; train 7")
+
+
+@pytest.mark.parametrize(
+    ("option", "status", "words"),
+    [
+        (["--baselines", "nobody"], 2, "Unknown baseline nobody"),
+        (["--seeds", "0,x"], 2, "argument --seeds: invalid"),
+    ],
+)
+def test_what_could_only_fail_after_the_training_is_refused_before_it(
+    option: list[str],
+    status: int,
+    words: str,
+    tiny_files: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = [str(tiny_files / name) for name in ("items.jsonl", "interactions.csv")]
+    monkeypatch.setattr("sys.argv", ["recipe.py", "tables", *files, "--out", str(tmp_path / "out"), *option])
+    with pytest.raises(SystemExit) as ending:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert ending.value.code == status
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
