@@ -33,6 +33,8 @@ class UserLine(Config):
     user_id: str | int | None = None
     exclude: list[str] = Field(default_factory=list)
     allow: dict[str, Any] = Field(default_factory=dict)
+    at_most: dict[str, int] = Field(default_factory=dict)
+    new_share: float | None = None
 
 
 @dataclass
@@ -46,9 +48,18 @@ class BatchSummary:
 
 
 def recommend_file(
-    recommender: Recommender, source: Path, target: Path, *, k: int, progress: Progress = SILENT
+    recommender: Recommender,
+    source: Path,
+    target: Path,
+    *,
+    k: int,
+    new_share: float = 0.0,
+    progress: Progress = SILENT,
 ) -> BatchSummary:
-    """Serve every line of `source` (see `UserLine`) and write `target`. Raises DataError for an unreadable file."""
+    """Serve every line of `source` (see `UserLine`) and write `target`; `new_share` is for lines that name none.
+
+    Raises DataError for an unreadable file.
+    """
     summary = BatchSummary()
     with (
         open_lines(source) as (num_lines, stream),
@@ -57,21 +68,21 @@ def recommend_file(
         progress.track("recommending", num_lines, "users") as task,
     ):
         while lines := list(islice(stream, _LINES_AT_ONCE)):
-            for answer in _answers(recommender, lines, k, summary, source):
+            for answer in _answers(recommender, lines, k, summary, source, new_share):
                 out.write(json.dumps(answer, ensure_ascii=False) + "\n")
             task.advance(len(lines))
     return summary
 
 
 def _answers(
-    recommender: Recommender, lines: Sequence[str], k: int, summary: BatchSummary, source: Path
+    recommender: Recommender, lines: Sequence[str], k: int, summary: BatchSummary, source: Path, new_share: float
 ) -> Iterator[dict[str, Any]]:
     """One answer per line, in order, all from one version of the catalogue."""
     recommender = recommender.pinned()
     parsed: list[tuple[Any, RankRequest | GenrecError]] = []
     for line in lines:
         summary.num_lines += 1
-        user_id, request = _parse(recommender, line, f"{source.name}, line {summary.num_lines}")
+        user_id, request = _parse(recommender, line, f"{source.name}, line {summary.num_lines}", new_share)
         if isinstance(request, GenrecError):
             summary.num_errors += 1
             summary.errors = [*summary.errors, str(request)][:5]
@@ -89,13 +100,16 @@ def _answers(
         yield answer
 
 
-def _parse(recommender: Recommender, line: str, place: str) -> tuple[Any, RankRequest | GenrecError]:
+def _parse(recommender: Recommender, line: str, place: str, new_share: float) -> tuple[Any, RankRequest | GenrecError]:
     def request(values: dict[str, Any]) -> RankRequest:
         user = build_config(UserLine, values, source=place)
-        catalog = recommender.catalog
-        excluded = catalog.indices(user.exclude) if user.exclude else None
-        allowed = recommender.filter(user.allow) if user.allow else None
-        return RankRequest(catalog.indices(user.history), excluded, allowed)
+        return recommender.request(
+            user.history,
+            exclude=user.exclude,
+            allow=user.allow,
+            at_most=user.at_most,
+            new_share=new_share if user.new_share is None else user.new_share,
+        )
 
     return parse_line(line, place, request, example='{"history": ["item id"]}')
 

@@ -293,6 +293,7 @@ class EvaluateConfig(Config):
     beam_width: int = Field(50, ge=1)
     score: Literal["level", "raw", "renormalised"] = "level"
     max_users: int | None = Field(None, ge=1, description="evaluate a seeded sample of this many users")
+    new_share: float = Field(0.0, ge=0, le=1, description="share of the model's places for items that nobody used yet")
     seed: Seed = 0
 
 

@@ -17,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from genrec.data.catalog import Catalog
+from genrec.data.splits import trained_items
 from genrec.errors import ConfigError, RunError, TrieError
 from genrec.evidence import Evidence
 from genrec.evidence_source import STAGES, EvidenceSource
@@ -38,6 +39,7 @@ class LiveCatalogue:
     item_tokens: NDArray[np.int64]  # (R, L)
     evidence: EvidenceSource | None = None
     dialogue_evidence: EvidenceSource | None = None  # what joins in conversations, where the run has learned that
+    new: NDArray[np.bool_] | None = None  # (R,) items that no training interaction has; None: nobody knows
     _filters: dict[tuple[tuple[str, Any], ...], ItemFilter] = field(default_factory=dict)
     _values: dict[str, list[list[int]]] = field(default_factory=dict)
 
@@ -56,7 +58,8 @@ class LiveCatalogue:
             )
         if trie.order_checksum != catalog.order_checksum:
             raise TrieError("the trie belongs to another catalogue.", "Run `genrec tokenize RUN` again.")
-        live = cls(catalog, trie.prepare(), vocabulary.token_ids(codes.codes))
+        new = ~trained_items(run, catalog=catalog)
+        live = cls(catalog, trie.prepare(), vocabulary.token_ids(codes.codes), new=new)
         if not with_evidence:
             return live
         users, dialogues = (EvidenceSource.load(run, setting, catalog=catalog) for setting in STAGES)
@@ -76,6 +79,15 @@ class LiveCatalogue:
             one if seed is None else Evidence.drawing(self.trie, np.random.default_rng(seed), beside=one)
             for one, (_, seed, _) in zip(found, asked, strict=True)
         ]
+
+    def new_items(self) -> NDArray[np.bool_]:
+        """The items that no training interaction has, (R,). Raises ConfigError for a catalogue of no run."""
+        if self.new is None:
+            raise ConfigError(
+                "which items are new is not known: this recommender was not loaded from a run.",
+                "Make it with Recommender.load.",
+            )
+        return self.new
 
     def filter(self, allow: Mapping[str, Any]) -> ItemFilter:
         """The items that have all the attributes asked for; compiled once per distinct question."""

@@ -202,15 +202,15 @@ def evaluate(
         Recommender.load(one.path, engine, beam_width=config.beam_width, score_mode=config.score, evidence=evidence)
         for one in (run, *views)
     ]
-    recommend = {MODEL: _as_function(loaded)}
+    recommend = {MODEL: _as_function(loaded, config.new_share)}
     if any(one.evidence is not None for one in loaded):
-        recommend["model alone"] = _as_function([one.with_evidence(None) for one in loaded])
+        recommend["model alone"] = _as_function([one.with_evidence(None) for one in loaded], config.new_share)
     model_files = [one.path / file for one in (run, *views) for file in one.require("train", verify=False).outputs]
     with closing(loaded[0].engine):
         return evaluate_split(run, config, recommend=recommend, model_files=model_files, progress=progress)
 
 
-def _as_function(recommenders: Sequence[Recommender]) -> Recommend:
+def _as_function(recommenders: Sequence[Recommender], new_share: float) -> Recommend:
     """A recommender, merged with its views, as an evaluation asks it."""
     first, *others = recommenders
     recommender = first.with_views(others) if others else first
@@ -219,7 +219,8 @@ def _as_function(recommenders: Sequence[Recommender]) -> Recommend:
         histories: list[NDArray[np.int32]], k: int, allowed: NDArray[np.bool_] | None = None
     ) -> list[list[int]]:
         only = None if allowed is None else ItemFilter.allowing(recommender.trie, allowed)
-        answers = recommender.rank([RankRequest(history, allowed=only) for history in histories], k)
+        requests = [RankRequest(history, allowed=only, new_share=new_share) for history in histories]
+        answers = recommender.rank(requests, k)
         return [[item.item_index for item in ranked] for ranked in answers]
 
     return recommend

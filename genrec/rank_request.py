@@ -5,14 +5,19 @@ are taken. What stands behind the k-th place has to be known for that, so the se
 time without what was taken and without the values that are full. A search answers with the best items that its filter
 leaves, so the outcome is that of reading the whole ranking, as far as the beam is wide enough for it.
 
+Nothing that learned from what people used prefers an item that nobody used yet. A share of the places can be kept for
+such items: the best of them come in between, as the same search ranks them among themselves.
+
 R rows of the catalogue.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,13 +40,24 @@ class Limit:
             raise ConfigError(f"at most {self.count} items of a value were asked for; expected at least 1.")
 
 
+class Wishes(TypedDict, total=False):
+    """What a recommendation can be told beside the history; see `Recommender.recommend`."""
+
+    exclude: Sequence[str]
+    allow: Mapping[str, Any] | None
+    at_most: Mapping[str, int] | None
+    new_share: float
+
+
 @dataclass(frozen=True)
 class RankRequest:
     """One user's question in item indices. `excluded` comes on top of the history; `allowed` None is all.
 
     With a seed in `draw` the answer is drawn without replacement in place of ranked (see `Evidence.drawing`). With
     `limits` no value comes more often than they say; all of them hold at once. `in_dialogue`: the history is what a
-    conversation mentioned, and what the run has learned from dialogues joins.
+    conversation mentioned, and what the run has learned from dialogues joins. Of the first n places of the answer at
+    least the share `new_share`, rounded down, holds items that no training interaction has, as far as there are any.
+    Raises ConfigError for a share outside 0 to 1, and for one beside limits.
     """
 
     history: NDArray[np.int32]
@@ -50,6 +66,17 @@ class RankRequest:
     draw: int | None = None
     limits: tuple[Limit, ...] = ()
     in_dialogue: bool = False
+    new_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.new_share <= 1:
+            raise ConfigError(
+                f"{self.new_share} is no share of new items.", "Give a number from 0 to 1, such as 0.2 for a fifth."
+            )
+        if self.new_share and self.limits:
+            raise ConfigError(
+                "a share of new items and limits per value were asked for together.", "Leave one of the two out."
+            )
 
     def filter(self, trie: ItemTrie) -> ItemFilter | None:
         """What may be recommended, None for everything. Raises TrieError for items that the catalogue lacks."""
@@ -80,10 +107,7 @@ class _Reading:
 
     def remaining(self, trie: ItemTrie) -> RankRequest:
         """The question for what comes next."""
-        mask = np.zeros(trie.num_rows, dtype=np.bool_)
-        allowed = self.request.allowed
-        positions = np.arange(trie.num_items)
-        mask[trie.items if allowed is None else trie.items[allowed.admits(positions)]] = True
+        mask = _allowed_rows(self.request, trie)
         mask[[item.item_index for item in self.taken]] = False
         full = [row for row in np.flatnonzero(mask).tolist() if self._is_full(row)]
         mask[full] = False
@@ -119,3 +143,62 @@ def rank_within_limits(
                 unfinished.append(index)
         pending = unfinished
     return [reading.taken for reading in readings]
+
+
+def rank_with_new(
+    rank: Rank, requests: Sequence[RankRequest], k: int, *, trie: ItemTrie, new: NDArray[np.bool_]
+) -> list[list[RankedItem]]:
+    """The answers of `rank` to requests, of which some want a share of new items, at most `k` each.
+
+    `new` (R,) are the items that count as new. Two searches answer such a request: one among all items that it allows,
+    one among the new ones of these; `rank` knows nothing of shares.
+    """
+    asked = [replace(request, new_share=0.0) for request in requests]
+    answers = rank(asked, k)
+    places = [_kept_places(request.new_share, k) for request in requests]
+    rows = [row for row, kept in enumerate(places) if kept]
+    if not rows:
+        return answers
+    all_new = ItemFilter.allowing(trie, new)
+    among_new = [
+        replace(
+            asked[row],
+            allowed=all_new
+            if asked[row].allowed is None
+            else ItemFilter.allowing(trie, new & _allowed_rows(asked[row], trie)),
+        )
+        for row in rows
+    ]
+    for row, best_new in zip(rows, rank(among_new, max(places)), strict=True):
+        answers[row] = _with_new_between(answers[row], best_new, k, share=requests[row].new_share, new=new)
+    return answers
+
+
+def _with_new_between(
+    ranked: Sequence[RankedItem], best_new: Sequence[RankedItem], k: int, *, share: float, new: NDArray[np.bool_]
+) -> list[RankedItem]:
+    """`ranked`, in which the next of `best_new` takes every place that the share asks for and no new item has."""
+    taken: dict[int, RankedItem] = {}
+    num_new = 0
+    while len(taken) < k:
+        short = num_new < _kept_places(share, len(taken) + 1)
+        order = [*best_new, *ranked] if short else ranked
+        item = next((item for item in order if item.item_index not in taken), None)
+        if item is None:
+            break
+        taken[item.item_index] = item
+        num_new += bool(new[item.item_index])
+    return list(taken.values())
+
+
+def _kept_places(share: float, places: int) -> int:
+    """How many of the first `places` are kept; a share such as .3 is not quite what it says, hence the epsilon."""
+    return math.floor(share * places + 1e-9)
+
+
+def _allowed_rows(request: RankRequest, trie: ItemTrie) -> NDArray[np.bool_]:
+    """The items of the trie that the filter of a request leaves, (R,); the history is not looked at."""
+    mask = np.zeros(trie.num_rows, dtype=np.bool_)
+    positions = np.arange(trie.num_items)
+    mask[trie.items if request.allowed is None else trie.items[request.allowed.admits(positions)]] = True
+    return mask

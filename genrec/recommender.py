@@ -11,7 +11,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, Unpack, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from genrec.explanation.explainer import Explainer, ExplainRequest, Explanation,
 from genrec.explanation.loading import WriterName, load_explainer
 from genrec.live_catalogue import CatalogueSource, LiveCatalogue
 from genrec.prompting import HistoryPrompt, compile_history_prompt, load_templates
-from genrec.rank_request import Limit, RankRequest, rank_within_limits
+from genrec.rank_request import Limit, RankRequest, Wishes, rank_with_new, rank_within_limits
 from genrec.run import Run
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
@@ -231,10 +231,7 @@ class Recommender:
         self,
         history: Sequence[str],
         k: int = 10,
-        *,
-        exclude: Sequence[str] = (),
-        allow: Mapping[str, Any] | None = None,
-        at_most: Mapping[str, int] | None = None,
+        **wishes: Unpack[Wishes],
     ) -> list[Recommendation]: ...
 
     @overload
@@ -242,44 +239,51 @@ class Recommender:
         self,
         history: Sequence[Sequence[str]],
         k: int = 10,
-        *,
-        exclude: Sequence[str] = (),
-        allow: Mapping[str, Any] | None = None,
-        at_most: Mapping[str, int] | None = None,
+        **wishes: Unpack[Wishes],
     ) -> list[list[Recommendation]]: ...
 
     def recommend(
         self,
         history: Sequence[str] | Sequence[Sequence[str]],
         k: int = 10,
-        *,
-        exclude: Sequence[str] = (),
-        allow: Mapping[str, Any] | None = None,
-        at_most: Mapping[str, int] | None = None,
+        **wishes: Unpack[Wishes],
     ) -> list[Recommendation] | list[list[Recommendation]]:
         """Up to `k` items for one history (a list of item ids, oldest first) or for a list of histories.
 
         `exclude` names items that must not come up; `allow` demands attributes, such as
         `{"genres": "Comedy"}` or `{"year": [1994, 1995]}` (one of several); `at_most` spreads an answer: with
-        `{"genres": 2}` no genre comes more than twice. Fewer than `k` come back where fewer are allowed. An empty
-        history is a new user. Raises UnknownItemError for an id that the catalogue does not have, ConfigError for an
-        attribute that it does not have and for anything but lists of ids.
+        `{"genres": 2}` no genre comes more than twice; `new_share` keeps a share of the places for items that no
+        training interaction has, which else hardly come up: with 0.2 the fifth and tenth place at the latest. Fewer
+        than `k` come back where fewer are allowed. An empty history is a new user. Raises UnknownItemError for an id
+        that the catalogue does not have, ConfigError for an attribute that it does not have, for a share that is none
+        and for anything but lists of ids.
         """
         one = not isinstance(history, str) and all(isinstance(item, str) for item in history)
         histories = [cast(Sequence[str], history)] if one else history
         for items in [history] if isinstance(history, str) else histories:
             _check_ids(items, "a history")
-        _check_ids(exclude, "`exclude`")
         here = self.pinned()
-        excluded = here.catalog.indices(exclude) if len(exclude) else None
-        allowed = here.filter(allow) if allow else None
-        limits = here.limits(at_most or {})
-        requests = [RankRequest(here.catalog.indices(items), excluded, allowed, limits=limits) for items in histories]
+        wish = here.request((), **wishes)
+        requests = [replace(wish, history=here.catalog.indices(items)) for items in histories]
         answers = [here.describe(ranked) for ranked in here.rank(requests, k)]
         return answers[0] if one else answers
 
+    def request(self, history: Sequence[str], **wishes: Unpack[Wishes]) -> RankRequest:
+        """What `recommend` asks for one history, in item indices. Raises what it raises."""
+        exclude, allow, at_most = wishes.get("exclude", ()), wishes.get("allow"), wishes.get("at_most")
+        _check_ids(exclude, "`exclude`")
+        return RankRequest(
+            self.catalog.indices(history),
+            self.catalog.indices(exclude) if len(exclude) else None,
+            self.filter(allow) if allow else None,
+            limits=self.limits(at_most or {}),
+            new_share=wishes.get("new_share", 0.0),
+        )
+
     def rank(self, requests: Sequence[RankRequest], k: int) -> list[list[RankedItem]]:
         """The engine's answers to requests in item indices, at most `k` each, best first; all views merged."""
+        if any(request.new_share for request in requests):
+            return rank_with_new(self.rank, requests, k, trie=self.trie, new=self._live.new_items())
         if any(request.limits for request in requests):
             return rank_within_limits(self.rank, requests, k, trie=self.trie)
         if not self._views:

@@ -181,3 +181,11 @@ def test_the_old_output_stays_whole_where_the_model_fails_half_way(tmp_path: Pat
         recommend_file(make_recommender(failing), source, target, k=1)
     assert target.read_text() == "what was here before\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def test_a_line_may_limit_how_often_a_value_comes_and_a_share_needs_a_run(tmp_path: Path) -> None:
+    lines = ['{"history": ["i0"], "at_most": {"genres": 1}}', '{"history": ["i0"], "at_most": {"genres": 0}}']
+    answers, summary = serve(tmp_path, "\n".join(lines), k=9)
+    assert len(answers[0]["items"]) == 2  # one comedy and one of the others
+    assert "at most 0 items" in answers[1]["error"]
+    assert summary.num_errors == 1

@@ -20,6 +20,7 @@ from genrec.data.splits import cold_cases, cold_items, training_sequences
 from genrec.encoders.base import Embeddings
 from genrec.encoders.embed import embed
 from genrec.metrics import ndcg, recall
+from genrec.recommender import Recommender
 from genrec.report import ColdResult
 from genrec.run import Run, read_json
 
@@ -157,6 +158,25 @@ def test_evaluation_reports_cold_and_warm_apart(cold_run: Run, tiny_files: Path,
         text = (run.path / "evaluation" / name).read_text(encoding="utf-8")
         assert text.count("held-out items ranked") >= 1
         assert "Intervals there resample the held-out items" in text
+
+
+def test_a_share_of_new_items_brings_held_out_ones_among_all(cold_run: Run, tiny_files: Path, tmp_path: Path) -> None:
+    recommender = Recommender.load(cold_run.path)
+    new = {recommender.catalog.item_ids[row] for row in np.flatnonzero(recommender.live.new_items())}
+    assert {recommender.catalog.item_ids[row] for row in np.flatnonzero(cold_items(cold_run))} <= new
+    for share in (0.0, 0.3, 0.5, 1.0):
+        answer = {item.item_id for item in recommender.recommend(["i1"], 10, new_share=share)}
+        assert len(answer) == 10
+        assert len(new & answer) >= min(round(share * 10), len(new - {"i1"}))
+    figures = []
+    for share in (0.0, 0.5):
+        run = Run(shutil.copytree(cold_run.path, tmp_path / f"run-{share}"))
+        config = load_config(EvaluateConfig, tiny_files / "evaluate.yaml")
+        pipeline.evaluate(run, config.model_copy(update={"baselines": ("popularity",), "new_share": share}))
+        data = read_json(run.path / "evaluation" / "test.json")
+        figures.append(next(row for row in data["cold"]["methods"] if row["name"] == "model"))
+    among_all = [row["among_all"]["recall@10"]["value"] for row in figures]
+    assert among_all[0] < among_all[1] == pytest.approx(figures[1]["among_cold"]["recall@10"]["value"], abs=0.35)
 
 
 def test_the_dense_baseline_of_a_report_is_the_one_worked_out_here(cold_run: Run) -> None:

@@ -18,7 +18,7 @@ from genrec.decoding.scripted import ScriptedEngine
 from genrec.errors import ConfigError
 from genrec.evidence import Evidence
 from genrec.prompting import HistoryPrompt
-from genrec.rank_request import Limit, RankRequest, rank_within_limits
+from genrec.rank_request import Limit, RankRequest, rank_with_new, rank_within_limits
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary
@@ -168,6 +168,51 @@ def test_no_genre_comes_more_often_than_asked_for() -> None:
         recommender.recommend(["i1"], at_most={"genres": 0})
     with pytest.raises(ConfigError, match="no attribute 'colour'"):
         recommender.recommend(["i1"], at_most={"colour": 1})
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), share=st.floats(0, 1), k=st.integers(1, 15), few=st.booleans())
+def test_a_share_of_new_items_is_kept_in_every_first_places_and_the_order_of_both_kinds_stays(
+    seed: int, share: float, k: int, few: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    new = rng.random(NUM_ITEMS) < (0.05 if few else 0.4)
+    engine = ScriptedEngine(script)
+    allowed = ItemFilter.allowing(TRIE, rng.random(NUM_ITEMS) < 0.7) if seed % 2 else None
+    history = rng.integers(0, NUM_ITEMS, 3).astype(np.int32)
+    requests = [RankRequest(history, allowed=allowed, new_share=share), RankRequest(history)]
+
+    def rank(asked: Sequence[RankRequest], count: int) -> list[list[RankedItem]]:
+        assert not any(request.new_share for request in asked)
+        filters = [request.filter(TRIE) for request in asked]
+        return engine.rank([[0]] * len(asked), TRIE, beam_width=NUM_ITEMS, k=count, allowed=filters)
+
+    shared, plain = rank_with_new(rank, requests, k, trie=TRIE, new=new)
+    assert plain == rank([RankRequest(history)], k)[0]
+    whole = [item.item_index for item in rank([RankRequest(history, allowed=allowed)], NUM_ITEMS)[0]]
+    found = [item.item_index for item in shared]
+    assert len(found) == len(set(found)) == min(k, len(whole))
+    for kind in (new, ~new):  # each kind is read from the top of the whole ranking
+        mine = [item for item in found if kind[item]]
+        assert mine == [item for item in whole if kind[item]][: len(mine)]
+    available = sum(new[item] for item in whole)
+    for places in range(1, len(found) + 1):
+        held = sum(new[item] for item in found[:places])
+        assert held >= min(int(share * places), available)
+        # No more than the share asks for, but where the ranking itself has them there, or nothing else is left.
+        if held > max(int(share * places + 1e-9), sum(new[item] for item in whole[:places])):
+            assert all(not new[item] or item in found for item in whole[:places])
+            assert places > sum(~new[item] for item in whole)
+
+
+def test_a_share_of_new_items_needs_to_know_them_and_goes_alone() -> None:
+    recommender = make_recommender()
+    with pytest.raises(ConfigError, match="which items are new is not known"):
+        recommender.recommend(["i1"], new_share=0.2)
+    with pytest.raises(ConfigError, match="is no share of new items"):
+        recommender.recommend(["i1"], new_share=1.5)
+    with pytest.raises(ConfigError, match="asked for together"):
+        recommender.recommend(["i1"], new_share=0.2, at_most={"genres": 1})
 
 
 def test_branches_name_each_step_its_chance_its_items_and_what_they_have_in_common() -> None:

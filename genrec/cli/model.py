@@ -94,6 +94,7 @@ def evaluate(
     beam_width: Annotated[int | None, typer.Option(help="Beams per user.  [default: 50]")] = None,
     score: Annotated[str | None, typer.Option(help="`level`, `raw` or `renormalised`.")] = None,
     max_users: Annotated[int | None, typer.Option(help="A seeded sample of so many users.")] = None,
+    new_share: Annotated[float | None, typer.Option(help="As in `genrec recommend`, of the model's answers.")] = None,
     view: Views = None,
     no_evidence: NoEvidence = False,
     config: ConfigFile = None,
@@ -108,6 +109,7 @@ def evaluate(
         beam_width=beam_width,
         score=score,
         max_users=max_users,
+        new_share=new_share,
     )
     opened = Run.open(run)
     from genrec import pipeline
@@ -131,13 +133,17 @@ def recommend(
     k: Annotated[int, typer.Option("-k", min=1, help="Items per user.")] = 10,
     beam_width: Annotated[int, typer.Option(min=1, help="Beams per user.")] = 50,
     engine: Annotated[str, typer.Option(help="`transformers` or `vllm`.")] = "transformers",
+    new_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the places for items that nobody has used yet, such as 0.2.")
+    ] = 0.0,
     view: Views = None,
     no_evidence: NoEvidence = False,
     json_: AsJson = False,
 ) -> None:
     """Recommend for a file of users. A bad line gets an error in its place; all others are served.
 
-    A line may also hold `"exclude": [item ids]` and `"allow": {"genres": "Comedy"}`.
+    A line may also hold `"exclude": [item ids]`, `"allow": {"genres": "Comedy"}`, `"at_most": {"genres": 2}` (no genre
+    more than twice) and `"new_share": 0.2`.
     """
     from genrec.batch import recommend_file
     from genrec.recommender import Recommender
@@ -147,7 +153,7 @@ def recommend(
     )
     recommender = first.with_views(others) if others else first
     with closing(first.engine):
-        summary = recommend_file(recommender, input_, output, k=k, progress=ConsoleProgress())
+        summary = recommend_file(recommender, input_, output, k=k, new_share=new_share, progress=ConsoleProgress())
     if json_:
         typer.echo(as_json(asdict(summary)))
     else:

@@ -49,6 +49,15 @@ def cold_items(run: Run) -> NDArray[np.bool_]:
     return listed_items(run, COLD_ITEMS, catalog=Catalog.load(run))
 
 
+def trained_items(run: Run, *, catalog: Catalog) -> NDArray[np.bool_]:
+    """Which items (I,) have a training interaction; the others are new to everything that learned from behaviour."""
+    splits = read_run_table(run, "splits.parquet")
+    used = splits.filter(pl.col("split") == "train")["item_id"].unique()
+    mask = np.zeros(len(catalog), dtype=np.bool_)
+    mask[catalog.indices(used.to_list())] = True
+    return mask
+
+
 def cold_cases(run: Run) -> EvaluationCases:
     """Every interaction with a held-out item, wherever it stands, after everything earlier of its user.
 

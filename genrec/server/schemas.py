@@ -47,6 +47,10 @@ class RecommendationsRequest(Body):
     allow: dict[str, Value | list[Value]] = Field(
         default_factory=dict, description="attribute → value, or list of values of which one is enough"
     )
+    at_most: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="attribute → how many items of the answer may share a value of it"
+    )
+    new_share: float = Field(0.0, ge=0, le=1, description="share of the places for items that nobody has used yet")
 
     model_config = ConfigDict(
         extra="forbid",

@@ -37,12 +37,11 @@ class Recommend:
 
     def ask(self, dialogue: Dialogue) -> tuple[RankRequest | None, int]:
         """See `Work.ask`."""
-        from genrec.recommender import RankRequest
-
-        here, body = dialogue.recommender, self.body
-        excluded = here.catalog.indices(body.exclude) if body.exclude else None
-        allowed = here.filter(body.allow) if body.allow else None
-        return RankRequest(here.catalog.indices(body.history), excluded, allowed), body.k
+        body = self.body
+        request = dialogue.recommender.request(
+            body.history, exclude=body.exclude, allow=body.allow, at_most=body.at_most, new_share=body.new_share
+        )
+        return request, body.k
 
     def answer(self, dialogue: Dialogue, ranked: Ranked) -> RecommendationsResponse:
         """See `Work.answer`."""

@@ -219,10 +219,10 @@ class BatchWorker:
         for job in jobs:
             if job.request is not None:
                 groups.setdefault(max(width, job.k), []).append(job)
-        for k, group in groups.items():
+        for group in groups.values():
             requests = [job.request for job in group if job.request is not None]
             try:
-                found = dialogue.recommender.rank(requests, k)
+                found = dialogue.recommender.rank(requests, max(job.k for job in group))
                 answers += [(job, ranked[: job.k]) for job, ranked in zip(group, found, strict=True)]
             except Exception as error:
                 if len(group) == 1:

@@ -26,6 +26,15 @@ def test_recommendations_are_those_of_the_recommender(client: TestClient, tiny_r
     assert answer.json()["catalog_version"] == tiny_recommender.trie.version
 
 
+def test_limits_and_a_share_of_new_items_can_be_asked_for(client: TestClient, tiny_recommender: Recommender):
+    spread = client.post("/v1/recommendations", json={"history": ["i1"], "k": 6, "at_most": {"genres": 1}})
+    assert ids(spread) == [item.item_id for item in tiny_recommender.recommend(["i1"], 6, at_most={"genres": 1})]
+    fresh = client.post("/v1/recommendations", json={"history": ["i1"], "k": 6, "new_share": 0.5})
+    assert ids(fresh) == [item.item_id for item in tiny_recommender.recommend(["i1"], 6, new_share=0.5)]
+    for wrong in ({"at_most": {"genres": 0}}, {"new_share": 2}, {"at_most": {"colour": 1}}):
+        assert client.post("/v1/recommendations", json={"history": ["i1"], **wrong}).status_code == 422
+
+
 def test_a_new_user_has_an_empty_history(client: TestClient):
     assert len(ids(client.post("/v1/recommendations", json={"history": [], "k": 3}))) == 3
 
