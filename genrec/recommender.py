@@ -161,10 +161,12 @@ class Recommender:
         score_mode: ScoreMode = "level",
         device: str | None = None,
         evidence: bool = True,
+        remembered_bytes: int = 0,
     ) -> Recommender:
         """Open a trained run. `device` None takes the GPU where there is one; vLLM knows its own device.
 
-        Evidence that `genrec evidence` has weighed joins the model, unless `evidence` is False.
+        Evidence that `genrec evidence` has weighed joins the model, unless `evidence` is False. So many bytes of
+        keys and values are kept (`remembered_bytes`) for prompts that come again; vLLM keeps its own.
 
         Raises RunError where a stage is missing or its files do not belong together, ModelError where the
         model cannot be loaded, ConfigError for an engine that does not exist, MissingDependencyError for one
@@ -185,6 +187,7 @@ class Recommender:
             adapter=adapter_folder(run),
             score_mode=score_mode,
             device=device,
+            remembered_bytes=remembered_bytes,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder)
         template = load_templates(run.path / "prompts", "next_item").templates[0]
@@ -248,7 +251,7 @@ class Recommender:
         k: int = 10,
         **wishes: Unpack[Wishes],
     ) -> list[Recommendation] | list[list[Recommendation]]:
-        """Up to `k` items for one history (a list of item ids, oldest first) or for a list of histories.
+        """Up to `k` items for one history (a list of item ids, oldest first) or for each of a list of them.
 
         `exclude` names items that must not come up; `allow` demands attributes, such as
         `{"genres": "Comedy"}` or `{"year": [1994, 1995]}` (one of several); `at_most` spreads an answer: with
@@ -384,9 +387,8 @@ class Recommender:
         return branches(self._live, ranked)
 
     def _wide_enough(self, k: int) -> BeamWidth:
-        return (
-            max(self.beam_width, k) if isinstance(self.beam_width, int) else tuple(max(w, k) for w in self.beam_width)
-        )
+        width = self.beam_width
+        return max(width, k) if isinstance(width, int) else tuple(max(one, k) for one in width)
 
     def _prompt_tokens(self, live: LiveCatalogue, history: NDArray[np.int32]) -> list[int]:
         newest = history[-self._max_history_items :]

@@ -272,3 +272,25 @@ def test_an_explanation_of_a_run_says_what_its_tables_say(tiny_run: Path) -> Non
 def test_a_recommender_without_a_run_has_nothing_to_explain_with() -> None:
     with pytest.raises(RunError, match="not loaded from a run"):
         make_recommender().explain(["i1"], "i2")
+
+
+def test_prompts_that_come_again_are_remembered_where_that_is_asked_for(
+    tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genrec.decoding import prompt_attention
+
+    read: list[int] = []
+    whole = prompt_attention._read
+    monkeypatch.setattr(
+        prompt_attention,
+        "_read",
+        lambda model, prompts, reader: (read.extend(map(len, prompts)), whole(model, prompts, reader))[1],
+    )
+    monkeypatch.setattr(prompt_attention, "_TOKENS_PER_LAYER", 0)
+    recommender = Recommender.load(tiny_run, remembered_bytes=1 << 20)
+    first = recommender.recommend(["i1", "i4"], 5)
+    read.clear()
+    assert recommender.recommend(["i1", "i4"], 5) == first
+    assert read == []
+    with pytest.raises(ConfigError, match="vLLM keeps prefixes by itself"):
+        Recommender.load(tiny_run, "vllm", remembered_bytes=1)

@@ -35,6 +35,9 @@ def serve(
     threads: Annotated[
         int | None, typer.Option(help="Threads of the engine.  [default: one less than there are cores]")
     ] = None,
+    remember_mb: Annotated[
+        int | None, typer.Option(help="Megabytes for keys and values of prompts that come again.  [default: 0]")
+    ] = None,
     queue_size: Annotated[int | None, typer.Option(help="Requests that may wait.  [default: 512]")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that a request may take.  [default: 30]")] = None,
 ) -> None:
@@ -61,6 +64,7 @@ def serve(
         engine=engine,
         beam_width=beam_width,
         threads=threads,
+        remember_mb=remember_mb,
         queue_size=queue_size,
         timeout=timeout,
     )

@@ -27,24 +27,34 @@ def open_engine(
     adapter: Path | None = None,
     score_mode: ScoreMode = "level",
     device: str | None = None,
+    remembered_bytes: int = 0,
 ) -> Engine:
     """Open a model folder. `device` None takes the GPU where there is one; vLLM knows its own device.
+
+    `remembered_bytes` is what the transformers engine may keep of prompts that come again; vLLM has a cache of its own.
 
     The adapter of a folder `adapter` is merged into the model: in memory, and for vLLM, which refuses adapters with
     embedding rows of their own, in a temporary copy of the folder.
 
-    Raises ConfigError for a device that cannot be chosen, MissingDependencyError where the engine's package is not
-    installed, ModelError where the model cannot be loaded.
+    Raises ConfigError for a device or memory that cannot be had, MissingDependencyError where the engine's package is
+    not installed, ModelError where the model cannot be loaded.
     """
     check_name(name)
     if name == "transformers":
         from genrec.decoding.transformers_engine import TransformersEngine
 
         return TransformersEngine.load(
-            folder, vocabulary=vocabulary, score_mode=score_mode, device=device, adapter=adapter
+            folder,
+            vocabulary=vocabulary,
+            score_mode=score_mode,
+            device=device,
+            adapter=adapter,
+            remembered_bytes=remembered_bytes,
         )
     if device is not None:
         raise ConfigError(f"device is {device!r}, but vLLM runs on the device that it was built for.", "Leave it out.")
+    if remembered_bytes:
+        raise ConfigError("remembered prompts were asked for, but vLLM keeps prefixes by itself.", "Leave them out.")
     try:
         import vllm  # noqa: F401  # looked for before the engine is imported, so that no other failure is mistaken
     except ImportError as error:

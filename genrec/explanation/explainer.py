@@ -74,6 +74,7 @@ class Draft:
     evidence: str
     style: str
     attempt: int
+    tone: str = "plain"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,10 @@ class TextModel(Protocol):
 
 
 class Explainer:
-    """Explains items of one catalogue version. `model` None writes by the template alone."""
+    """Explains items of one catalogue version. `model` None writes by the template alone.
+
+    `taught` are the codes of the languages that the model may write; None: all. In others the template writes.
+    """
 
     def __init__(
         self,
@@ -101,11 +105,12 @@ class Explainer:
         prompts: Path,
         *,
         model: TextModel | None = None,
+        taught: frozenset[str] | None = None,
         model_version: str = "",
         catalog_version: str = "",
         max_attempts: int = 3,
     ) -> None:
-        self.facts, self._prompts, self._model = facts, prompts, model
+        self.facts, self._prompts, self._model, self._taught = facts, prompts, model, taught
         self.model_version, self.catalog_version = model_version, catalog_version
         self._max_attempts = max_attempts
         self._languages: dict[str, Language] = {}
@@ -120,7 +125,7 @@ class Explainer:
         """One explanation per request, in order. Raises ConfigError for an unknown style, language or tone."""
         language = self.language(wording.language)
         tasks = [_Task(self.facts, language, wording, request) for request in requests]
-        if self._model is not None:
+        if self._model is not None and (self._taught is None or wording.language in self._taught):
             self._write_with_model(self._model, language, [task for task in tasks if task.evidence])
         return [task.finished(model_version=self.model_version, catalog_version=self.catalog_version) for task in tasks]
 
@@ -157,7 +162,7 @@ class _Task:
 
     def draft(self, attempt: int) -> Draft:
         lines = self._writer.lines(self.evidence, style=self._style)
-        return Draft("\n".join(f"- {line}" for line in lines), self._wording.style, attempt)
+        return Draft("\n".join(f"- {line}" for line in lines), self._wording.style, attempt, self._wording.tone)
 
     def accepts(self, text: str) -> bool:
         """Take a model's text if the facts support all that it says and it says something."""

@@ -91,6 +91,7 @@ class Language(Config):
     tones: dict[str, Tone]
     request: str
     style_words: dict[str, str]
+    tone_words: dict[str, str] = Field(default_factory=dict)
     words: WordClasses
 
     @cached_property
@@ -129,9 +130,13 @@ class Language(Config):
             raise ConfigError(f"there is no style {name!r}.", f"Choose one of: {', '.join(self.styles)}.")
         return self.styles[name]
 
-    def around_evidence(self, style: str) -> tuple[str, str]:
-        """The words of the request to a model before and after its evidence. Raises ConfigError where it has none."""
-        text = self.render(self.request, {"style": self.style_words[style], "evidence": _EVIDENCE})
+    def around_evidence(self, style: str, tone: str = "plain") -> tuple[str, str]:
+        """The words of the request to a model before and after its evidence. Raises ConfigError where it has none.
+
+        A tone without words of its own (`tone_words`) is not spoken of.
+        """
+        words = {"style": self.style_words[style], "tone": self.tone_words.get(tone, ""), "evidence": _EVIDENCE}
+        text = self.render(self.request, words)
         before, found, after = text.partition(_EVIDENCE)
         if not found or _EVIDENCE in after:
             raise ConfigError(

@@ -34,11 +34,12 @@ def lesson_sources(run: Run, folders: Sequence[Path]) -> Mapping[str, Callable[[
     return {f"{LESSONS}{code}": partial(Lessons, run, folder, code) for code, folder in where.items()}
 
 
-def writes_explanations(run: Run) -> bool:
-    """Whether explanations were among the tasks that the run's model was trained on."""
+def taught_languages(run: Run) -> frozenset[str]:
+    """Codes of the languages of which explanations were among the tasks that the run's model was trained on."""
     names = run.require("train", verify=False).config.get("tasks", {})
     known = read_tasks([run.path / "prompts"])
-    return any(str(known[name][0].source).startswith(LESSONS) for name in names if name in known)
+    sources = (str(known[name][0].source) for name in names if name in known)
+    return frozenset(source.removeprefix(LESSONS) for source in sources if source.startswith(LESSONS))
 
 
 class Lessons:
@@ -58,16 +59,18 @@ class Lessons:
         return len(self._steps)
 
     def record(self, key: int, rng: np.random.Generator, max_history: int) -> Record | None:
-        """Interaction `key` in a drawn style; None where there is no evidence. See `Source.record`."""
+        """Interaction `key` in a drawn style and tone; None where there is no evidence. See `Source.record`."""
         user, history, item = self._steps.step(key, max_history)
         language = self._explainer.language(self._code)
         names = sorted(language.styles)
         style = names[int(rng.integers(len(names)))]
+        tones = sorted(language.tones)
+        tone = tones[int(rng.integers(len(tones)))]
         asked = None if language.style(style).about == "taste" else item
         request = ExplainRequest(tuple(history), asked, self._data.sequences.user_ids[user])
-        lesson = self._explainer.lesson(request, Wording(style, self._code))
+        lesson = self._explainer.lesson(request, Wording(style, self._code, tone))
         if lesson is None:
             return None
-        before, after = language.around_evidence(style)
+        before, after = language.around_evidence(style, tone)
         values = {"before": before, "evidence": lesson.draft.evidence, "after": after, "told": lesson.text}
         return Record(values, (*history, item), user)

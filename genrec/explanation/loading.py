@@ -10,7 +10,7 @@ from genrec.errors import ConfigError
 from genrec.explanation.explainer import Explainer, TextModel
 from genrec.explanation.facts import Facts, OwnTexts
 from genrec.explanation.language import prompt_folder
-from genrec.explanation.lessons import writes_explanations
+from genrec.explanation.lessons import taught_languages
 from genrec.explanation.model_text import EngineText
 from genrec.live_catalogue import LiveCatalogue
 from genrec.run import Run
@@ -40,6 +40,7 @@ def load_explainer(
         facts,
         prompt_folder(run.path, prompts),
         model=model,
+        taught=None if writer == "model" else languages_known(run),
         model_version=model_version(run),
         catalog_version=live.trie.version,
     )
@@ -70,10 +71,20 @@ def knows_words(run: Run) -> bool:
 
     A model from scratch that has read semantic IDs, or titles beside them, cannot.
     """
+    return languages_known(run) != frozenset()
+
+
+def languages_known(run: Run) -> frozenset[str] | None:
+    """Codes of the languages that the run's model can write, None for a model that may know any: one from a base.
+
+    A model from scratch knows those in which it was taught to explain.
+    """
     base = str(run.require("train", verify=False).config["base"])
-    if writes_explanations(run):
-        return True
+    taught = taught_languages(run)
     if base == "scratch":
-        return False
+        return taught
     folder = Path(base)
-    return knows_words(Run.open(folder)) if (folder / "manifest.json").is_file() else True
+    if not (folder / "manifest.json").is_file():
+        return None
+    before = languages_known(Run.open(folder))
+    return None if before is None else before | taught

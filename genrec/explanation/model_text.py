@@ -55,5 +55,6 @@ class EngineText:
     def prompt(self, language: Language, draft: Draft) -> list[int]:
         """The token ids that ask for one text, as a task's question is asked in training."""
         encoder = self._encoder
-        before, after = (encoder.trusted(words) if words else [] for words in language.around_evidence(draft.style))
+        around = language.around_evidence(draft.style, draft.tone)
+        before, after = (encoder.trusted(words) if words else [] for words in around)
         return [*encoder.before, *before, *encoder.untrusted(draft.evidence), *after, *encoder.between]

@@ -89,7 +89,9 @@ def create_app(
 def _load(run: Path, settings: ServeConfig) -> Recommender:
     from genrec.recommender import Recommender
 
-    return Recommender.load(run, settings.engine, beam_width=settings.beam_width)
+    return Recommender.load(
+        run, settings.engine, beam_width=settings.beam_width, remembered_bytes=settings.remember_mb << 20
+    )
 
 
 def _assembled(service: Service, settings: ServeConfig) -> FastAPI:

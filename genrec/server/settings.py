@@ -24,6 +24,7 @@ class ServeConfig(Config):
     engine: str = "transformers"
     beam_width: int = Field(50, ge=1)
     threads: int | None = Field(None, ge=1, description="of the engine; null leaves a core for answering")
+    remember_mb: int = Field(0, ge=0, description="megabytes of prompts that come again, of the transformers engine")
     media_root: Path | None = Field(None, description="what the paths of pictures are relative to, where it moved")
     number: int = Field(5, ge=1, le=20, description="items of one list in a conversation")
     queue_size: int = Field(512, ge=1, description="requests that wait; one more is answered with 429")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from genrec.explanation.evidence import Subject
 from genrec.explanation.explainer import Draft, Explainer, ExplainRequest, Wording
 from genrec.explanation.facts import Facts
 from genrec.explanation.language import load_language
-from genrec.explanation.lessons import Lessons, lesson_sources, writes_explanations
+from genrec.explanation.lessons import Lessons, lesson_sources, taught_languages
 from genrec.explanation.loading import knows_words
 from genrec.explanation.model_text import EngineText
 from genrec.prompting import default_prompts
@@ -53,21 +54,25 @@ def test_a_lesson_asks_token_for_token_what_the_writer_asks(tiny_run: Path):
         sources={**SOURCES, **lesson_sources(Run(tiny_run), [default_prompts()])},
     )
     writer = EngineText(ScriptedEngine(lambda prompt, codes: np.zeros(8)), tokenizer)
-    asked = 0
+    asked: set[str] = set()
+    wordings = list(product(english.styles, english.tones))
     for key in range(len(lessons)):
         record = lessons.record(key, np.random.default_rng(key), 6)
         if record is None:
             continue
         evidence, told = record.values["evidence"], record.values["told"]
         assert isinstance(evidence, str)
-        [style] = [name for name in english.styles if english.around_evidence(name)[0] == record.values["before"]][:1]
+        style, tone = next(one for one in wordings if english.around_evidence(*one)[0] == record.values["before"])
         template = mixture.tasks["E3"].templates[0]
-        assert template.question(record.values, mixture.encoder) == writer.prompt(english, Draft(evidence, style, 0))
+        draft = Draft(evidence, style, 0, tone)
+        assert template.question(record.values, mixture.encoder) == writer.prompt(english, draft)
         rendered = template.render(record.values, mixture.encoder)
         answer = [token for token, target in zip(rendered.tokens, rendered.targets, strict=True) if target]
         assert tokenizer.decode(answer, skip_special_tokens=True) == told
-        asked += 1
-    assert asked > 10
+        assert not told.startswith("Why") or tone == "plain"  # an opening of another tone was not asked for
+        assert "have a look at it" not in told or tone == "warm"
+        asked.add(tone)
+    assert asked == set(english.tones)
 
 
 @pytest.mark.parametrize("style", ["line", "paragraph", "bullets", "for-whom", "headline", "description"])
@@ -95,12 +100,17 @@ def test_a_run_from_scratch_knows_words_only_after_lessons(tiny_run: Path, tiny_
     run = Run(tiny_copy)
     pipeline.train(run, config.model_copy(update={"tasks": tasks, "epochs": 1, "example_tokens": 600}))
     assert run.stages["train"].report["too_long"] == {}
-    assert writes_explanations(run)
+    assert taught_languages(run) == {"en"}
     assert knows_words(run)
     recommender = Recommender.load(tiny_copy)
     items = recommender.catalog.indices(["i0", "i3", "i6"]).tolist()
     [told] = recommender.explainer("auto").explain([ExplainRequest((items[0], items[1]), items[2])])
     assert told.attempts > 0  # the model was asked
+    request = ExplainRequest((items[0], items[1]), items[2])
+    [german] = recommender.explainer("auto").explain([request], Wording(language="de"))
+    assert (german.attempts, german.source) == (0, "template")  # it was taught English alone
+    [insisted] = recommender.explainer("model").explain([request], Wording(language="de"))
+    assert insisted.attempts > 0
 
 
 @pytest.mark.parametrize(("task", "writes"), [("B2", False), ("E2", False), ("E3", True)])
