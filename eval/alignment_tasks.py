@@ -1,11 +1,12 @@
 """Does learning words cost recall, and are the words learned? Next-item alone against a mixture of tasks, per seed.
 
-    python eval/alignment_tasks.py RUN --config train/configs/tasks.yaml --out FOLDER [--seeds 0,1,2]
+    python eval/alignment_tasks.py RUN --config train/configs/tasks.yaml --out FOLDER [--seeds 0,1,2] [--text FILE]
 
 Copies the tokenized RUN, trains both on it with equal epochs, and prints a table: Recall@10 and NDCG@10 on the test
 split (or `--splits validation test`, where one has few users), and the ratio of the mixture to next-item alone with its
 95 % bootstrap interval over cases; title → ID and ID → title on a sample of items, by trained and held-out paraphrases;
-where G is in the mixture and items are held out, the perplexity per word of their descriptions, under the base as well.
+the perplexity per word of text that nothing was trained on (`--text FILE[:fields]`, else the descriptions of items that
+ingest held out, where G is in the mixture), under the base as well.
 Finished work in the output folder is not done again.
 """
 
@@ -26,6 +27,7 @@ from genrec.adapter import adapter_folder
 from genrec.config import TrainConfig, dump_config, load_config
 from genrec.console import ConsoleProgress, print_lines
 from genrec.data.splits import Split, evaluation_cases
+from genrec.data.text_source import TextSource
 from genrec.errors import GenrecError
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run, read_json, write_json
@@ -38,7 +40,13 @@ PROGRESS = ConsoleProgress()
 
 
 def train_and_measure(
-    source: Run, config: TrainConfig, folder: Path, *, num_items: int, splits: Sequence[Split]
+    source: Run,
+    config: TrainConfig,
+    folder: Path,
+    *,
+    num_items: int,
+    splits: Sequence[Split],
+    texts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """A copy of `source` trained in `folder`, and what it can do. Finished work is read from `folder`."""
     result = folder / "alignment.json"
@@ -68,13 +76,13 @@ def train_and_measure(
     if config.tasks != TrainConfig().tasks:
         accuracies = title_accuracy(run, max_items=num_items, seed=0, progress=PROGRESS)
         facts["accuracies"] = [asdict(accuracy) for accuracy in accuracies]
-        texts = held_out_texts(run) if "G" in config.tasks else []
+        texts = texts or (held_out_texts(run) if "G" in config.tasks else [])
         facts["perplexity"] = perplexities(run, config, texts) if texts else None
     write_json(result, facts)
     return facts
 
 
-def perplexities(run: Run, config: TrainConfig, texts: list[str]) -> dict[str, float]:
+def perplexities(run: Run, config: TrainConfig, texts: Sequence[str]) -> dict[str, float]:
     """Per word, of the trained model and of the base that it was made from, where that has read text."""
     found = {"trained": text_perplexity(run.path / "model", texts, adapter=adapter_folder(run))}
     return found if config.base == "scratch" else found | {"base": text_perplexity(config.base, texts)}
@@ -103,7 +111,7 @@ def table(results: dict[int, dict[str, dict[str, Any]]]) -> list[str]:
         return lines
     for which in measured[0]:
         shown = ", ".join(f"{found[which]:.1f}" for found in measured)
-        lines += ["", f"Perplexity per word of held-out descriptions, {which}, by seed: {shown}"]
+        lines += ["", f"Perplexity per word of held-out text, {which}, by seed: {shown}"]
     return lines
 
 
@@ -123,14 +131,17 @@ def compare(
     seeds: list[int],
     num_items: int,
     splits: Sequence[Split] = ("test",),
+    texts: Sequence[str] = (),
 ) -> list[str]:
     """Train and measure both on every seed; the table."""
     results: dict[int, dict[str, dict[str, Any]]] = {}
     for seed in seeds:
         mixed = config.model_copy(update={"seed": seed})
-        alone = mixed.model_copy(update={"tasks": TrainConfig().tasks})
+        alone = mixed.model_copy(update={"tasks": TrainConfig().tasks, "replay": ()})
         results[seed] = {
-            name: train_and_measure(source, chosen, out / f"{name}-{seed}", num_items=num_items, splits=splits)
+            name: train_and_measure(
+                source, chosen, out / f"{name}-{seed}", num_items=num_items, splits=splits, texts=texts
+            )
             for name, chosen in ((MIXTURE, mixed), (NEXT_ITEM, alone))
         }
     return table(results)
@@ -145,12 +156,20 @@ def main() -> int:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--splits", choices=get_args(Split), nargs="+", default=["test"], help="whose cases are ranked")
     parser.add_argument("--items", type=int, default=300, help="items that are asked for")
+    parser.add_argument("--text", metavar="FILE[:fields]", help="text of which the perplexity is measured")
     given = parser.parse_args()
     try:
         seeds = [int(seed) for seed in given.seeds.split(",")]
         config = load_config(TrainConfig, given.config)
-        splits: list[Split] = given.splits
-        lines = compare(Run.open(given.run), config, given.out, seeds=seeds, num_items=given.items, splits=splits)
+        lines = compare(
+            Run.open(given.run),
+            config,
+            given.out,
+            seeds=seeds,
+            num_items=given.items,
+            splits=given.splits,
+            texts=list(TextSource.parse(given.text).documents()) if given.text else [],
+        )
         print_lines(lines)
     except GenrecError as error:
         print(error, file=sys.stderr)

@@ -166,6 +166,9 @@ class TrainConfig(Config):
         default_factory=lambda: {"A1": 1.0}, description="task of prompts/ → its share of the tokens (docs/tasks.md)"
     )
     prompts: Path | None = Field(None, description="a folder with task files of your own, beside those of genrec")
+    replay: tuple[str, ...] = Field(
+        (), description="text beside the catalogue's for task G, so that a base keeps it: FILE or FILE:field,field"
+    )
     word_noise: float = Field(
         0.0,
         ge=0,

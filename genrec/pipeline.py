@@ -24,6 +24,7 @@ from genrec.data.catalog import Catalog, removed_items
 from genrec.data.dialogues import dialogues_file, load_turns, spoken_lines
 from genrec.data.sequences import EvaluationCases
 from genrec.data.splits import cold_items, evaluation_cases
+from genrec.data.text_source import TextSource
 from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.errors import ConfigError, DataError
 from genrec.evaluation import Recommend
@@ -163,6 +164,7 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
     )
     inputs += [dialogues_file(run)] if with_dialogues else []
     identity = dump_config(config) | {path.name: file_checksum(path) for path in (*inputs, *task_files(*folders))}
+    identity |= {source: file_checksum(TextSource.parse(source).path) for source in config.replay}
     task = _training_task(
         run, config, recommender=recommender, mixture=mixture, vocabulary=vocabulary, identity=identity
     )

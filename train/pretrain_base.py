@@ -33,7 +33,7 @@ def main() -> int:
     options = parser.parse_args()
     from accelerate import PartialState
 
-    from genrec.training.corpus import TextSource
+    from genrec.data.text_source import TextSource
     from genrec.training.pretraining import pretrain
 
     first = PartialState().is_main_process

@@ -21,6 +21,7 @@ from genrec.data.dialogues import DialogueTurn, load_turns
 from genrec.data.interactions import load_interactions, read_run_table
 from genrec.data.sequences import Sequences
 from genrec.data.splits import cold_items, training_sequences
+from genrec.data.text_source import TextSource
 from genrec.encoders.base import Embeddings
 from genrec.run import Run
 from genrec.tasks.rendering import Codes, words_in
@@ -51,6 +52,7 @@ class TaskData:
     warm: NDArray[np.bool_]  # (I,) items that training may speak of
     sequences: Sequences  # U training histories
     reviews: Sequence[str] = ()  # of training interactions
+    replay: Sequence[str] = ()  # text at hand that is not of the run
     embeddings: Callable[[], Mapping[str, Embeddings]] = dict  # by modality; read by tasks that need them only
     dialogues: Callable[[], Sequence[DialogueTurn]] = list  # turns of the training part; the same
 
@@ -108,8 +110,11 @@ class TaskData:
         return {name: [_cut(", ".join(_values(cell))) for cell in table[name].to_list()] for name in self.columns}
 
 
-def load_task_data(run: Run, item_tokens: NDArray[np.int64]) -> TaskData:
-    """Read the training part of a run whose items have the semantic-ID tokens `item_tokens` (I, L)."""
+def load_task_data(run: Run, item_tokens: NDArray[np.int64], *, replay: Sequence[str] = ()) -> TaskData:
+    """Read the training part of a run whose items have the semantic-ID tokens `item_tokens` (I, L).
+
+    `replay` names files of text (`TextSource.parse`). Raises DataError for one that cannot be read.
+    """
     catalog = Catalog.load(run)
     warm = ~(cold_items(run) | removed_items(run, catalog=catalog))
     return TaskData(
@@ -118,6 +123,7 @@ def load_task_data(run: Run, item_tokens: NDArray[np.int64]) -> TaskData:
         warm,
         training_sequences(run),
         _training_reviews(run),
+        [text for source in replay for text in TextSource.parse(source).documents()],
         embeddings=lambda: _embeddings(run, catalog),
         dialogues=lambda: load_turns(run, "train", catalog=catalog),
     )

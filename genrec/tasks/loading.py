@@ -24,7 +24,7 @@ from genrec.tasks.rendering import ARROW, CompiledTemplate, WordEncoder, WordNoi
 from genrec.tasks.sources import HISTORIES, Interleaved, Items, Prefixes, Source, Texts
 
 _FIELD = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|" + ARROW)
-DIALOGUES = "dialogues"
+DIALOGUES, TEXTS = "dialogues", "texts"
 Sources = Mapping[str, Callable[[TaskData], Source]]
 SOURCES: Sources = {
     DIALOGUES: Dialogues,
@@ -34,7 +34,7 @@ SOURCES: Sources = {
     "next_items": NextItems,
     "preferences": Preferences,
     "prefixes": Prefixes,
-    "texts": Texts,
+    TEXTS: Texts,
 }
 
 
@@ -52,11 +52,13 @@ def load_mixture(
     `sources` are what can fill templates, by name. Raises ConfigError for a task, source or field that does not exist,
     naming those that do.
     """
-    data = load_task_data(run, item_tokens)
+    data = load_task_data(run, item_tokens, replay=config.replay)
     known = read_tasks(folders)
     unknown = sorted(set(config.tasks) - set(known))
     if unknown:
         raise ConfigError(f"tasks: there is no {', '.join(unknown)}.", f"Known tasks: {', '.join(sorted(known))}.")
+    if config.replay and not any(known[name][0].source == TEXTS for name in config.tasks):
+        raise ConfigError("replay: no task reads it.", "Give the task G a weight: tasks: {A1: 0.8, G: 0.2}.")
     loader = TaskLoader(data, tokenizer, sources=sources)
     alone = list(config.tasks) == [SEQUENCE_TASK]
     tasks = {name: (loader.load(*known[name], alone=alone), weight) for name, weight in config.tasks.items()}

@@ -94,22 +94,22 @@ class Prefixes:
 
 
 class Texts:
-    """Words alone: `text`, a description of an item or a review of a training interaction."""
+    """Words alone: `text`, a description of an item, a review of a training interaction, or text at hand."""
 
     def __init__(self, data: TaskData) -> None:
         self.kinds: FieldKinds = {"text": "text"}
         self._descriptions = data.cells.get("description", [])
         self._items = [int(item) for item in data.items if self._descriptions and self._descriptions[item]]
-        self._reviews = data.reviews
+        self._pieces = [*data.reviews, *data.replay]
 
     def __len__(self) -> int:
-        return len(self._items) + len(self._reviews)
+        return len(self._items) + len(self._pieces)
 
     def record(self, key: int, rng: np.random.Generator, max_history: int) -> Record:
-        """Text `key`; of a long review a piece is drawn. See `Source.record`."""
+        """Text `key`; of a long one a piece is drawn. See `Source.record`."""
         if key < len(self._items):
             return Record({"text": self._descriptions[self._items[key]]}, (self._items[key],))
-        words = self._reviews[key - len(self._items)].split()
+        words = self._pieces[key - len(self._items)].split()
         # As many words as items would fit: a history that is too long is asked for again with fewer, and so is this.
         start = int(rng.integers(0, max(1, len(words) - max_history + 1)))
         return Record({"text": " ".join(words[start : start + max_history])})

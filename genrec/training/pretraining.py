@@ -17,11 +17,12 @@ import numpy as np
 import torch
 
 from genrec.config import PretrainConfig, TrainConfig, dump_config
+from genrec.data.text_source import TextSource
 from genrec.errors import RunError
 from genrec.examples import Example
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, StageReport, atomic_folder, text_checksum, write_json
-from genrec.training.corpus import TextSource, pack_corpus, read_corpus, texts_of
+from genrec.training.corpus import pack_corpus, read_corpus, texts_of
 from genrec.training.export import neutral_generation
 from genrec.training.loop import Trainer, TrainingTask
 from genrec.training.model import PackedLoss, scratch_model

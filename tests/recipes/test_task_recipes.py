@@ -23,11 +23,14 @@ def test_a_mixture_and_next_item_alone_are_compared_on_equal_epochs_and_done_onc
     tiny_run: Path, tiny_files: Path, tmp_path: Path
 ) -> None:
     compare = recipe("alignment_tasks.py")["compare"]
+    (tmp_path / "talk.txt").write_text("I liked the first film.\nAnd the second one?\n")
+    tasks, replay = {"A1": 0.5, "B1": 0.2, "B2": 0.2, "G": 0.1}, (str(tmp_path / "talk.txt"),)
     config = load_config(TrainConfig, tiny_files / "train.yaml").model_copy(
-        update={"epochs": 1, "tasks": {"A1": 0.5, "B1": 0.25, "B2": 0.25}}
+        update={"epochs": 1, "tasks": tasks, "replay": replay}
     )
     untrained = Run(tiny_run)
-    lines = compare(untrained, config, tmp_path, seeds=[3], num_items=5)
+    lines = compare(untrained, config, tmp_path, seeds=[3], num_items=5, texts=["I liked the second one."])
+    assert lines[-1].startswith("Perplexity per word of held-out text, trained, by seed:")
     mixture, alone = (Run(tmp_path / name).stages["train"] for name in ("mixture-3", "next-item-3"))
     assert (mixture.config["tasks"], alone.config["tasks"]) == (config.tasks, {"A1": 1.0})
     assert mixture.seed == alone.seed == 3

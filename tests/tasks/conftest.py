@@ -45,11 +45,16 @@ def open_run(path: Path) -> Tiny:
         max_items: int = 6,
         word_noise: float = 0.0,
         example_tokens: int = 128,
+        replay: tuple[str, ...] = (),
     ) -> Mixture:
         return load_mixture(
             run,
             TrainConfig(
-                tasks=weights, max_history_items=max_items, example_tokens=example_tokens, word_noise=word_noise
+                tasks=weights,
+                max_history_items=max_items,
+                example_tokens=example_tokens,
+                word_noise=word_noise,
+                replay=replay,
             ),
             folders=[default_prompts(), *folders],
             tokenizer=tokenizer,

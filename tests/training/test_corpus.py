@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from genrec.data.splits import evaluation_cases
+from genrec.data.text_source import TextSource
 from genrec.errors import DataError
 from genrec.run import Run
-from genrec.training.corpus import TextSource, pack_corpus, read_corpus, run_documents, texts_of
+from genrec.training.corpus import pack_corpus, read_corpus, run_documents, texts_of
 from genrec.training.text_tokenizer import CONTROL_TOKENS, train_text_tokenizer
 from genrec.vocabulary import TextEncoder
 
