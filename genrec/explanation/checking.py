@@ -214,6 +214,7 @@ class Checker:
         claims = len(clause.values) + len(clause.numbers) + clause.passages
         _refuse(clause.quotes, "says several things at once")
         _refuse("together" in clause.kinds and not history, "does not say with what")
+        _refuse("together" in clause.kinds and len(set(items)) < len(items), "compares an item with itself")
         if "you" in clause.kinds:
             _refuse(claims or history, "says something of the person that the history does not")
         if clause.passages:

@@ -4,11 +4,15 @@ A source of tasks (`tasks/sources.py`), one per language. A lesson asks exactly 
 training interaction and what came before it, and answers with what the template says of the same evidence and the
 check lets pass. So nothing that is learned is made up, and the model learns to say what the evidence says.
 
+In half of the lessons the titles are exchanged for others, in the evidence and in the answer alike. They tell of nobody
+any more, and that is their use: who wants to answer them has to copy, and cannot remember what goes with what.
+
 N training interactions that have another before them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,6 +30,7 @@ from genrec.tasks.rendering import FieldKinds
 from genrec.tasks.sources import Record, Source
 
 LESSONS = "explanations_"  # and the code of a language
+_RENAMED = 0.5  # share of lessons with other titles
 
 
 def lesson_sources(run: Run, folders: Sequence[Path]) -> Mapping[str, Callable[[TaskData], Source]]:
@@ -72,5 +77,19 @@ class Lessons:
         if lesson is None:
             return None
         before, after = language.around_evidence(style, tone)
-        values = {"before": before, "evidence": lesson.draft.evidence, "after": after, "told": lesson.text}
-        return Record(values, (*history, item), user)
+        evidence, told, items = lesson.draft.evidence, lesson.text, (*history, item)
+        if rng.random() < _RENAMED:
+            (evidence, told), items = self._renamed((evidence, told), items, language.quotes, rng)
+            user = -1  # it tells of nobody any more
+        return Record({"before": before, "evidence": evidence, "after": after, "told": told}, items, user)
+
+    def _renamed(
+        self, texts: Sequence[str], items: Sequence[int], quotes: tuple[str, str], rng: np.random.Generator
+    ) -> tuple[list[str], tuple[int, ...]]:
+        """The texts with each quoted title of `items` exchanged for that of a drawn item, the same in all of them."""
+        titles, (opening, closing) = self._data.catalog.titles, quotes
+        drawn = {titles[item]: int(rng.choice(self._data.items)) for item in items}
+        longest_first = sorted(drawn, key=len, reverse=True)
+        quoted = re.compile(f"{re.escape(opening)}({'|'.join(map(re.escape, longest_first))}){re.escape(closing)}")
+        renamed = [quoted.sub(lambda found: f"{opening}{titles[drawn[found[1]]]}{closing}", text) for text in texts]
+        return renamed, tuple(drawn.values())

@@ -44,6 +44,7 @@ UNSUPPORTED = {
     "a value of nobody": "“Blade Runner” is a musical.",
     "a value that only the history has": "“Blade Runner” is Horror.",
     "a value that one of two lacks": "“Toy Story” and “Blade Runner” have the same genre: Thriller.",
+    "an item that is compared with itself": "“Alien” and “Alien” have the same genre: Science Fiction.",
     "a value in another column": "“Alien” and “Blade Runner” have the same director: Science Fiction.",
     "a person of another film": "It is from Michael Mann.",
     "a person of no record": "It is from Stanley Kubrick.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from itertools import product
 from pathlib import Path
@@ -73,6 +74,24 @@ def test_a_lesson_asks_token_for_token_what_the_writer_asks(tiny_run: Path):
         assert "have a look at it" not in told or tone == "warm"
         asked.add(tone)
     assert asked == set(english.tones)
+
+
+def test_half_of_the_lessons_have_other_titles_in_evidence_and_answer_alike(tiny_run: Path):
+    lessons = lessons_of(tiny_run)
+    known = {f"“{title}”" for title in lessons._data.catalog.titles}
+    records = [lessons.record(key, np.random.default_rng(key), 6) for key in range(len(lessons))]
+    told = [
+        (one.user, *(set(re.findall("“[^”]*”", str(one.values[name]))) for name in ("evidence", "told")), one)
+        for one in records
+        if one
+    ]
+    assert 0.3 < np.mean([user < 0 for user, *_ in told]) < 0.7
+    for user, evidence, answer, record in told:
+        named = {f"“{lessons._data.catalog.titles[item]}”" for item in record.items}
+        assert answer & known <= evidence | named
+        assert evidence & known <= named  # so the check for leaks hears of all of them
+        if user < 0:
+            assert record.user == -1
 
 
 @pytest.mark.parametrize("style", ["line", "paragraph", "bullets", "for-whom", "headline", "description"])
