@@ -116,7 +116,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     config = TrainConfig(
-        scratch=SHAPE, max_history_items=20, batch_tokens=2048, learning_rate=3e-3, patience=1000, seed=given.seed
+        scratch=SHAPE,
+        max_history_items=20,
+        batch_tokens=2048,
+        learning_rate=3e-3,
+        validate_every=1,
+        patience=1000,
+        seed=given.seed,
     )
     try:
         run = Run.open(given.run)

@@ -29,6 +29,7 @@ from genrec.weighing import weigh_evidence
 # Small enough for two CPU cores and a few minutes; `genrec train` alone has larger defaults.
 TRAINING = TrainConfig(
     scratch=ScratchConfig(hidden_size=128, layers=3, heads=4, intermediate_size=384),
+    max_history_items=50,
     epochs=10,
     batch_tokens=4096,
     learning_rate=2e-3,

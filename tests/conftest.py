@@ -41,7 +41,8 @@ TINY_CONFIGS = {
     "tokenize": "method: residual-kmeans\nlevels: 2\ncodebook_size: 8\n",
     "train": (
         "scratch: {{hidden_size: 32, layers: 1, heads: 2, intermediate_size: 64, text_vocabulary: 320}}\n"
-        "epochs: 2\nbatch_tokens: 512\nmax_history_items: 6\nvalidation_users: 10\nprecision: float32\n"
+        "epochs: 2\nbatch_tokens: 512\nmax_history_items: 6\nvalidation_users: 10\nvalidate_every: 1\n"
+        "precision: float32\n"
     ),
     "evaluate": "baselines: [popularity]\ncutoffs: [5, 10]\nbeam_width: 30\n",
 }

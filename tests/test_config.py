@@ -24,6 +24,8 @@ from genrec.config import (
 )
 from genrec.errors import ConfigError
 
+ROOT = Path(__file__).resolve().parents[1]
+
 KINDS = [IngestConfig, EmbedConfig, AlignConfig, TokenizeConfig, TrainConfig, EvaluateConfig]
 
 
@@ -44,6 +46,10 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path):
     assert (config.epochs, config.scratch.layers) == (3, 2)
     assert dump_config(config) | {"epochs": 0, "scratch": {}} == dump_config(default) | {"epochs": 0, "scratch": {}}
     assert config.scratch.hidden_size == default.scratch.hidden_size
+
+
+def test_the_recipe_that_was_measured_is_what_training_does_without_a_file():
+    assert load_config(TrainConfig, ROOT / "train" / "configs" / "default.yaml") == TrainConfig()
 
 
 def test_an_empty_file_is_the_defaults(tmp_path: Path):

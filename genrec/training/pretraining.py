@@ -139,6 +139,7 @@ def _train_config(config: PretrainConfig) -> TrainConfig:
         weight_decay=config.weight_decay,
         dropout=config.dropout,
         precision=config.precision,
+        validate_every=1,
         patience=config.patience,
         checkpoint_seconds=config.checkpoint_seconds,
         seed=config.seed,

@@ -66,6 +66,7 @@ def test_packed_histories_read_fewer_tokens_for_the_same_targets(tiny_run: Path,
     config = TrainConfig(
         scratch={"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 16, "text_vocabulary": 300},
         epochs=2,
+        validate_every=1,
         max_history_items=6,
     )
     for scheme in (module["PACKED"], module["PER_TARGET"]):

@@ -43,7 +43,8 @@ SHAPE = ScratchConfig(hidden_size=32, layers=1, heads=2, intermediate_size=32, t
 
 def settings(**changes: Any) -> TrainConfig:
     """Three epochs of about seven steps, with dropout; `changes` say otherwise."""
-    quick = {"epochs": 3, "batch_tokens": 256, "learning_rate": 1e-2, "precision": "float32", "patience": 100}
+    quick = {"epochs": 3, "validate_every": 1, "patience": 100, "batch_tokens": 256, "learning_rate": 1e-2}
+    quick |= {"precision": "float32", "dropout": 0.1}
     return TrainConfig.model_validate({"scratch": SHAPE, **quick, **changes})
 
 
