@@ -204,6 +204,9 @@ class TrainConfig(Config):
     validation_beam_width: int = Field(20, ge=1)
     validate_every: int = Field(3, ge=1, description="epochs between two validations")
     patience: int = Field(4, ge=1, description="validations without a better Recall@10 before stopping")
+    keep: Literal["best", "last"] = Field(
+        "best", description="weights of the best validation, or of the last epoch: a mixture teaches more than recall"
+    )
     checkpoint_seconds: float = Field(60.0, ge=0, description="time between two checkpoints")
     seed: Seed = 0
 

@@ -343,6 +343,7 @@ def _training_report(run: Run, trainer: Trainer, *, num_items: int, left_out: Ma
         "steps": state.step,
         "best_epoch": state.best_epoch,
         "best_recall@10": state.best_metric,
+        "kept_epoch": state.epoch if trainer.config.keep == "last" else state.best_epoch,
         "final_loss": state.history[-1]["loss"],
         "history": state.history,
         "training_seconds": round(state.seconds, 1),
@@ -354,7 +355,7 @@ def _training_report(run: Run, trainer: Trainer, *, num_items: int, left_out: Ma
         f"{num_parameters / 1e6:.1f} M parameters{learned}, {state.epoch} epochs, {state.step} steps "
         f"in {state.seconds:.0f} s of training.",
         f"Final loss {facts['final_loss']:.6f}; best validation Recall@10 {state.best_metric:.4f} "
-        f"after epoch {state.best_epoch}.",
+        f"after epoch {state.best_epoch}; the weights are those after epoch {facts['kept_epoch']}.",
         f"Model: {run.path / 'model'}",
     ]
     if left_out:

@@ -80,7 +80,7 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def run(self, *, resume: bool) -> TrainingState:
-        """Train until the last epoch or until validation stops improving; leave the best weights in the model.
+        """Train until the last epoch or until validation stops improving; leave the weights to keep in the model.
 
         Raises ModelError where the loss is no longer finite, ConfigError where `resume` meets a checkpoint of
         other settings.
@@ -188,10 +188,11 @@ class Trainer:
             entry |= self.task.validate()
             if entry[self.task.monitor] > state.best_metric:
                 state.best_metric, state.best_epoch, state.bad_validations = entry[self.task.monitor], state.epoch, 0
-                self.best = {name: w.detach().clone().cpu() for name, w in trainable_state(self.model).items()}
+                if config.keep == "best":
+                    self.best = {name: w.detach().clone().cpu() for name, w in trainable_state(self.model).items()}
             else:
                 state.bad_validations += 1
-                state.finished = state.bad_validations >= config.patience
+                state.finished = config.keep == "best" and state.bad_validations >= config.patience
         state.history.append(entry)
         self.accelerator.log({k: v for k, v in entry.items() if k != "epoch"}, step=state.step)
         figures = "  ".join(f"{name} {value:.4f}" for name, value in entry.items() if name != "epoch")

@@ -166,6 +166,24 @@ def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best_we
     assert not same_weights(seen[1], seen[3])
 
 
+def test_the_last_weights_are_kept_where_that_is_asked_for_and_nothing_stops_before(tmp_path: Path):
+    model = tiny_model()
+    figures, seen = iter([0.9, 0.5, 0.4, 0.3]), []
+
+    def validate() -> Mapping[str, float]:
+        seen.append(weights(model))
+        return {"recall@10": next(figures), "ndcg@10": 0.0}
+
+    config = settings(epochs=4, patience=1, keep="last")
+    state = trainer(tmp_path, config, validate=validate, model=model).run(resume=False)
+    assert (state.epoch, state.best_epoch, state.finished) == (4, 1, False)
+    assert same_weights(weights(model), seen[-1])
+    assert not same_weights(weights(model), seen[0])
+    again = trainer(tmp_path, config, validate=lambda: pytest.fail("validated again"))
+    again.run(resume=True)
+    assert same_weights(weights(model), weights(again.model))
+
+
 def test_a_training_that_had_stopped_has_nothing_left_to_do(tmp_path: Path):
     config = settings(epochs=9, patience=1)
     first = trainer(tmp_path, config, validate=lambda: {"recall@10": 0.5})
