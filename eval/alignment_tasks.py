@@ -137,7 +137,7 @@ def compare(
     results: dict[int, dict[str, dict[str, Any]]] = {}
     for seed in seeds:
         mixed = config.model_copy(update={"seed": seed})
-        alone = mixed.model_copy(update={"tasks": TrainConfig().tasks, "replay": ()})
+        alone = mixed.model_copy(update={"tasks": TrainConfig().tasks, "replay": (), "keep": "best"})
         results[seed] = {
             name: train_and_measure(
                 source, chosen, out / f"{name}-{seed}", num_items=num_items, splits=splits, texts=texts
