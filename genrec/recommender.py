@@ -101,6 +101,11 @@ class Recommender:
         return self._source is not None
 
     @property
+    def run(self) -> Run | None:
+        """The run that this recommender was loaded from, if it was."""
+        return None if self._source is None else self._source.run
+
+    @property
     def evidence(self) -> EvidenceSource | None:
         """What joins the model inside the trie, None where the model is alone."""
         return self._live.evidence
