@@ -30,7 +30,13 @@ from genrec.tasks.turn_text import TITLE_MARKS, Proposal, parse_proposal
 Verdict = Literal["agreed", "added", "left out"]
 _LONG_WORD = 5  # letters; shorter words are not recognised a letter off
 _FEELINGS: dict[str, Feeling] = {"liked": "liked", "disliked": "disliked", "seen": "seen", "like": "seed"}
-_NEGATIONS = frozenset({"not", "never", "hardly", "dont", "didnt", "doesnt", "isnt", "wasnt"})
+_NEGATIONS = frozenset(
+    {"not", "never", "hardly", "no", "without", "cannot"}
+    | {
+        f"{verb}nt"
+        for verb in ("do", "does", "did", "have", "has", "had", "is", "are", "was", "were", "ca", "could", "wo")
+    }
+)
 _NUMBERS = ("one first 1st", "two second 2nd", "three third 3rd", "four fourth 4th", "five fifth 5th")
 _OTHER_ACTS = frozenset({"why", "profile", "facts", "reset", "help", "thanks", "bye", "greeting"})
 _INTENT_OF = {"explain": "why", "recommend": "request"}
@@ -60,7 +66,11 @@ class Guarded:
             return ["the model proposed nothing that can be read, so the message was read without it"]
         said = self.proposal.text().replace("\n", ", ")
         added = [f"added from the proposal: {one.part} ({one.why})" for one in self.decisions if one.verdict == "added"]
-        out = [f"left out: {one.part} ({one.why})" for one in self.decisions if one.verdict == "left out"]
+        out = [
+            f"not taken from the proposal: {one.part} ({one.why})"
+            for one in self.decisions
+            if one.verdict == "left out"
+        ]
         agreed = [] if added or out else ["the proposal says what was read without it"]
         return [f"the model proposed {said}", *agreed, *added, *out]
 
