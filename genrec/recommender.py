@@ -96,9 +96,9 @@ class Recommender:
         return self.beam_width if isinstance(self.beam_width, int) else min(self.beam_width)
 
     @property
-    def has_run(self) -> bool:
-        """Whether this recommender was loaded from a run: then it can follow it, and explain what it recommends."""
-        return self._source is not None
+    def run(self) -> Run | None:
+        """The run that this recommender was loaded from: then it can follow it, and explain what it recommends."""
+        return None if self._source is None else self._source.run
 
     @property
     def evidence(self) -> EvidenceSource | None:

@@ -1,7 +1,7 @@
 """A message and a state to a plan: what kind of turn this is, what the state becomes, what to ask the ranker.
 
-`Plan` is the seam for words: `replies.write` turns it, with the items that were decoded, into a reply. A language
-model that can write would take that place, and would see no more than a plan holds.
+`Plan` is the seam for words: `replies.write` turns it, with the items that were decoded, into a reply. A language model
+that writes words before a list (`wording`) sees no more than a plan and its items hold.
 """
 
 from __future__ import annotations

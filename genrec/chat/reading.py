@@ -1,8 +1,8 @@
 """A message to what it says (`Reading`): titles, values, ranges, pointers, feelings and plain intents.
 
-Nothing is guessed by a model here: every piece is found through the catalogue's index and a few hundred English
-words, and what is not found is said so. Pieces are replaced by a mark before the next kind is looked for, so
-that a title is never read as a wish and a wish never as an intent.
+Nothing is guessed by a model here (`guard` may add what one proposes): every piece is found through the catalogue's
+index and a few hundred English words, and what is not found is said so. Pieces are replaced by a mark before the next
+kind is looked for, so that a title is never read as a wish and a wish never as an intent.
 """
 
 from __future__ import annotations

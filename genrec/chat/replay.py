@@ -17,8 +17,10 @@ from genrec.chat.words import words_of
 if TYPE_CHECKING:
     from genrec.chat.catalogue_index import CatalogueIndex
     from genrec.chat.replies import Segment
+    from genrec.chat.steps import Steps
     from genrec.chat.turn import Dialogue
 
+MAX_ASKED = 16  # messages of the past that the model is asked about, one after the other
 _LINE = re.compile(r"^\d{1,2}\. (?P<title>.+?)(?: — (?P<facts>.*))?$", re.MULTILINE)
 _SPECIAL = re.compile(r"([\\`*_\[\]<>])")
 _ESCAPED = re.compile(r"\\([\\`*_\[\]<>])")
@@ -32,12 +34,18 @@ class Said:
     text: str
 
 
-def replay(dialogue: Dialogue, state: ChatState, messages: Sequence[Said]) -> ChatState:
-    """The state after messages of the past. Nothing is ranked: what was shown stands in the replies."""
-    for number, message in enumerate(messages):
-        if message.role != "user":
-            continue
-        plan = dialogue.plan(state, message.text)
+def replay(dialogue: Dialogue, state: ChatState, messages: Sequence[Said]) -> Steps[ChatState]:
+    """The state after messages of the past, in steps. Nothing is ranked: what was shown stands in the replies.
+
+    Where the model proposes, it is asked about the last messages again, and answers what it answered then.
+    """
+    users = [number for number, message in enumerate(messages) if message.role == "user"]
+    for number in users:
+        message = messages[number]
+        if number in users[-MAX_ASKED:]:
+            plan = yield from dialogue.planned(state, message.text)
+        else:
+            plan = dialogue.plan(state, message.text)
         state = dialogue.finish(plan, []).state
         answer = messages[number + 1] if number + 1 < len(messages) else None
         if plan.act == "recommend" and answer is not None and answer.role == "assistant":

@@ -1,7 +1,8 @@
 """A plan and decoded items to a reply: words of ours, and slots for items.
 
 A title gets into a reply through a slot only, and slots hold rows of the catalogue; everything else a reply says
-is a fact of those rows, a wish of the user, or a word of this file.
+is a fact of those rows, a wish of the user, or a word of this file. The words before a list may be a model's
+(`wording`), the list itself never is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from genrec.chat.plan import Plan
 from genrec.chat.state import ChatState
 from genrec.chat.words import joined
 
+LEADS = {"list": "", "more": "More of these", "surprise": "Something off your usual path"}  # what a list must say it is
 _QUOTED = re.compile(r"(?<=“)([^“”]+)(?=”)")
 
 
@@ -36,9 +38,15 @@ def spoken(segments: Sequence[Segment]) -> str:
     return "".join(segment.text for segment in segments)
 
 
-def write(index: CatalogueIndex, plan: Plan, rows: Sequence[int]) -> tuple[Segment, ...]:
-    """The reply to a plan; `rows` are the decoded items. Raises KeyError for a topic that has no words."""
-    return tuple([*_owned_up(index, plan), *_WORDS[plan.topic](index, plan, rows)])
+def write(
+    index: CatalogueIndex, plan: Plan, rows: Sequence[int], *, opening: Segments | None = None
+) -> tuple[Segment, ...]:
+    """The reply to a plan; `rows` are the decoded items, `opening` a model's words before their list.
+
+    Raises KeyError for a topic that has no words.
+    """
+    said = _WORDS[plan.topic](index, plan, rows) if opening is None else [*opening, *_numbered(index, rows)]
+    return tuple([*_owned_up(index, plan), *said])
 
 
 def least_expected(index: CatalogueIndex, state: ChatState, rows: Sequence[int], number: int) -> list[int]:
@@ -94,16 +102,20 @@ def _list(index: CatalogueIndex, plan: Plan, rows: Sequence[int]) -> Segments:
         return [_words(f"I have nothing left to recommend{asked}. Take a wish back, or say “start over”.")]
     known = index.catalog.index
     seeds = [known[item] for item in plan.state.seeds if item in known]
-    opening: Segments = [_words("More of these" if plan.topic == "more" else "Here is what I found")]
+    opening: Segments = [_words(LEADS[plan.topic] or "Here is what I found")]
     if plan.topic == "surprise":
-        opening = [_words("Something off your usual path")]
+        pass
     elif seeds:
         opening += [_words(" starting from "), *_several(index, seeds)]
     elif plan.topic == "list" and plan.request is not None and not len(plan.request.history):
         opening = [_words("I know nothing about you yet, so this is where most people start")]
     if wishes:
         opening.append(_words(f" ({'; '.join(wishes)})"))
-    lines: Segments = [*opening, _words(":")]
+    return [*opening, _words(":"), *_numbered(index, rows)]
+
+
+def _numbered(index: CatalogueIndex, rows: Sequence[int]) -> Segments:
+    lines: Segments = []
     for number, row in enumerate(rows, start=1):
         facts = fact_line(index, row)
         lines += [_words(f"\n{number}. "), item(index, row), _words(f" — {facts}" if facts else "")]

@@ -1,7 +1,8 @@
 """One turn of a conversation: a state and a message in; an act, items, words and the next state out. No I/O.
 
-A turn has two halves, so that many users' turns can be ranked together: `Dialogue.plan` understands the message
-and says what to decode, `Dialogue.finish` turns the decoded items into the reply. `Dialogue.turn` is both.
+`Dialogue.plan` understands the message and says what to decode, `Dialogue.finish` turns the decoded items into the
+reply. Where the model was taught to, it proposes what the message says before the one and words before the other.
+`Dialogue.steps` is all of it, and says what it needs of the engine, so that many users' turns can be made together.
 """
 
 from __future__ import annotations
@@ -11,16 +12,21 @@ from dataclasses import dataclass, replace
 
 from genrec.chat import replies
 from genrec.chat.catalogue_index import CatalogueIndex
+from genrec.chat.guard import guarded
 from genrec.chat.pieces import Reading
 from genrec.chat.plan import Act, Draft, Plan, recommend_plan, reply_plan
 from genrec.chat.reading import read_message
 from genrec.chat.replies import Segment, spoken
+from genrec.chat.speaker import Speaker, load_speaker
 from genrec.chat.state import ChatState, Question
+from genrec.chat.steps import Need, ProposalsName, Rank, ResultT, Steps, Write
 from genrec.chat.updates import answer_question, apply_wishes, compare, judge, point_at
-from genrec.chat.words import joined
-from genrec.decoding.engine import RankedItem
+from genrec.chat.wording import opening_of, plan_words
+from genrec.chat.words import joined, tokens_of
+from genrec.decoding.engine import Generation, RankedItem
 from genrec.explanation.explainer import ExplainRequest
 from genrec.recommender import Recommender
+from genrec.tasks.turn_text import MAX_MESSAGE_LETTERS, MAX_MESSAGE_WORDS, marked_message, state_text
 
 MAX_MESSAGE = 4000  # characters; what is longer is refused by whoever reads it
 
@@ -44,35 +50,108 @@ class ChatTurn:
 
 @dataclass(frozen=True, eq=False)
 class Dialogue:
-    """A recommender that can be talked to. Make one with `over`; `number` items per list."""
+    """A recommender that can be talked to. Make one with `over`; `number` items per list.
+
+    `speaker` asks the model what a message says and for words; None: deterministic reading and templates alone.
+    """
 
     recommender: Recommender
     index: CatalogueIndex
     number: int = 5
+    speaker: Speaker | None = None
 
     @classmethod
-    def over(cls, recommender: Recommender, *, number: int = 5) -> Dialogue:
-        """Index the catalogue of a recommender as it is now."""
+    def over(cls, recommender: Recommender, *, number: int = 5, proposals: ProposalsName = "auto") -> Dialogue:
+        """Index the catalogue of a recommender as it is now.
+
+        `proposals` says whether the model proposes: `off`, `on`, or `auto`: where it was taught to. Raises ConfigError
+        for `on` where it was not.
+        """
         here = recommender.pinned()
-        return cls(here, CatalogueIndex.build(here.catalog), number)
+        return cls(here, CatalogueIndex.build(here.catalog), number, load_speaker(here.run, proposals))
 
     def following(self, recommender: Recommender) -> Dialogue:
         """This dialogue over a recommender that may have been refreshed; the same index where it still fits."""
         here = recommender.pinned()
         if here.catalog is self.index.catalog:
             return replace(self, recommender=here)
-        return Dialogue(here, CatalogueIndex.build(here.catalog), self.number)
+        return replace(self, recommender=here, index=CatalogueIndex.build(here.catalog))
 
     def turn(self, state: ChatState, message: str) -> ChatTurn:
         """Understand, decode, reply."""
-        plan = self.plan(state, message)
-        ranked = self.recommender.rank([plan.request], plan.k)[0] if plan.request is not None else []
-        return self.finish(plan, ranked)
+        return self.alone(self.steps(state, message))
 
-    def plan(self, state: ChatState, message: str) -> Plan:
-        """What the message asks for. The plan's state already knows what the message said."""
-        reading = read_message(self.index, message, has_slate=bool(state.slate or state.focus))
-        draft = Draft(state.model_copy(update={"turns": state.turns + 1}))
+    def alone(self, steps: Steps[ResultT]) -> ResultT:
+        """Drive steps to their end and give them what they need, one need at a time."""
+        given = None
+        while True:
+            try:
+                need = steps.send(given)
+            except StopIteration as done:
+                result: ResultT = done.value
+                return result
+            given = self.given(need)
+
+    def given(self, need: Need) -> list[RankedItem] | Generation:
+        """What steps need: ranked items, or a text."""
+        if isinstance(need, Rank):
+            return self.recommender.rank([need.request], need.k)[0]
+        return self.written([need])[0]
+
+    def written(self, wanted: Sequence[Write]) -> list[Generation]:
+        """Texts of the model, all together. Needs a speaker, as whatever asks for a text does."""
+        assert self.speaker is not None
+        return self.speaker.written(self.recommender.engine, wanted)
+
+    def steps(self, state: ChatState, message: str) -> Steps[ChatTurn]:
+        """A turn, step by step."""
+        plan = yield from self.planned(state, message)
+        ranked = (yield Rank(plan.request, plan.k)) if plan.request is not None else []
+        words = plan_words(self.index, plan, self._listed(plan, ranked)) if self.speaker is not None else None
+        question = self.speaker.about_list(words) if self.speaker is not None and words is not None else None
+        said = (yield question) if question is not None else None
+        return self.finish(plan, ranked, said)
+
+    def planned(self, state: ChatState, message: str) -> Steps[Plan]:
+        """The plan of a turn, after what the model proposes, where it is asked."""
+        question = self.question(state, message)
+        return self.plan(state, message, (yield question) if question is not None else None)
+
+    def plan(self, state: ChatState, message: str, proposed: Generation | None = None) -> Plan:
+        """What the message asks for; `proposed` is what the model wrote about it, which is guarded here.
+
+        The plan's state already knows what the message said.
+        """
+        reading, notes = self._read(state, message), []
+        if proposed is not None and self.speaker is not None:
+            checked = guarded(self.index, self.speaker.phrases, state, message, reading, proposed)
+            reading, notes = checked.reading, checked.trace
+        return self._planned(state, reading, notes)
+
+    def _read(self, state: ChatState, message: str) -> Reading:
+        return read_message(self.index, message, has_slate=bool(state.slate or state.focus))
+
+    def question(self, state: ChatState, message: str) -> Write | None:
+        """What to ask the model about a message; None where it is not asked: nobody asks, or the message is long."""
+        if self.speaker is None or len(message) > MAX_MESSAGE_LETTERS:
+            return None
+        tokens = tokens_of(message)
+        if not 0 < len(tokens) <= MAX_MESSAGE_WORDS:
+            return None
+        places = [title.place for title in self._read(state, message).titles]
+        spans = [(tokens[place.start].start, tokens[place.end - 1].end) for place in places]
+        known, titles = self.index.catalog.index, self.index.catalog.titles
+        told = any((state.history, state.liked, state.seeds, state.seen, state.disliked, state.shown))
+        before = state_text(
+            asked=state.asked[-1] if state.asked else "",
+            told=told or not state.constraints.empty,
+            shown=[titles[known[one]] for one in state.slate if one in known],
+        )
+        return self.speaker.about_message(before, marked_message(message, spans))
+
+    def _planned(self, state: ChatState, reading: Reading, notes: Sequence[str]) -> Plan:
+        """The plan for a message that was read, in a state."""
+        draft = Draft(state.model_copy(update={"turns": state.turns + 1}), list(notes))
         reading = answer_question(self.index, draft, reading)
         if "reset" in reading.intents:
             draft.change("starting over", **_fresh(state))
@@ -84,15 +163,13 @@ class Dialogue:
             return self._ask_which(draft, doubtful.rows, doubtful.feeling)
         return self._decide(draft, reading, rows, wishes)
 
-    def finish(self, plan: Plan, ranked: Sequence[RankedItem]) -> ChatTurn:
-        """The reply to a plan, given what was decoded for its request."""
-        rows = [item.item_index for item in ranked]
-        if plan.act == "explain" and self.recommender.has_run:
+    def finish(self, plan: Plan, ranked: Sequence[RankedItem], said: Generation | None = None) -> ChatTurn:
+        """The reply to a plan, given what was decoded for its request and what the model `said` about the list."""
+        if plan.act == "explain" and self.recommender.run is not None:
             plan = replace(plan, explained=self._explanations(plan))
-        if plan.topic == "surprise":
-            rows = replies.least_expected(self.index, plan.state, rows, self.number)
-        rows = rows[: self.number]
-        segments = replies.write(self.index, plan, rows)
+        rows = self._listed(plan, ranked)
+        opening, notes = self._opening(plan, rows, said)
+        segments = replies.write(self.index, plan, rows, opening=opening)
         ids = tuple(self.index.catalog.item_ids[row] for row in rows)
         state, trace = plan.state, list(plan.trace)
         if plan.act == "recommend":
@@ -107,7 +184,32 @@ class Dialogue:
             state = state.model_copy(update=update)
         if plan.act == "ask":
             state = state.model_copy(update={"asked": (*state.asked, plan.topic)})
-        return ChatTurn(plan.act, segments, ids, state, tuple(trace), self.recommender.trie.version)
+        return ChatTurn(plan.act, segments, ids, state, (*trace, *notes), self.recommender.trie.version)
+
+    def _listed(self, plan: Plan, ranked: Sequence[RankedItem]) -> list[int]:
+        """Rows of the list that goes out."""
+        rows = [item.item_index for item in ranked]
+        if plan.topic == "surprise":
+            rows = replies.least_expected(self.index, plan.state, rows, self.number)
+        return rows[: self.number]
+
+    def _opening(
+        self, plan: Plan, rows: Sequence[int], said: Generation | None
+    ) -> tuple[replies.Segments | None, list[str]]:
+        """The model's words, where they may be said, and what the trace says of them."""
+        if said is None or self.speaker is None:
+            return None, []
+        found = opening_of(
+            self.index,
+            plan,
+            rows,
+            said,
+            words=self.speaker.phrases.words_of_replies,
+            explainer=self.recommender.explainer if self.recommender.run is not None else None,
+        )
+        if isinstance(found, str):
+            return None, [f"the model's words for the list are not taken: {found}"]
+        return found, ["the words for the list are the model's"]
 
     def _explanations(self, plan: Plan) -> tuple[str, ...]:
         """Checked explanations of a plan's items, from what its last list was ranked after."""

@@ -30,6 +30,12 @@ def serve(
         str | None, typer.Option(help="Where conversations are kept.  [default: SQLite inside the run]")
     ] = None,
     media_root: Annotated[Path | None, typer.Option(help="Folder of the pictures, where it has moved.")] = None,
+    proposals: Annotated[
+        str | None,
+        typer.Option(
+            help="Does the model propose what messages say? `on`, `off`, `auto`: if it was taught to.  [auto]"
+        ),
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="Which engine decodes.  [default: transformers]")] = None,
     beam_width: Annotated[int | None, typer.Option(help="Beams per request.  [default: 50]")] = None,
     threads: Annotated[
@@ -61,6 +67,7 @@ def serve(
         allowed_hosts=None if allowed_host is None else tuple(allowed_host),
         database=database,
         media_root=media_root,
+        proposals=proposals,
         engine=engine,
         beam_width=beam_width,
         threads=threads,
@@ -78,6 +85,9 @@ def chat(
     state: Annotated[Path | None, typer.Option(help="JSON file that keeps the conversation.")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Show what was understood and decided.")] = False,
     number: Annotated[int, typer.Option(min=1, max=20, help="Items of one list.")] = 5,
+    proposals: Annotated[
+        str, typer.Option(help="Does the model propose what messages say? `on`, `off`, `auto`: if it was taught to.")
+    ] = "auto",
     engine: Annotated[str, typer.Option(help="Which engine decodes.")] = "transformers",
 ) -> None:
     """Talk to a run in the terminal. An empty line or Ctrl-D ends.
@@ -89,9 +99,11 @@ def chat(
     opened = Run.open(run)
     begun = first_state(opened, user=user, path=state)
     from genrec.chat import Dialogue
+    from genrec.chat.speaker import as_proposals
     from genrec.recommender import Recommender
 
-    dialogue = Dialogue.over(Recommender.load(opened.path, engine), number=number)
+    way = as_proposals(proposals)
+    dialogue = Dialogue.over(Recommender.load(opened.path, engine), number=number, proposals=way)
     talk(dialogue, begun, keep=state, show_trace=trace)
 
 

@@ -31,14 +31,7 @@ class EngineText:
     @classmethod
     def load(cls, run: Run, engine: Engine) -> EngineText:
         """The writer of a run's model, which `engine` holds. Raises ModelError without a tokenizer."""
-        from transformers import AutoTokenizer
-
-        folder = run.path / "model"
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{folder} has no tokenizer that can be read: {error}.", "Train the run again.") from error
-        return cls(engine, tokenizer)
+        return cls(engine, load_tokenizer(run))
 
     def write(self, language: Language, drafts: Sequence[Draft]) -> list[str]:
         """One text per draft: greedy at the first attempt, drawn afterwards."""
@@ -58,3 +51,14 @@ class EngineText:
         around = language.around_evidence(draft.style, draft.tone)
         before, after = (encoder.trusted(words) if words else [] for words in around)
         return [*encoder.before, *before, *encoder.untrusted(draft.evidence), *after, *encoder.between]
+
+
+def load_tokenizer(run: Run) -> Any:
+    """The tokenizer of a run's model. Raises ModelError where there is none."""
+    from transformers import AutoTokenizer
+
+    folder = run.path / "model"
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} has no tokenizer that can be read: {error}.", "Train the run again.") from error

@@ -77,6 +77,7 @@ def create_app(
         load_all,
         monitor,
         number=settings.number,
+        proposals=settings.proposals,
         queue_size=settings.queue_size,
         batch_size=settings.batch_size,
         timeout=settings.timeout,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from genrec.chat.steps import ProposalsName
 from genrec.config import Config
 from genrec.errors import ConfigError
 
@@ -27,6 +28,7 @@ class ServeConfig(Config):
     remember_mb: int = Field(0, ge=0, description="megabytes of prompts that come again, of the transformers engine")
     media_root: Path | None = Field(None, description="what the paths of pictures are relative to, where it moved")
     number: int = Field(5, ge=1, le=20, description="items of one list in a conversation")
+    proposals: ProposalsName = Field("auto", description="whether the model proposes what messages say")
     queue_size: int = Field(512, ge=1, description="requests that wait; one more is answered with 429")
     batch_size: int = Field(64, ge=1, description="requests that are ranked together")
     timeout: float = Field(30.0, gt=0, description="a request that took longer is answered with 503")

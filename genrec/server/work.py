@@ -7,11 +7,12 @@ pieces of work have to be there before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from genrec.chat.replay import Said, replay
 from genrec.chat.state import ChatState
+from genrec.chat.steps import Rank, Steps
 from genrec.server.schemas import (
     ExplanationsRequest,
     ExplanationsResponse,
@@ -20,12 +21,10 @@ from genrec.server.schemas import (
     RecommendedItem,
     StatementView,
 )
-from genrec.server.worker import Ranked
 
 if TYPE_CHECKING:
     from genrec.chat import ChatTurn, Dialogue
-    from genrec.chat.plan import Plan
-    from genrec.recommender import RankRequest
+    from genrec.decoding.engine import RankedItem
 
 
 @dataclass(frozen=True)
@@ -35,16 +34,13 @@ class Recommend:
     body: RecommendationsRequest
     model: str
 
-    def ask(self, dialogue: Dialogue) -> tuple[RankRequest | None, int]:
-        """See `Work.ask`."""
+    def steps(self, dialogue: Dialogue) -> Steps[RecommendationsResponse]:
+        """See `Work.steps`."""
         body = self.body
         request = dialogue.recommender.request(
             body.history, exclude=body.exclude, allow=body.allow, at_most=body.at_most, new_share=body.new_share
         )
-        return request, body.k
-
-    def answer(self, dialogue: Dialogue, ranked: Ranked) -> RecommendationsResponse:
-        """See `Work.answer`."""
+        ranked = yield Rank(request, body.k)
         return listing(dialogue, ranked, self.model)
 
 
@@ -56,8 +52,8 @@ class Similar:
     k: int
     model: str
 
-    def ask(self, dialogue: Dialogue) -> tuple[RankRequest | None, int]:
-        """See `Work.ask`."""
+    def steps(self, dialogue: Dialogue) -> Steps[RecommendationsResponse]:
+        """See `Work.steps`."""
         from genrec.chat.filters import sharing_mask
         from genrec.recommender import RankRequest
         from genrec.trie_filters import ItemFilter
@@ -65,10 +61,7 @@ class Similar:
         rows = dialogue.recommender.catalog.indices([self.item_id])
         mask = sharing_mask(dialogue.index, rows.tolist())
         allowed = ItemFilter.allowing(dialogue.recommender.trie, mask)
-        return RankRequest(rows, None, allowed), self.k
-
-    def answer(self, dialogue: Dialogue, ranked: Ranked) -> RecommendationsResponse:
-        """See `Work.answer`."""
+        ranked = yield Rank(RankRequest(rows, None, allowed), self.k)
         return listing(dialogue, ranked, self.model)
 
 
@@ -78,12 +71,9 @@ class Explain:
 
     body: ExplanationsRequest
 
-    def ask(self, dialogue: Dialogue) -> tuple[RankRequest | None, int]:
-        """See `Work.ask`."""
-        return None, 0
-
-    def answer(self, dialogue: Dialogue, ranked: Ranked) -> ExplanationsResponse:
-        """See `Work.answer`."""
+    def steps(self, dialogue: Dialogue) -> Steps[ExplanationsResponse]:
+        """See `Work.steps`; nothing is needed of the engine but what the explainer writes."""
+        yield from ()
         from genrec.explanation.explainer import ExplainRequest, Wording
 
         here, body = dialogue.recommender, self.body
@@ -104,27 +94,21 @@ class Explain:
         )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Turn:
     """One turn of a conversation, after messages of the past that are not in the state yet."""
 
     state: ChatState
     message: str
     past: Sequence[Said] = ()
-    _plan: list[Plan] = field(default_factory=list)
 
-    def ask(self, dialogue: Dialogue) -> tuple[RankRequest | None, int]:
-        """See `Work.ask`."""
-        plan = dialogue.plan(replay(dialogue, self.state, self.past), self.message)
-        self._plan = [plan]
-        return plan.request, plan.k
-
-    def answer(self, dialogue: Dialogue, ranked: Ranked) -> ChatTurn:
-        """See `Work.answer`."""
-        return dialogue.finish(self._plan[0], ranked)
+    def steps(self, dialogue: Dialogue) -> Steps[ChatTurn]:
+        """See `Work.steps`."""
+        state = yield from replay(dialogue, self.state, self.past)
+        return (yield from dialogue.steps(state, self.message))
 
 
-def listing(dialogue: Dialogue, ranked: Ranked, model: str) -> RecommendationsResponse:
+def listing(dialogue: Dialogue, ranked: Sequence[RankedItem], model: str) -> RecommendationsResponse:
     """Ranked items as an answer."""
     items: list[Any] = [
         RecommendedItem(item_id=one.item_id, title=one.title, score=one.score, rank=one.rank)

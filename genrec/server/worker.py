@@ -1,8 +1,8 @@
-"""Many requests, one engine: a thread that takes what waits in a bounded queue and ranks it together.
+"""Many requests, one engine: a thread that takes what waits in a bounded queue and serves it together.
 
-The thread alone touches the model. Between two batches it looks whether the catalogue has changed; a batch is
-planned, ranked and described with one catalogue. A request that was cancelled or has timed out is dropped before
-it costs anything.
+The thread alone touches the model. A batch is planned, ranked and described with one catalogue. Requests are made in
+steps (`genrec.chat.steps`): all that wait for items are ranked together, all that wait for a text are written
+together. A request that was cancelled or has timed out is dropped before it costs anything.
 """
 
 from __future__ import annotations
@@ -13,34 +13,32 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
+from genrec.chat.steps import Need, ProposalsName, Rank, Steps, Write
 from genrec.errors import GenrecError
 from genrec.server.problems import ProblemError, not_ready, too_busy
 
 if TYPE_CHECKING:
     from genrec.chat import Dialogue
-    from genrec.decoding.engine import RankedItem
-    from genrec.recommender import RankRequest, Recommender
+    from genrec.recommender import Recommender
 
 _LOG = logging.getLogger("genrec.server")
 _IDLE_SECONDS = 0.05
 ResultT_co = TypeVar("ResultT_co", covariant=True)
 ResultT = TypeVar("ResultT")
-Ranked: TypeAlias = "list[RankedItem]"
 
 
 class Work(Protocol[ResultT_co]):
-    """What a request wants of the engine. Both methods run in the worker's thread, one after the other."""
+    """What a request wants of the engine."""
 
-    def ask(self, dialogue: Dialogue) -> tuple[RankRequest | None, int]:
-        """What to rank, and how many items are needed. Raises GenrecError for a request that cannot be served."""
-        ...
+    def steps(self, dialogue: Dialogue) -> Generator[Need, Any, ResultT_co]:
+        """What is needed, one need after the other, then the result; runs in the worker's thread.
 
-    def answer(self, dialogue: Dialogue, ranked: Ranked) -> ResultT_co:
-        """The result, given the ranked items; none where nothing was to be ranked."""
+        Raises GenrecError for a request that cannot be served.
+        """
         ...
 
 
@@ -58,8 +56,9 @@ class _Job:
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
     dropped: bool = False
-    request: RankRequest | None = None
-    k: int = 0
+
+
+Outcome: TypeAlias = tuple[_Job, Any, BaseException | None]
 
 
 @dataclass
@@ -69,6 +68,7 @@ class BatchWorker:
     load: Callable[[], Recommender]
     observer: Observer
     number: int = 5
+    proposals: ProposalsName = "auto"
     queue_size: int = 512
     batch_size: int = 64
     timeout: float = 30.0
@@ -133,7 +133,7 @@ class BatchWorker:
             self._open()
         finally:
             self.loaded.set()
-        if self._recommender is not None and self._recommender.has_run:  # else nothing could change
+        if self._recommender is not None and self._recommender.run is not None:  # else nothing could change
             follow = threading.Thread(target=self._follow_catalogue, name="genrec-catalogue", daemon=True)
             follow.start()
         while self.dialogue is not None:
@@ -148,9 +148,9 @@ class BatchWorker:
             self._recommender = self.load()
             from genrec.chat import Dialogue
 
-            if self._recommender.has_run:
+            if self._recommender.run is not None:
                 self._recommender.explainer()  # read now: the first "why?" should not wait for it
-            self.dialogue = Dialogue.over(self._recommender, number=self.number)
+            self.dialogue = Dialogue.over(self._recommender, number=self.number, proposals=self.proposals)
         except GenrecError as error:
             self.failure = str(error)
             _LOG.error("the run cannot be loaded: %s", error)
@@ -191,49 +191,61 @@ class BatchWorker:
         if not jobs or self.dialogue is None:
             return
         started, dialogue = time.monotonic(), self.dialogue
-        outcomes: list[tuple[_Job, Any, BaseException | None]] = []
-        ready: list[_Job] = []
-        for job in jobs:
-            try:
-                job.request, job.k = job.work.ask(dialogue)
-                ready.append(job)
-            except Exception as error:  # one request's fault must not end the thread
-                outcomes.append((job, None, error))
-        for job, ranked in self._ranked(dialogue, ready):
-            try:
-                if isinstance(ranked, BaseException):
-                    raise ranked
-                outcomes.append((job, job.work.answer(dialogue, ranked), None))
-            except Exception as error:
-                outcomes.append((job, None, error))
+        under_way = [(job, job.work.steps(dialogue)) for job in jobs]
+        given: list[Any] = [None] * len(jobs)
+        while under_way:
+            outcomes: list[Outcome] = []
+            waiting: list[tuple[_Job, Steps[Any], Need]] = []
+            for (job, steps), value in zip(under_way, given, strict=True):
+                if job.dropped:
+                    continue
+                try:
+                    need = steps.throw(value) if isinstance(value, Exception) else steps.send(value)
+                    waiting.append((job, steps, need))
+                except StopIteration as done:
+                    outcomes.append((job, done.value, None))
+                except Exception as error:  # one request's fault must not end the thread
+                    outcomes.append((job, None, error))
+            if outcomes := [one for one in outcomes if not one[0].dropped]:
+                jobs[0].loop.call_soon_threadsafe(_deliver, outcomes)
+            under_way = [(job, steps) for job, steps, _ in waiting]
+            given = _given(dialogue, [need for *_, need in waiting])
         seconds = time.monotonic() - started
         self._per_second = 0.8 * self._per_second + 0.2 * len(jobs) / max(seconds, 1e-3)
         self.observer.batch(len(jobs), seconds)
-        jobs[0].loop.call_soon_threadsafe(_deliver, outcomes)
-
-    def _ranked(self, dialogue: Dialogue, jobs: Sequence[_Job]) -> list[tuple[_Job, Ranked | Exception]]:
-        """Items for every job. Jobs that need a wider beam are ranked apart: a beam's width changes answers."""
-        width = dialogue.recommender.narrowest
-        groups: dict[int, list[_Job]] = {}
-        answers: list[tuple[_Job, Ranked | Exception]] = [(job, []) for job in jobs if job.request is None]
-        for job in jobs:
-            if job.request is not None:
-                groups.setdefault(max(width, job.k), []).append(job)
-        for group in groups.values():
-            requests = [job.request for job in group if job.request is not None]
-            try:
-                found = dialogue.recommender.rank(requests, max(job.k for job in group))
-                answers += [(job, ranked[: job.k]) for job, ranked in zip(group, found, strict=True)]
-            except Exception as error:
-                if len(group) == 1:
-                    answers.append((group[0], error))
-                    continue
-                for job in group:  # one of them is to blame: find out which
-                    answers += self._ranked(dialogue, [job])
-        return answers
 
 
-def _deliver(outcomes: Sequence[tuple[_Job, Any, BaseException | None]]) -> None:
+def _given(dialogue: Dialogue, needs: Sequence[Need]) -> list[Any]:
+    """What each need asked for, or the error that it made; needs of one kind are met together.
+
+    Needs of a wider beam are ranked apart: a beam's width changes answers.
+    """
+    width = dialogue.recommender.narrowest
+    groups: dict[int, list[int]] = {}
+    for place, need in enumerate(needs):
+        groups.setdefault(0 if isinstance(need, Write) else max(width, need.k), []).append(place)
+    given: list[Any] = [None] * len(needs)
+    for places in groups.values():
+        for place, value in zip(places, _met(dialogue, [needs[place] for place in places]), strict=True):
+            given[place] = value
+    return given
+
+
+def _met(dialogue: Dialogue, needs: Sequence[Need]) -> list[Any]:
+    """Needs of one kind, items or texts."""
+    try:
+        ranks = [need for need in needs if isinstance(need, Rank)]
+        if ranks:
+            found = dialogue.recommender.rank([need.request for need in ranks], max(need.k for need in ranks))
+            return [ranked[: need.k] for need, ranked in zip(ranks, found, strict=True)]
+        return dialogue.written([need for need in needs if isinstance(need, Write)])
+    except Exception as error:
+        if len(needs) == 1:
+            return [error]
+        return [value for need in needs for value in _met(dialogue, [need])]  # find out which is to blame
+
+
+def _deliver(outcomes: Sequence[Outcome]) -> None:
     for job, result, error in outcomes:
         if job.future.done():
             continue

@@ -20,8 +20,11 @@ from genrec.tasks.history_sources import NextItems, Preferences
 from genrec.tasks.leaks import LeakCheck
 from genrec.tasks.mixture import SEQUENCE_TASK, Mixture, Task
 from genrec.tasks.neighbours import Neighbours
+from genrec.tasks.phrases import load_phrases, phrases_folder
 from genrec.tasks.rendering import ARROW, CompiledTemplate, WordEncoder, WordNoise, words_in
+from genrec.tasks.reply_source import MESSAGES, REPLY_WORDS, conversation_sources
 from genrec.tasks.sources import HISTORIES, Interleaved, Items, Prefixes, Source, Texts
+from genrec.tasks.turn_text import format_lines
 
 _FIELD = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|" + ARROW)
 DIALOGUES, TEXTS = "dialogues", "texts"
@@ -49,8 +52,8 @@ def load_mixture(
 ) -> Mixture:
     """The tasks of `config` from the template files of `folders`, over the training part of a run.
 
-    `sources` are what can fill templates, by name. Raises ConfigError for a task, source or field that does not exist,
-    naming those that do.
+    `sources` are what can fill templates, by name, beside those of conversations. Raises ConfigError for a task, source
+    or field that does not exist, naming those that do.
     """
     data = load_task_data(run, item_tokens, replay=config.replay)
     known = read_tasks(folders)
@@ -59,7 +62,7 @@ def load_mixture(
         raise ConfigError(f"tasks: there is no {', '.join(unknown)}.", f"Known tasks: {', '.join(sorted(known))}.")
     if config.replay and not any(known[name][0].source == TEXTS for name in config.tasks):
         raise ConfigError("replay: no task reads it.", "Give the task G a weight: tasks: {A1: 0.8, G: 0.2}.")
-    loader = TaskLoader(data, tokenizer, sources=sources)
+    loader = TaskLoader(data, tokenizer, sources={**sources, **conversation_sources(folders)})
     alone = list(config.tasks) == [SEQUENCE_TASK]
     tasks = {name: (loader.load(*known[name], alone=alone), weight) for name, weight in config.tasks.items()}
     check = LeakCheck(run, data.sequences.user_ids, item_tokens)
@@ -102,12 +105,17 @@ def read_tasks(folders: Sequence[Path]) -> dict[str, tuple[TaskTemplates, Path]]
 def template_words(folders: Sequence[Path], names: Collection[str], *, copies: int) -> list[str]:
     """Our own words around the fields of these tasks' templates, `copies` times, for a text tokenizer made here.
 
-    Nothing where A1 is the only task: it has one template, whose words a base knows anyway.
+    Those of conversations' lessons are among them. Nothing where A1 is the only task: it has one template, whose words
+    a base knows anyway.
     """
     if list(names) == [SEQUENCE_TASK]:
         return []
     known = read_tasks(folders)
-    return _pieces(known[name] for name in names if name in known) * max(1, copies)
+    words = _pieces(known[name] for name in names if name in known)
+    folder = phrases_folder(list(folders))
+    if folder is not None and {MESSAGES, REPLY_WORDS} & {known[name][0].source for name in names if name in known}:
+        words += [*load_phrases(folder).lines, *format_lines()]
+    return words * max(1, copies)
 
 
 def _pieces(tasks: Iterable[tuple[TaskTemplates, Path]]) -> list[str]:

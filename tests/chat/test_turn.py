@@ -90,7 +90,7 @@ def test_a_conversation_kept_elsewhere_gives_the_same_state(film_dialogue: Dialo
         turn = film_dialogue.turn(state, message)
         state = turn.state
         said += [Said("user", message), Said("assistant", plain(markdown(turn.segments)))]
-    assert replay(film_dialogue, ChatState(), said) == state
+    assert film_dialogue.alone(replay(film_dialogue, ChatState(), said)) == state
 
 
 def test_items_are_read_from_numbered_lines_and_told_apart_by_year(film_dialogue: Dialogue):

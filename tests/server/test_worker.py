@@ -12,14 +12,15 @@ import pytest
 import torch
 
 from genrec.chat import Dialogue
+from genrec.chat.steps import Steps
 from genrec.errors import ConfigError, RunError
-from genrec.recommender import RankRequest, Recommender
+from genrec.recommender import Recommender
 from genrec.server.monitoring import Monitor
 from genrec.server.problems import ProblemError
 from genrec.server.schemas import RecommendationsRequest
 from genrec.server.threads import limit_threads
 from genrec.server.work import Recommend
-from genrec.server.worker import BatchWorker, Ranked
+from genrec.server.worker import BatchWorker
 
 
 def worker_of(load: Callable[[], Recommender], **options: float) -> BatchWorker:
@@ -41,13 +42,11 @@ class Gate:
     entered: threading.Event = field(default_factory=threading.Event)
     asked: int = 0
 
-    def ask(self, dialogue: Dialogue) -> tuple[RankRequest | None, int]:
+    def steps(self, dialogue: Dialogue) -> Steps[str]:
         self.asked += 1
         self.entered.set()
         assert self.opened.wait(30)
-        return None, 0
-
-    def answer(self, dialogue: Dialogue, ranked: Ranked) -> str:
+        yield from ()
         return "done"
 
 

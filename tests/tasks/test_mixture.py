@@ -23,9 +23,10 @@ from genrec.tasks.leaks import LeakCheck
 from genrec.tasks.loading import SOURCES, TaskLoader, read_tasks, template_words
 from genrec.tasks.mixture import Mixture
 from genrec.tasks.rendering import WordEncoder
+from genrec.tasks.reply_source import conversation_sources
 from tests.tasks.conftest import Tiny
 
-IDS = {"A1", "A2", "B1", "B2", "B3", "C1", "C2", "D1", "D2", "E1", "E2", "E3", "F1", "X1", "G"}
+IDS = {"A1", "A2", "B1", "B2", "B3", "C1", "C2", "D1", "D2", "E1", "E2", "E3", "F1", "H1", "H2", "X1", "G"}
 DIALOGUE_IDS = {"F2", "F3"}  # need dialogues: test_dialogue_tasks.py
 
 
@@ -47,6 +48,8 @@ def test_every_task_of_the_field_is_shipped_with_paraphrases_and_its_paper():
             "E3",
             "F3",
             "G",
+            "H1",
+            "H2",
         }:  # there is one way to say these
             assert len(templates.templates) >= 3
             assert templates.held_out
@@ -116,7 +119,7 @@ def test_noise_varies_the_questions_and_leaves_the_answers(tiny: Tiny):
 
 def test_loss_is_on_the_answer_only_and_on_everything_of_sequences(tiny: Tiny):
     for name in IDS - {"G"}:
-        task = tiny.mixture({name: 1.0}, example_tokens=600).examples(np.random.default_rng(0))
+        task = tiny.mixture({name: 1.0}, example_tokens=900).examples(np.random.default_rng(0))
         for example in task:
             given = int(example.targets.argmax())
             assert example.targets[given:].all()  # one piece at the end
@@ -210,7 +213,7 @@ def test_hostile_titles_stay_their_own_bytes_in_every_task(tiny: Tiny):
     table = tiny.data.catalog.table
     titles = [HOSTILE[row % len(HOSTILE)] for row in range(table.height)]
     hostile = replace(tiny.data, catalog=Catalog(table.with_columns(title=pl.Series(titles))))
-    sources = {**SOURCES, **lesson_sources(tiny.run, [default_prompts()])}
+    sources = {**SOURCES, **lesson_sources(tiny.run, [default_prompts()]), **conversation_sources([default_prompts()])}
     loader = TaskLoader(hostile, tiny.tokenizer, sources=sources)
     check = LeakCheck(tiny.run, tiny.data.sequences.user_ids, tiny.item_tokens)
     special = {*tiny.tokenizer.all_special_ids, *range(tiny.vocabulary.first_token_ids[0], len(tiny.tokenizer))}
