@@ -149,39 +149,31 @@ def test_a_cycle_is_learned(tmp_path: Path, precision: str):
     assert state.step > 8 * 3
 
 
-def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best_weights(tmp_path: Path):
-    model = tiny_model()
-    seen = []
-    figures = iter([0.2, 0.5, 0.5, 0.4, 0.9])
+def run_with(folder: Path, figures: list[float], config: TrainConfig) -> tuple[Any, Any, list[Any]]:
+    """A training whose validations give these figures: its state, its weights, and those at each validation."""
+    model, seen, left = tiny_model(), [], iter(figures)
 
     def validate() -> Mapping[str, float]:
         assert not model.training
         seen.append(weights(model))
-        return {"recall@10": next(figures), "ndcg@10": 0.0}
+        return {"recall@10": next(left), "ndcg@10": 0.0}
 
-    state = trainer(tmp_path, settings(epochs=9, patience=2), validate=validate, model=model).run(resume=False)
+    return trainer(folder, config, validate=validate, model=model).run(resume=False), weights(model), seen
+
+
+def test_training_stops_when_validation_no_longer_improves_and_keeps_the_best_weights(tmp_path: Path):
+    state, kept, seen = run_with(tmp_path, [0.2, 0.5, 0.5, 0.4, 0.9], settings(epochs=9, patience=2))
     assert [entry["recall@10"] for entry in state.history] == [0.2, 0.5, 0.5, 0.4]  # an equal one is no better
     assert (state.best_metric, state.best_epoch, state.finished) == (0.5, 2, True)
-    assert same_weights(weights(model), seen[1])
+    assert same_weights(kept, seen[1])
     assert not same_weights(seen[1], seen[3])
 
 
 def test_the_last_weights_are_kept_where_that_is_asked_for_and_nothing_stops_before(tmp_path: Path):
-    model = tiny_model()
-    figures, seen = iter([0.9, 0.5, 0.4, 0.3]), []
-
-    def validate() -> Mapping[str, float]:
-        seen.append(weights(model))
-        return {"recall@10": next(figures), "ndcg@10": 0.0}
-
-    config = settings(epochs=4, patience=1, keep="last")
-    state = trainer(tmp_path, config, validate=validate, model=model).run(resume=False)
+    state, kept, seen = run_with(tmp_path, [0.9, 0.5, 0.4, 0.3], settings(epochs=4, patience=1, keep="last"))
     assert (state.epoch, state.best_epoch, state.finished) == (4, 1, False)
-    assert same_weights(weights(model), seen[-1])
-    assert not same_weights(weights(model), seen[0])
-    again = trainer(tmp_path, config, validate=lambda: pytest.fail("validated again"))
-    again.run(resume=True)
-    assert same_weights(weights(model), weights(again.model))
+    assert same_weights(kept, seen[-1])
+    assert not same_weights(kept, seen[0])
 
 
 def test_a_training_that_had_stopped_has_nothing_left_to_do(tmp_path: Path):
