@@ -51,7 +51,8 @@ _FILLING = re.compile(
 )
 _NO_VALUE = re.compile(
     r"\b(no|not|non|nor|without|except|excluding|anything but|everything but|other than|instead of|rather than|avoid"
-    r"|less|stop|too|neither|hold the|skip|no more|isnt|arent|dont want|dont feel like|enough)\b(?! only)"
+    r"|less|stop|too|neither|hold the|skip|no more|isnt|arent|dont want|dont feel like|enough|spare (me|us)|leave out"
+    r"|(stay|keep) away from|done with|no patience for)\b(?! only)"
 )
 # "nothing with vampires", "nothing too scary"; not "nothing but comedies".
 _NOTHING = re.compile(
