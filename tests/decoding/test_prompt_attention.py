@@ -137,7 +137,8 @@ def test_a_prompt_that_comes_again_is_not_read_again_and_the_oldest_is_forgotten
     assert read == []
     engine.rank([[2] * 12], TRIE, beam_width=12, k=12)  # 11 tokens more than fit: those used longest ago go
     read.clear()
-    assert engine.rank(PROMPTS, TRIE, beam_width=12, k=12) == first
+    # Read with fewer others beside them, prompts round differently in the last digit.
+    check_equal(engine.rank(PROMPTS, TRIE, beam_width=12, k=12), first)
     assert read == [0, 1, 2, 4]
 
 
