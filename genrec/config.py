@@ -298,6 +298,9 @@ class EvaluateConfig(Config):
     cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(5, 10, 20, 50), min_length=1)
     beam_width: int = Field(50, ge=1)
     score: Literal["level", "raw", "renormalised"] = "level"
+    weights: Literal["float32", "bfloat16", "int8", "nf4"] = Field(
+        "float32", description="how the engine holds the model"
+    )
     max_users: int | None = Field(None, ge=1, description="evaluate a seeded sample of this many users")
     new_share: float = Field(0.0, ge=0, le=1, description="share of the model's places for items that nobody used yet")
     seed: Seed = 0

@@ -32,6 +32,7 @@ from genrec.evaluation import evaluate as evaluate_split
 from genrec.explanation.lessons import lesson_sources
 from genrec.progress import SILENT, Progress
 from genrec.prompting import compile_history_prompt, default_prompts, load_templates, save_templates, task_files
+from genrec.quantization import dequantized, is_quantized
 from genrec.recommender import RankRequest, Recommender
 from genrec.report import MODEL
 from genrec.run import Run, StageReport, file_checksum
@@ -41,7 +42,7 @@ from genrec.tokenizers.codes import Policy, SemanticIds
 from genrec.tokenizers.files import tokenizer_checksum
 from genrec.tokenizers.stage import tokenize as tokenize_items
 from genrec.tokenizers.transfer import tokenize_from as encode_items
-from genrec.training.adapters import dequantized, is_quantized, remove_adapter, save_adapter
+from genrec.training.adapters import remove_adapter, save_adapter
 from genrec.training.export import save_model_folder
 from genrec.training.loop import Trainer, TrainingTask
 from genrec.training.model import load_base
@@ -201,7 +202,14 @@ def evaluate(
     leaves it out. Writes the report. Raises RunError for a view of another catalogue.
     """
     loaded = [
-        Recommender.load(one.path, engine, beam_width=config.beam_width, score_mode=config.score, evidence=evidence)
+        Recommender.load(
+            one.path,
+            engine,
+            beam_width=config.beam_width,
+            score_mode=config.score,
+            weights=config.weights,
+            evidence=evidence,
+        )
         for one in (run, *views)
     ]
     recommend = {MODEL: _as_function(loaded, config.new_share)}

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from genrec.adapter import adapter_folder
 from genrec.branches import Branch, branches
 from genrec.data.catalog import Catalog
-from genrec.decoding.engine import BeamWidth, Engine, RankedItem, ScoreMode
+from genrec.decoding.engine import BeamWidth, Engine, EngineOptions, RankedItem
 from genrec.decoding.opening import check_name, open_engine
 from genrec.errors import ConfigError, RunError
 from genrec.evidence_source import EvidenceSource
@@ -158,15 +158,13 @@ class Recommender:
         engine: str = "transformers",
         *,
         beam_width: BeamWidth = 50,
-        score_mode: ScoreMode = "level",
-        device: str | None = None,
         evidence: bool = True,
-        remembered_bytes: int = 0,
+        **options: Unpack[EngineOptions],
     ) -> Recommender:
-        """Open a trained run. `device` None takes the GPU where there is one; vLLM knows its own device.
+        """Open a trained run. Evidence that `genrec evidence` has weighed joins the model, unless `evidence` is False.
 
-        Evidence that `genrec evidence` has weighed joins the model, unless `evidence` is False. So many bytes of
-        keys and values are kept (`remembered_bytes`) for prompts that come again; vLLM keeps its own.
+        `options` are the engine's: `score_mode`; `device`, by default the GPU where there is one; `weights`, such as
+        "int8"; `remembered_bytes` of keys and values, kept for prompts that come again (vLLM keeps its own).
 
         Raises RunError where a stage is missing or its files do not belong together, ModelError where the
         model cannot be loaded, ConfigError for an engine that does not exist, MissingDependencyError for one
@@ -180,15 +178,7 @@ class Recommender:
         *_, training = run.read_unchanged(lambda: [run.require(stage) for stage in ("tokenize", "trie", "train")])
         folder = run.path / "model"
         vocabulary = SidVocabulary.load(folder)
-        opened = open_engine(
-            engine,
-            folder,
-            vocabulary=vocabulary,
-            adapter=adapter_folder(run),
-            score_mode=score_mode,
-            device=device,
-            remembered_bytes=remembered_bytes,
-        )
+        opened = open_engine(engine, folder, vocabulary=vocabulary, adapter=adapter_folder(run), **options)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         template = load_templates(run.path / "prompts", "next_item").templates[0]
         return cls.assemble(

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("encoders",),
     ("tokenizers",),
-    ("trie", "vocabulary", "adapter"),
+    ("trie", "vocabulary", "adapter", "quantization"),
     ("trie_filters",),
     ("evidence",),
     ("prompting",),

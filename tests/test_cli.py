@@ -111,6 +111,9 @@ def test_a_terminal_that_cannot_show_a_letter_does_not_end_a_command(tiny_run: P
         ("ingest", "tables", "a", "b", "--out", "RUN", "--min-interactions", "0"),
         ("evaluate", "RUN", "--split", "train"),
         ("recommend", "RUN", "--input", "a", "--output", "b", "--engine", "abacus"),
+        ("recommend", "RUN", "--input", "a", "--output", "b", "--weights", "int4"),
+        ("evaluate", "RUN", "--weights", "int4"),
+        ("serve", "RUN", "--weights", "int4"),
     ],
 )
 def test_wrong_usage_ends_with_status_2_and_a_message(
@@ -190,6 +193,27 @@ def test_a_bad_line_of_a_batch_gives_status_1_after_all_others_are_served(
     assert (json.loads(out)["num_lines"], json.loads(out)["num_errors"]) == (3, 1)
     answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert ["items" in answer for answer in answers] == [True, False, True]
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_weights_in_fewer_bits_recommend_and_are_measured(
+    genrec: Genrec, tiny_copy: Path, tmp_path: Path, tiny_files: Path, weights: str
+) -> None:
+    (tmp_path / "in.jsonl").write_text('{"history": ["i0", "i3"]}\n')
+    scores = {}
+    for kept in ("float32", weights):
+        arguments = ("--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl", "--weights", kept)
+        status, _, err = genrec("recommend", tiny_copy, *arguments)
+        assert status == 0, err
+        items = json.loads((tmp_path / "out.jsonl").read_text())["items"]
+        scores[kept] = {item["item_id"]: item["score"] for item in items}
+    common = set(scores["float32"]) & set(scores[weights])
+    assert len(common) >= 5
+    differences = [abs(scores["float32"][item] - scores[weights][item]) for item in common]
+    assert 0 < max(differences) < 0.5
+    status, _, err = genrec("evaluate", tiny_copy, "--config", tiny_files / "evaluate.yaml", "--weights", weights)
+    assert status == 0, err
+    assert Run.open(tiny_copy).stages["evaluate:test"].config["weights"] == weights
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(

@@ -37,6 +37,10 @@ def serve(
         ),
     ] = None,
     engine: Annotated[str | None, typer.Option(help="Which engine decodes.  [default: transformers]")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="How it holds the model: `float32`, `bfloat16`, `int8`, `nf4`.  [default: float32]"),
+    ] = None,
     beam_width: Annotated[int | None, typer.Option(help="Beams per request.  [default: 50]")] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of the engine.  [default: one less than there are cores]")
@@ -69,6 +73,7 @@ def serve(
         media_root=media_root,
         proposals=proposals,
         engine=engine,
+        weights=weights,
         beam_width=beam_width,
         threads=threads,
         remember_mb=remember_mb,

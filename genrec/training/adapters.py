@@ -5,16 +5,11 @@ validates) sees it learn. Rows are PEFT's trainable tokens: the matrix itself is
 the base stay as they are to the last bit. A soft prompt (Lester et al. 2021) is a few rows more: tokens `<soft_0>`, …
 that stand before every prompt, which every engine can serve.
 
-Quantised bases (QLoRA, Dettmers et al. 2023) are read through bitsandbytes; `dequantized` gives the base that was
-really trained against, as plain weights, so that nobody needs bitsandbytes afterwards.
-
 Shapes: V vocabulary, D width.
 """
 
 from __future__ import annotations
 
-import copy
-import importlib.util
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,14 +19,12 @@ import torch
 from torch import nn
 
 from genrec.config import LoraOptions, TrainConfig
-from genrec.errors import ConfigError, ModelError
+from genrec.errors import ModelError
 from genrec.run import atomic_folder
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import BitsAndBytesConfig, PreTrainedModel
-
-_BLOCK = 64  # weights that share a scale in bitsandbytes' four bits
+    from transformers import PreTrainedModel
 
 
 def train_rows(model: PreTrainedModel, rows: Sequence[int]) -> PeftModel:
@@ -101,83 +94,10 @@ def save_adapter(adapted: PeftModel, folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def quantization_config(options: LoraOptions) -> BitsAndBytesConfig:
-    """How transformers reads a quantised base. Raises ConfigError where bitsandbytes is not installed."""
-    from transformers import BitsAndBytesConfig
-
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigError("adapter qlora needs bitsandbytes.", "pip install 'genrec-toolkit[quantized]'")
-    if options.quantization == "int8":
-        # Said once per layer and batch: its kernel multiplies what it reads in float16.
-        warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
-        return BitsAndBytesConfig(load_in_8bit=True)
-    # Dequantised to float32 for each product, which autocast then takes to bfloat16: outside of autocast, where
-    # validation ranks, near-ties keep their order.
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32,
-    )
-
-
-def keep_exact(model: PreTrainedModel) -> None:
-    """Keep four-bit weights as they were quantised; raise ModelError where bitsandbytes would read them wrongly.
-
-    On CPUs with AVX-512 bfloat16 it packs them anew at the first call in evaluation mode, here the first validation:
-    for good, and with scales rounded to bfloat16. And on any CPU its kernel gives a row the scales of its neighbours
-    where a row is no whole number of blocks: measured, the error of the weights is .24 instead of .09.
-    """
-    from bitsandbytes.nn.modules import Linear4bit
-
-    for name, module in model.named_modules():
-        if not isinstance(module, Linear4bit):
-            continue
-        if module.weight.device.type == "cpu" and module.in_features % _BLOCK:
-            raise ModelError(
-                f"{name} reads {module.in_features} numbers, and on a CPU bitsandbytes reads four-bit weights rightly "
-                f"only where that is a multiple of {_BLOCK}.",
-                "Set lora.quantization: int8, or adapter: lora, or use a GPU.",
-            )
-        cast(Any, module).support_avx512bf16_for_cpu = False
-
-
-def dequantized(model: PreTrainedModel) -> PreTrainedModel:
-    """A plain float32 model on the CPU with the values that a quantised one stands for; no adapter may be in it."""
-    from peft.utils.integrations import dequantize_bnb_weight
-    from transformers import AutoModelForCausalLM
-
-    weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    config = copy.deepcopy(model.config)
-    del config.quantization_config
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
-    plain.generation_config = copy.deepcopy(model.generation_config)
-    for name, module in model.named_modules():
-        if _is_quantized(module):
-            for key in [key for key in weights if key.startswith(f"{name}.weight")]:
-                del weights[key]  # and how it was quantised
-            weights.pop(f"{name}.SCB", None)
-            values = dequantize_bnb_weight(module.weight, state=getattr(module, "state", None))
-            weights[f"{name}.weight"] = values.detach().float().cpu()
-    plain.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    return cast("PreTrainedModel", plain)
-
-
 def _unfreeze(model: nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.is_floating_point():  # quantised weights are integers and learn nothing
             parameter.requires_grad_(True)
-
-
-def is_quantized(model: PreTrainedModel) -> bool:
-    """Whether the model was read with `quantization_config`."""
-    return getattr(model.config, "quantization_config", None) is not None
-
-
-def _is_quantized(module: nn.Module) -> bool:
-    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
-
-    return isinstance(module, Linear4bit | Linear8bitLt)
 
 
 def _row_modules(model: PreTrainedModel) -> list[str]:

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from genrec.adapter import merge_adapter, output_layer
 from genrec.config import ScratchConfig, TrainConfig
 from genrec.errors import ConfigError, ModelError
-from genrec.training.adapters import keep_exact, quantization_config
+from genrec.quantization import keep_exact, quantization_config
 from genrec.training.attention import attention_for
 from genrec.training.text_tokenizer import train_text_tokenizer
 from genrec.vocabulary import SidVocabulary
@@ -45,7 +45,7 @@ def load_base(
         tokenizer = train_text_tokenizer([*texts, "Items:"], config.scratch.text_vocabulary)
         torch.manual_seed(config.seed)
         return scratch_model(config.scratch, tokenizer), tokenizer
-    quantization = quantization_config(config.lora) if config.adapter == "qlora" else None
+    quantization = quantization_config(config.lora.quantization) if config.adapter == "qlora" else None
     if adapter is not None and quantization is not None:
         raise ConfigError(
             f"the base {config.base!r} has an adapter, which cannot be merged into quantised weights.",

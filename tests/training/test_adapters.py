@@ -19,11 +19,11 @@ from genrec.adapter import merge_adapter, output_layer, with_adapter
 from genrec.config import LoraOptions, TrainConfig, build_config, load_config
 from genrec.data.splits import evaluation_cases
 from genrec.errors import ConfigError, ModelError
+from genrec.quantization import dequantized
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run
 from genrec.training.adapters import (
     add_lora,
-    dequantized,
     remove_adapter,
     save_adapter,
     train_rows,
