@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python eval/bench_decoding.py [--models small large] [--users 1 64] [--beams 10 50 256] [--vllm]
 
-Two Qwen3 with random weights (timings depend on shapes alone): `small` is the one that train/configs/beauty.yaml makes,
+Two Qwen3 with random weights (timings depend on shapes alone): `small` is what train/configs/default.yaml makes,
 `large` has 103 M parameters and a vocabulary of 151,936. 12,101 random items of 4 x 256 codes. The ways take turns and
 ratios are medians of pairs. A way whose products alone would take longer than `--budget` seconds is left out.
 
@@ -11,7 +11,8 @@ ratios are medians of pairs. A way whose products alone would take longer than `
 
 `of products`: our CPU time over that of the matrix products that the search cannot do without (prompts, levels, K rows
 of output, attention), timed with the same shapes in the same run. `trie`: what the loop costs more on the same random
-scores than a loop that knows no trie, in per cent of our time with the model. Prints Markdown.
+scores than a loop that knows no trie, in per cent of our time with the model. `counted`: the memory that a batch needs
+by count, see `counted_mb`. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -235,6 +236,21 @@ def _held(name: str) -> int:
     return int(re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))[0])
 
 
+def counted_mb(model: PreTrainedModel, users: int, width: int, length: int) -> float:
+    """MB of a batch by count: keys and values of prompts and of every beam but the last level's; what a layer makes of
+    its widest row of tokens; ancestors gathered for every head; scores and children of one level."""
+    config: Any = model.config
+    number, batch = model.dtype.itemsize, min(users, BATCH)
+    beams, keys = batch * width, config.num_key_value_heads * config.head_dim
+    queries = config.num_attention_heads * config.head_dim
+    tokens = batch * length + beams * (len(SIZES) - 1)
+    numbers = 2 * config.num_hidden_layers * keys * tokens
+    widest = max(beams, min(TOKENS_AT_ONCE, batch * length))
+    numbers += widest * (3 * config.intermediate_size + 4 * config.hidden_size + 3 * (queries + 2 * keys))
+    numbers += 2 * beams * len(SIZES) * queries
+    return (numbers * number + 24 * beams * SIZES[0]) / 1e6
+
+
 def products(model: PreTrainedModel, users: int, width: int, length: int) -> Iterator[tuple[float, float, Any]]:
     """(how often, floating-point operations, the product) of every matrix product that a search cannot do without."""
     config: Any = model.config
@@ -331,15 +347,16 @@ def measure(
         ratio = np.median(cpu[name] / cpu[reference])
         valid = np.mean([len(answer & way.valid) for answer in found[name]])
         wall = np.median(np.array(times[name])[:, 1])
-        extra = "| | "
+        extra, counted = "| | ", ""
         if name == "ours":
             batch = min(users, BATCH)
             share = trie_seconds(trie, batch, width) * users / batch / np.median(cpu[name])
             rate = f"{flops / np.median(floor) / 1e9:.0f}"
             extra = f"| {np.median(cpu[name] / floor):.2f} ({rate} GFLOP/s) | {100 * share:+.1f} % "
+            counted = f"{counted_mb(model, users, width, length):.0f}"
         print(
             f"| {label} | {users} | {width} | {length} | {name} | {1e3 * np.median(cpu[name]) / users:.1f} "
-            f"| {1e3 * wall / users:.1f} | {ratio:.1f} | {valid:.0f} {extra}| {peaks[name]:.0f} |",
+            f"| {1e3 * wall / users:.1f} | {ratio:.1f} | {valid:.0f} {extra}| {peaks[name]:.0f} | {counted} |",
             flush=True,
         )
 
@@ -390,7 +407,7 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{options.items:,} items, medians of {options.repeats} runs, seed {options.seed}; {describe_machine()}\n")
     print("| model | users | beams | prompt | way | CPU ms a user | wall ms a user | times ours | valid of K ", end="")
-    print("| of products | trie | peak MB |\n|" + "---|" * 12)
+    print("| of products | trie | peak MB | counted |\n|" + "---|" * 13)
     for name in options.models:
         for dtype in options.dtypes:
             compare(name, getattr(torch, dtype), options)
