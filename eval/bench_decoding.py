@@ -2,17 +2,14 @@
 
     OMP_NUM_THREADS=1 python eval/bench_decoding.py [--models small large] [--users 1 64] [--beams 10 50 256] [--vllm]
 
-Two Qwen3 with random weights (timings depend on shapes alone): `small` is what train/configs/default.yaml makes,
-`large` has 103 M parameters and a vocabulary of 151,936. 12,101 random items of 4 x 256 codes. The ways take turns and
-ratios are medians of pairs. A way whose products alone would take longer than `--budget` seconds is left out.
-
-- ours; a Python dictionary in place of our trie, in our own loop; Hugging Face `generate` with a prefix function
-- with `--vllm`: our search on vLLM, vLLM's `LLM.beam_search`, and both for the items of a grammar (`--grammar-items`)
+Qwen3 with random weights (timings depend on shapes): `small` as train/configs/default.yaml makes it, `large` with 103 M
+parameters and a vocabulary of 151,936; 12,101 random items of 4 x 256 codes. The ways take turns, ratios are medians of
+pairs: ours, a dictionary as the trie in our loop, Hugging Face with a prefix function; with `--vllm` our search on vLLM
+and its own, and both for the items of a grammar. A way whose products would take longer than `--budget` is left out.
 
 `of products`: our CPU time over that of the matrix products that the search cannot do without (prompts, levels, K rows
 of output, attention), timed with the same shapes in the same run. `trie`: what the loop costs more on the same random
-scores than a loop that knows no trie, in per cent of our time with the model. `counted`: the memory that a batch needs
-by count, see `counted_mb`. Prints Markdown.
+scores than one that knows no trie, in per cent of our time. `counted`: a batch's memory by count. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import heapq
+import itertools
 import os
 import platform
 import re
@@ -71,11 +69,9 @@ class Way:
 
 def describe_machine() -> str:
     """CPU model, cores, threads and the load of the last minute (other work disturbs timings)."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    threads, load = torch.get_num_threads(), os.getloadavg()[0]
-    return f"{[*names, platform.machine()][0]}, {os.cpu_count()} cores, {threads} threads, load {load:.1f}"
+    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    load = f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}"
+    return f"{[*names, platform.machine()][0]}, {os.cpu_count()} cores, {load}"
 
 
 def random_model(name: str, dtype: torch.dtype, seed: int) -> PreTrainedModel:
@@ -178,15 +174,14 @@ def vllm_ways(model: PreTrainedModel, codes: NDArray[np.int64], options: argpars
         model.save_pretrained(folder)
         names = [f"w{index}" for index in range(FIRST)]
         names += [sid_token(level, code) for level, size in enumerate(SIZES) for code in range(size)]
-        words = {name: index for index, name in enumerate(names)}
-        raw = Tokenizer(WordLevel(words, unk_token="w0"))
+        raw = Tokenizer(WordLevel({name: index for index, name in enumerate(names)}, unk_token="w0"))
         PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="w2").save_pretrained(folder)
         VOCABULARY.save(Path(folder))
         # Log-probabilities for vLLM's own search; ours are log-probabilities already, which that leaves as they are.
         settings = {"logprobs_mode": "processed_logprobs", "max_logprobs": max(256, 2 * max(options.beams))}
         settings |= {"structured_outputs_config": {"backend": "xgrammar"}}
-        dtype = str(model.dtype).removeprefix("torch.")
-        engine = VllmEngine.load(Path(folder), vocabulary=VOCABULARY, options=settings, dtype=dtype)
+        settings |= {"dtype": str(model.dtype).removeprefix("torch.")}
+        engine = VllmEngine.load(Path(folder), vocabulary=VOCABULARY, options=settings)
     few = codes[np.random.default_rng(options.seed).choice(len(codes), options.grammar_items, replace=False)]
     texts = ["".join(sid_token(level, code) for level, code in enumerate(row)) for row in few.tolist()]
     first = np.array(VOCABULARY.first_token_ids)
@@ -203,9 +198,9 @@ def vllm_ways(model: PreTrainedModel, codes: NDArray[np.int64], options: argpars
     def ways(width: int) -> dict[str, Way]:
         tries = {len(some): ItemTrie.build(some, SIZES) for some in (codes, few)}
         grammar = StructuredOutputsParams(grammar=choice_as_grammar(texts))
-        everything, some = set(map(tuple, codes.tolist())), set(map(tuple, few.tolist()))
-        clear = engine.llm.reset_prefix_cache  # a user is new to every search
+        everything, some = (set(map(tuple, c.tolist())) for c in (codes, few))
         mine = [lambda p, c=c: ranked(engine, tries[len(c)], c, p, width) for c in (codes, few)]
+        clear = engine.llm.reset_prefix_cache  # a user is new to every search
         return {
             "ours on vLLM": Way(mine[0], everything, clear),
             "`LLM.beam_search`": Way(stock(width), everything, clear),
@@ -237,18 +232,14 @@ def _held(name: str) -> int:
 
 
 def counted_mb(model: PreTrainedModel, users: int, width: int, length: int) -> float:
-    """MB of a batch by count: keys and values of prompts and of every beam but the last level's; what a layer makes of
-    its widest row of tokens; ancestors gathered for every head; scores and children of one level."""
+    """MB by count: keys and values, a layer's widest row of tokens, ancestors for every head, scores of one level."""
     config: Any = model.config
-    number, batch = model.dtype.itemsize, min(users, BATCH)
+    batch, queries = min(users, BATCH), config.num_attention_heads * config.head_dim
     beams, keys = batch * width, config.num_key_value_heads * config.head_dim
-    queries = config.num_attention_heads * config.head_dim
-    tokens = batch * length + beams * (len(SIZES) - 1)
-    numbers = 2 * config.num_hidden_layers * keys * tokens
-    widest = max(beams, min(TOKENS_AT_ONCE, batch * length))
-    numbers += widest * (3 * config.intermediate_size + 4 * config.hidden_size + 3 * (queries + 2 * keys))
-    numbers += 2 * beams * len(SIZES) * queries
-    return (numbers * number + 24 * beams * SIZES[0]) / 1e6
+    kept = 2 * config.num_hidden_layers * keys * (batch * length + beams * (len(SIZES) - 1))
+    layer = 3 * config.intermediate_size + 4 * config.hidden_size + 3 * (queries + 2 * keys)
+    layer *= max(beams, min(TOKENS_AT_ONCE, batch * length))
+    return ((kept + layer + 2 * beams * len(SIZES) * queries) * model.dtype.itemsize + 24 * beams * SIZES[0]) / 1e6
 
 
 def products(model: PreTrainedModel, users: int, width: int, length: int) -> Iterator[tuple[float, float, Any]]:
@@ -271,8 +262,7 @@ def products(model: PreTrainedModel, users: int, width: int, length: int) -> Ite
         return 4.0 * batch * queries * keys * size, lambda: query @ key.transpose(1, 2) @ key
 
     rows = min(TOKENS_AT_ONCE, users * length)
-    head: Any = model.get_output_embeddings()
-    part = torch.nn.Linear(head.in_features, SIZES[0], bias=False, dtype=model.dtype)
+    part = nn.Linear(config.hidden_size, SIZES[0], bias=False, dtype=model.dtype)
     yield users * length / rows, *linear(inside, rows)
     yield users / batch * steps, *linear(every, batch * width)
     yield users / batch * steps, *linear([part], batch * width)
@@ -311,8 +301,7 @@ def trie_seconds(trie: ItemTrie, users: int, width: int) -> float:
     def constrained() -> object:
         return beam_search(drawn, trie, num_users=users, beam_width=width, k=width, score_mode="level")
 
-    pairs = [(seconds(constrained)[0], seconds(free)[0]) for _ in range(7)]
-    return float(np.median([one - other for one, other in pairs]))
+    return float(np.median([seconds(constrained)[0] - seconds(free)[0] for _ in range(7)]))
 
 
 def measure(
@@ -328,8 +317,7 @@ def measure(
     rng = np.random.default_rng(users + width + length)
     prompts = rng.integers(FIRST, NUM_TOKENS, (users, length)).tolist()
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    found, peaks, floors = {}, {}, []
-    jobs = list(products(model, users, width, length))
+    found, peaks, floors, jobs = {}, {}, [], list(products(model, users, width, length))
     for repeat in range(repeats + 1):
         for name, way in ways.items():
             way.prepare()
@@ -339,20 +327,17 @@ def measure(
                 peaks[name] = peak_mb(lambda way=way, name=name: found.update({name: way.search(prompts)}))  # type: ignore[misc]
         with torch.no_grad():
             floors.append(sum(often * seconds(work)[0] for often, _, work in jobs))
-    flops = sum(often * operations for often, operations, _ in jobs)
     cpu = {name: np.array(values)[:, 0] for name, values in times.items()}
     floor, reference = np.array(floors[1:]), next(iter(ways))
     for name, way in ways.items():
         reference = name if name.startswith("ours") else reference
-        ratio = np.median(cpu[name] / cpu[reference])
+        ratio, wall = np.median(cpu[name] / cpu[reference]), np.median(np.array(times[name])[:, 1])
         valid = np.mean([len(answer & way.valid) for answer in found[name]])
-        wall = np.median(np.array(times[name])[:, 1])
         extra, counted = "| | ", ""
         if name == "ours":
-            batch = min(users, BATCH)
+            batch, rate = min(users, BATCH), sum(often * one for often, one, _ in jobs) / np.median(floor) / 1e9
             share = trie_seconds(trie, batch, width) * users / batch / np.median(cpu[name])
-            rate = f"{flops / np.median(floor) / 1e9:.0f}"
-            extra = f"| {np.median(cpu[name] / floor):.2f} ({rate} GFLOP/s) | {100 * share:+.1f} % "
+            extra = f"| {np.median(cpu[name] / floor):.2f} ({rate:.0f} GFLOP/s) | {100 * share:+.1f} % "
             counted = f"{counted_mb(model, users, width, length):.0f}"
         print(
             f"| {label} | {users} | {width} | {length} | {name} | {1e3 * np.median(cpu[name]) / users:.1f} "
@@ -369,23 +354,21 @@ def compare(name: str, dtype: torch.dtype, options: argparse.Namespace) -> None:
     engine = TransformersEngine(model, None, vocabulary=VOCABULARY)
     other, on_vllm = vllm_ways(model, codes, options) if options.vllm else (None, None)
     label = f"{name}, {model.num_parameters() / 1e6:.0f} M, {str(dtype).removeprefix('torch.')}"
-    for users in options.users:
-        for width in options.beams:
-            for length in options.prompt_tokens:
-                jobs = list(products(model, users, width, length))
-                with torch.no_grad():
-                    rate = jobs[0][1] / min(seconds(jobs[0][2])[0] for _ in range(3))
-                needed = sum(often * operations for often, operations, _ in jobs) / rate
-                copies = width * jobs[0][0] * jobs[0][1] / rate  # generate reads the prompt once per beam
-                if needed > options.budget:
-                    continue
-                ways = {"ours": Way(lambda p, width=width: ranked(engine, trie, codes, p, width), valid)}  # type: ignore[misc]
-                ways["dictionary"] = Way(with_dictionary(model, codes, width), valid)
-                if users == 1 and copies < options.budget:
-                    ways["Hugging Face"] = Way(hugging_face(model, codes, width), valid)
-                if on_vllm is not None:
-                    ways |= on_vllm(width)
-                measure(label, ways, model, trie, (users, width, length), options.repeats)
+    for users, width, length in itertools.product(options.users, options.beams, options.prompt_tokens):
+        jobs = list(products(model, users, width, length))
+        with torch.no_grad():
+            rate = jobs[0][1] / min(seconds(jobs[0][2])[0] for _ in range(3))
+        needed = sum(often * operations for often, operations, _ in jobs) / rate
+        if needed > options.budget:
+            continue
+        copies = width * jobs[0][0] * jobs[0][1] / rate  # generate reads the prompt once per beam
+        ways = {"ours": Way(lambda p, width=width: ranked(engine, trie, codes, p, width), valid)}  # type: ignore[misc]
+        ways["dictionary"] = Way(with_dictionary(model, codes, width), valid)
+        if users == 1 and copies < options.budget:
+            ways["Hugging Face"] = Way(hugging_face(model, codes, width), valid)
+        if on_vllm is not None:
+            ways |= on_vllm(width)
+        measure(label, ways, model, trie, (users, width, length), options.repeats)
     if other is not None:
         other.close()
 

@@ -23,6 +23,8 @@ from genrec.chat.words import Token, tokens_of
 
 PieceT = TypeVar("PieceT", Title, Pointer)
 _TOPIC_CUES = {"about", "with", "featuring", "tagged", "involving", "on", "without"}
+_ARTICLE = re.compile(r"(and )?(a|an|some)\b")
+_ARTICLE_BEFORE = re.compile(r"\b(a|an|some|any)\b")
 
 
 @dataclass
@@ -119,13 +121,17 @@ def _with_feelings(line: _Line, pieces: Sequence[PieceT]) -> Iterator[PieceT]:
 
 def _with_kinds(line: _Line, values: Sequence[Asked]) -> Iterator[Asked]:
     """Whether each value is wanted, unwanted or relaxed, and how it joins the one before."""
-    kind = "wanted"
+    kind, bare = "wanted", False  # bare: without an article, so that one afterwards begins something else
     last: Place | None = None
     for asked in values:
         before, behind = line.around(asked.place)
         start, end = line.clause(asked.place)
-        listed = goes_on(line.words(start, end)) and last is not None
+        clause = line.words(start, end)
+        listed = goes_on(clause) and last is not None
+        if listed and kind == "unwanted" and bare and _ARTICLE.match(clause):
+            listed, last = False, None  # "no horror, a drama"; "not a horror, a drama" goes on
         if not listed:
+            bare = not _ARTICLE_BEFORE.search(before)
             if permitted(before, behind):
                 kind = "relaxed" if not unwanted(before) or "mind" in before else "unwanted"
             elif forgotten(before):

@@ -100,3 +100,22 @@ def test_every_title_of_two_and_more_uncommon_words_is_found_in_a_sentence(film_
 @pytest.mark.parametrize("text", ["it", "her", "up", "I want to go big", "you and me", "what is up with them"])
 def test_common_words_that_are_titles_are_words(film_dialogue: Dialogue, text: str):
     assert read_message(film_dialogue.index, text, has_slate=False).titles == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "unwanted"),
+    [
+        ("no horror, a drama from the 90s", {"Drama"}, {"Horror"}),
+        ("no horror or war, a comedy", {"Comedy"}, {"Horror", "War"}),
+        ("no horror, drama, war", set(), {"Horror", "Drama", "War"}),
+        ("not a horror, a war or a drama", set(), {"Horror", "Drama", "War"}),
+        ("no horror, and a drama", {"Drama"}, {"Horror"}),
+        ("a drama, no horror", {"Drama"}, {"Horror"}),
+    ],
+)
+def test_an_article_after_a_bare_refusal_begins_a_wish(
+    film_dialogue: Dialogue, text: str, wanted: set[str], unwanted: set[str]
+):
+    asked = read_message(film_dialogue.index, text, has_slate=False).asked
+    found = {kind: {one.value.value for one in asked if one.kind == kind} for kind in ("wanted", "unwanted")}
+    assert found == {"wanted": wanted, "unwanted": unwanted}
