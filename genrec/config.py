@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from genrec.errors import ConfigError
 
+Weights = Literal["float32", "bfloat16", "int8", "nf4"]  # the fewer bits, the more near-ties change places
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator of NumPy and PyTorch takes
 
 
@@ -109,7 +110,7 @@ class TokenizeConfig(Config):
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="modality → its share of the variance, against 1 of every other"
     )
-    levels: int = Field(4, ge=1, le=8)
+    levels: int = Field(2, ge=1, le=8)
     codebook_size: Annotated[int, Field(ge=2, le=4096)] | tuple[Annotated[int, Field(ge=2, le=4096)], ...] = Field(
         256, description="codes per level; a list has one size per level, such as coarse to fine"
     )
@@ -118,6 +119,15 @@ class TokenizeConfig(Config):
         0.0, ge=0, description="rqvae: weight of the loss that draws items used one after the other together"
     )
     behaviour_loss_level: int = Field(3, ge=1, description="the first level (from 1) on which that loss acts")
+    balance: float = Field(
+        1.0, ge=0, le=1, description="rqvae: codes take equal shares of (uses + 1) to this power; 0: of the items"
+    )
+    item_codes: int = Field(
+        32_768,
+        ge=0,
+        le=65_536,
+        description="codes of one more level, in which items (the most used) have one of their own; 0: no such level",
+    )
     collisions: Literal["reassign", "extra-level", "shared"] = "reassign"
     seed: Seed = 0
 
@@ -298,9 +308,7 @@ class EvaluateConfig(Config):
     cutoffs: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(5, 10, 20, 50), min_length=1)
     beam_width: int = Field(50, ge=1)
     score: Literal["level", "raw", "renormalised"] = "level"
-    weights: Literal["float32", "bfloat16", "int8", "nf4"] = Field(
-        "float32", description="how the engine holds the model"
-    )
+    weights: Weights = Field("float32", description="how the engine holds the model")
     max_users: int | None = Field(None, ge=1, description="evaluate a seeded sample of this many users")
     new_share: float = Field(0.0, ge=0, le=1, description="share of the model's places for items that nobody used yet")
     seed: Seed = 0

@@ -38,7 +38,7 @@ def data_folder() -> Path:
 TINY_CONFIGS = {
     "ingest": "min_interactions: 1\n",
     "embed": "text_model: null\nbehaviour_model: null\nprecomputed: {{text: {folder}/vectors.npy}}\n",
-    "tokenize": "method: residual-kmeans\nlevels: 2\ncodebook_size: 8\n",
+    "tokenize": "method: residual-kmeans\nlevels: 2\ncodebook_size: 8\nitem_codes: 0\n",
     "train": (
         "scratch: {{hidden_size: 32, layers: 1, heads: 2, intermediate_size: 64, text_vocabulary: 320}}\n"
         "epochs: 2\nbatch_tokens: 512\nmax_history_items: 6\nvalidation_users: 10\nvalidate_every: 1\n"

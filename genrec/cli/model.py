@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from genrec.cli.options import AsJson, ConfigFile, RunPath, app, as_json, resolve
-from genrec.config import EvaluateConfig, EvidenceConfig, TrainConfig
+from genrec.config import EvaluateConfig, EvidenceConfig, TrainConfig, Weights
 from genrec.console import ConsoleProgress, print_lines, print_report
 from genrec.run import Run
 
@@ -19,8 +19,8 @@ Views = Annotated[
     typer.Option("--view", metavar="RUN", help="Merge in a run of the same items with other semantic IDs. Repeatable."),
 ]
 
-Weights = Annotated[
-    Literal["float32", "bfloat16", "int8", "nf4"] | None,
+WeightsOption = Annotated[
+    Weights | None,
     typer.Option(help="How the engine holds the model; `int8` and `nf4` need bitsandbytes.  [default: float32]"),
 ]
 NoEvidence = Annotated[
@@ -99,7 +99,7 @@ def evaluate(
     score: Annotated[str | None, typer.Option(help="`level`, `raw` or `renormalised`.")] = None,
     max_users: Annotated[int | None, typer.Option(help="A seeded sample of so many users.")] = None,
     new_share: Annotated[float | None, typer.Option(help="As in `genrec recommend`, of the model's answers.")] = None,
-    weights: Weights = None,
+    weights: WeightsOption = None,
     view: Views = None,
     no_evidence: NoEvidence = False,
     config: ConfigFile = None,
@@ -142,7 +142,7 @@ def recommend(
     new_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the places for items that nobody has used yet, such as 0.2.")
     ] = 0.0,
-    weights: Weights = None,
+    weights: WeightsOption = None,
     view: Views = None,
     no_evidence: NoEvidence = False,
     json_: AsJson = False,

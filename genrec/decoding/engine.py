@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict
 
+from genrec.config import Weights
 from genrec.evidence import Evidence
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
@@ -20,10 +21,6 @@ allowed children of the node. The three rank differently."""
 
 BeamWidth = int | tuple[int, ...]
 """Beams kept after every level, or one number for each level but the last, such as (256, 50, 50) of four."""
-
-
-Weights = Literal["float32", "bfloat16", "int8", "nf4"]
-"""How an engine holds a model's weights. The fewer bits, the less memory and the more near-ties change places."""
 
 
 class EngineOptions(TypedDict, total=False):

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import get_args
 
-from genrec.decoding.engine import Engine, ScoreMode, Weights
+from genrec.config import Weights
+from genrec.decoding.engine import Engine, ScoreMode
 from genrec.errors import ConfigError, MissingDependencyError
 from genrec.vocabulary import SidVocabulary
 

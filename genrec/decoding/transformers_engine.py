@@ -17,8 +17,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from genrec.adapter import merge_adapter
+from genrec.config import Weights
 from genrec.decoding.beam import answerable, beam_search, check_request
-from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode, Weights
+from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode
 from genrec.decoding.prompt_attention import Remembered
 from genrec.decoding.shared_prefix import SharedPrefixScorer, check_length, check_model
 from genrec.decoding.text import Decoder, TextUnderWay, next_tokens

@@ -8,8 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from genrec.chat.steps import ProposalsName
-from genrec.config import Config
-from genrec.decoding.engine import Weights
+from genrec.config import Config, Weights
 from genrec.errors import ConfigError
 
 _MIN_KEY = 16

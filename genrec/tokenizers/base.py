@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ class Makeup:
     present: NDArray[np.bool_] | None = None  # (N, M); None = everything is there
     without: tuple[NDArray[np.float32], ...] = ()  # M × (N, D_m): each block as it is guessed where it is missing
     pairs: NDArray[np.int64] | None = None  # (P, 2): rows of items that were used one after the other
+    uses: NDArray[np.int64] | None = None  # (N,) how often each item stands in training histories
 
 
 PLAIN = Makeup()
@@ -66,12 +67,7 @@ class ItemTokenizer(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json` and `tokenizer.safetensors` into an existing folder."""
-        ...
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote. Raises RunError where it is missing or damaged."""
+        """Write into an existing folder what `load_tokenizer` (stage.py) reads."""
         ...
 
 

@@ -36,23 +36,30 @@ class Clusters:
 
 
 def fit_kmeans(
-    points: Tensor, num_clusters: int, *, generator: torch.Generator, balanced: bool, rounds: int = 30
+    points: Tensor,
+    num_clusters: int,
+    *,
+    generator: torch.Generator,
+    balanced: bool,
+    weights: Tensor | None = None,
+    rounds: int = 30,
 ) -> Clusters:
     """Clusters of `points` (N, D), N ≥ 1. Stops early when no point changes its cluster.
 
-    `balanced` gives every cluster about N / K points by prices (sinkhorn.py); it also ends in better optima,
-    because k-means++ seeds clusters on outliers that plain Lloyd rounds never fill. A cluster that lost all
-    of its points takes over the point that lies farthest from its own centre.
+    `balanced` gives every cluster about N / K points, or a Kth of their `weights` (N,), by prices (sinkhorn.py); it
+    also ends in better optima, because k-means++ seeds clusters on outliers that plain Lloyd rounds never fill. A
+    cluster that lost all of its points takes over the point that lies farthest from its own centre.
     """
     limit = num_clusters * POINTS_PER_CLUSTER
     if len(points) > limit:
-        points = points[torch.randperm(len(points), generator=generator)[:limit]]
+        chosen = torch.randperm(len(points), generator=generator)[:limit]
+        points, weights = points[chosen], None if weights is None else weights[chosen] / weights[chosen].mean()
     clusters = Clusters(_seed_centres(points, num_clusters, generator), torch.zeros(num_clusters))
     previous: Tensor | None = None
     for _ in range(rounds):
         distances = squared_distances(points, clusters.centres)
         if balanced:
-            clusters.potentials = update_potentials(distances, clusters.potentials)
+            clusters.potentials = update_potentials(distances, clusters.potentials, weights=weights)
         nearest = (distances - clusters.potentials).argmin(dim=1)
         if previous is not None and torch.equal(nearest, previous):
             break

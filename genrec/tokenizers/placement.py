@@ -22,6 +22,7 @@ from genrec.tokenizers.base import ItemTokenizer
 from genrec.tokenizers.codes import Policy
 
 Codes = tuple[int, ...]
+_AT_ONCE = 1024  # items whose costs are held, K each
 
 
 def place_items(
@@ -43,10 +44,13 @@ def place_items(
     wanted = tokenizer.encode(vectors)
     if policy == "shared":
         return wanted
-    costs = tokenizer.last_costs(vectors, wanted)
     places = _Places(taken, sizes, levels=len(tokenizer.codebook_sizes))
     placed = np.zeros((len(vectors), len(sizes)), dtype=np.uint16)
-    for row, (codes, cost) in enumerate(zip(wanted, costs, strict=True)):
+    for row, codes in enumerate(wanted):
+        if row % _AT_ONCE == 0:
+            some = slice(row, row + _AT_ONCE)
+            costs = tokenizer.last_costs(vectors[some], wanted[some])
+        cost = costs[row % _AT_ONCE]
         prefix = tuple(codes[:-1].tolist())
         cost[codes[-1]] = -np.inf  # its own code comes first, whatever rounding says
         found = places.in_prefix(prefix, cost, keep_codes=policy == "extra-level")

@@ -84,8 +84,12 @@ def fit_quantizer(
     separate: bool,
     generator: torch.Generator,
     progress: Progress,
+    weights: Tensor | None = None,
 ) -> ResidualQuantizer:
-    """Codebooks of `sizes` (L,) for `vectors` (N, D), one level after the other, each by k-means on what is left."""
+    """Codebooks of `sizes` (L,) for `vectors` (N, D), one level after the other, each by k-means on what is left.
+
+    Balanced codes take equal shares of `weights` (N,), or of the vectors; a last level that separates, of the vectors.
+    """
     width, levels = vectors.shape[1], len(sizes)
     made = ResidualQuantizer(
         codebooks=[torch.zeros(size, width) for size in sizes],
@@ -100,7 +104,7 @@ def fit_quantizer(
             if separate and level == levels - 1:
                 fit_last_level(made, residuals, codes, generator=generator)
             else:
-                clusters = fit_kmeans(residuals, sizes[level], generator=generator, balanced=balanced)
+                clusters = fit_kmeans(residuals, sizes[level], generator=generator, balanced=balanced, weights=weights)
                 made.codebooks[level], made.potentials[level] = clusters.centres, clusters.potentials
             code = made.assign(residuals, level)
             residuals = residuals - made.codebooks[level][code]

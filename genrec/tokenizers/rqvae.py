@@ -64,6 +64,7 @@ class RQVAE:
         points = (points - mean) / scale
         width = points.shape[1]
         axes = principal_components(points, min(self.options.latent_width, width))
+        weights = _weights(makeup, self.options.balance)
         heads = axes.T.split(list(makeup.widths or (width,)), dim=1)
         parts = RQVAEParts(
             mean=mean,
@@ -74,12 +75,13 @@ class RQVAE:
                 points @ axes,
                 sizes=self.codebook_sizes,
                 balanced=True,
-                separate=True,
+                separate=self.options.separate,
                 generator=generator,
                 progress=progress,
+                weights=weights,
             ),
         )
-        data = TrainingData.of(points, makeup, mean=mean, scale=scale)
+        data = TrainingData.of(points, makeup, mean=mean, scale=scale, weights=weights)
         self.train_report = train(parts, data, self.options, generator=generator, progress=progress)
         self._parts = parts
 
@@ -149,6 +151,14 @@ class RQVAE:
         if self._parts is None:
             raise RunError("This tokenizer has not been fitted.", "Call fit or load first.")
         return self._parts
+
+
+def _weights(makeup: Makeup, balance: float) -> Tensor | None:
+    """What balanced codes take equal shares of, (N,) with mean 1; None where every item counts the same."""
+    if makeup.uses is None or balance == 0.0:
+        return None
+    weights = (torch.from_numpy(makeup.uses).float() + 1.0) ** balance
+    return weights / weights.mean()
 
 
 def _network(linear: Tensor, options: RQVAEOptions, seed: int) -> SkipMLP:

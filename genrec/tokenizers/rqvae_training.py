@@ -36,6 +36,8 @@ class RQVAEOptions:
     weight_decay: float = 1e-2
     commitment: float = 0.25  # β of VQ-VAE
     prefix_dropout: float = 0.1  # share of a batch that is decoded from a prefix
+    balance: float = 0.0  # codes take equal shares of (uses + 1) to this power
+    separate: bool = True  # the last level separates items that share a prefix
     modality_dropout: float = 0.3  # share of a batch that loses one of its modalities
     pair_weight: float = 0.0  # of the contrastive loss on items that were used one after the other
     pair_level: int = 2  # the first level (from 0) after which pairs should agree; early levels keep the content
@@ -74,9 +76,12 @@ class TrainingData:
     owner: Tensor  # (D,): the modality of every column
     pairs: Tensor  # (P, 2)
     pair_share: Tensor  # (N,) share of the pairs whose second item is this one
+    weights: Tensor | None  # (N,) of which balanced codes take equal shares
 
     @classmethod
-    def of(cls, points: Tensor, makeup: Makeup, *, mean: Tensor, scale: Tensor) -> TrainingData:
+    def of(
+        cls, points: Tensor, makeup: Makeup, *, mean: Tensor, scale: Tensor, weights: Tensor | None = None
+    ) -> TrainingData:
         """From standardised points and the makeup of the vectors that they were (`points * scale + mean`)."""
         num_items, width = points.shape
         widths = makeup.widths or (width,)
@@ -89,7 +94,7 @@ class TrainingData:
             guessed = (torch.cat([torch.from_numpy(block) for block in makeup.without], dim=1) - mean) / scale
         pairs = torch.zeros(0, 2, dtype=torch.int64) if makeup.pairs is None else torch.from_numpy(makeup.pairs)
         share = torch.bincount(pairs[:, 1], minlength=num_items) / max(1, len(pairs))
-        return cls(points, present[:, owner].float(), present, guessed, owner, pairs, share)
+        return cls(points, present[:, owner].float(), present, guessed, owner, pairs, share, weights)
 
     def inputs(self, rows: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
         """Points of `rows` (B, D); a share of those with two modalities or more loses one, as if it were missing."""
@@ -157,7 +162,7 @@ def _epoch(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return _refresh(parts, data.points, generator)
+    return _refresh(parts, data, generator)
 
 
 def _loss(
@@ -208,13 +213,14 @@ def _pair_loss(parts: RQVAEParts, data: TrainingData, pairs: Tensor, options: RQ
 
 
 @torch.no_grad()
-def _refresh(parts: RQVAEParts, points: Tensor, generator: torch.Generator) -> int:
+def _refresh(parts: RQVAEParts, data: TrainingData, generator: torch.Generator) -> int:
     """Follow the moved latents: prices of every level, dead codes, and the last level's view."""
-    quantizer = parts.quantizer
+    quantizer, points = parts.quantizer, data.points
+    levels = quantizer.num_levels - 1 if quantizer.view.shape[1] else quantizer.num_levels
     residuals = parts.encoder(points)
     restarted = 0
     codes = []
-    for level in range(quantizer.num_levels - 1):
+    for level in range(levels):
         dead = _unused(quantizer, residuals, level)
         if len(dead):
             restarted += len(dead)
@@ -224,11 +230,13 @@ def _refresh(parts: RQVAEParts, points: Tensor, generator: torch.Generator) -> i
             quantizer.potentials[level][dead] = quantizer.potentials[level].max()
         # After the restarts: a code far from all items would be offered at any price.
         distances = squared_distances(residuals, quantizer.codebooks[level])
-        quantizer.potentials[level] = update_potentials(distances, quantizer.potentials[level])
+        quantizer.potentials[level] = update_potentials(distances, quantizer.potentials[level], weights=data.weights)
         code = quantizer.assign(residuals, level)
         codes.append(code)
         residuals = residuals - quantizer.codebooks[level][code]
-    dead = _unused(quantizer, residuals, quantizer.num_levels - 1)
+    if levels == quantizer.num_levels:
+        return restarted
+    dead = _unused(quantizer, residuals, levels)
     if len(dead):
         prefixes = torch.stack(codes, dim=1) if codes else torch.zeros(len(points), 0, dtype=torch.int64)
         fit_last_level(quantizer, residuals, prefixes, generator=generator)

@@ -31,6 +31,7 @@ from genrec.tokenizers.health import (
     relative_error,
 )
 from genrec.tokenizers.health_plot import plot_health
+from genrec.tokenizers.item_level import ItemLevel
 from genrec.tokenizers.placement import place_items
 from genrec.tokenizers.residual_kmeans import ResidualKMeans
 from genrec.tokenizers.rqvae import RQVAE
@@ -90,6 +91,7 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
         present=items.present[some],
         without=tuple(guess[some] for guess in guesses),
         pairs=_pairs(histories, some) if config.behaviour_loss > 0 else None,
+        uses=np.bincount(histories.items, minlength=len(catalog))[some],
     )
     tokenizer = _make(config)
     tokenizer.fit(fused[some], seed=config.seed, makeup=makeup, progress=progress)
@@ -137,15 +139,11 @@ def load_tokenizer(run: Run) -> ItemTokenizer:
     """The tokenizer that made the run's semantic IDs. Raises RunError where it is missing or damaged."""
     folder = run.path / "semantic_ids" / "tokenizer"
     method = read_json(folder / "tokenizer.json").get("method")
-    if method == RQVAE.method:
-        return RQVAE.load(folder)
-    if method == ResidualKMeans.method:
-        return ResidualKMeans.load(folder)
-    if method == RandomCodes.method:
-        return RandomCodes.load(folder)
-    if method == ItemIdCodes.method:
-        return ItemIdCodes.load(folder)
-    raise RunError(f"{folder} holds an unknown tokenizer: {method!r}.", "Run `genrec tokenize RUN` again.")
+    kinds = {kind.method: kind for kind in (RQVAE, ResidualKMeans, RandomCodes, ItemIdCodes)}
+    if method not in kinds:
+        raise RunError(f"{folder} holds an unknown tokenizer: {method!r}.", "Run `genrec tokenize RUN` again.")
+    inside: ItemTokenizer = kinds[method].load(folder)
+    return ItemLevel.around(inside, folder) or inside
 
 
 def _check(config: TokenizeConfig, items: ItemVectors) -> None:
@@ -163,13 +161,20 @@ def _check(config: TokenizeConfig, items: ItemVectors) -> None:
 
 
 def _make(config: TokenizeConfig) -> ItemTokenizer:
-    if config.method == "residual-kmeans":
-        return ResidualKMeans(codebook_sizes=config.sizes)
-    if config.method == "random":
-        return RandomCodes(codebook_sizes=config.sizes)
     if config.method == "item-id":
         return ItemIdCodes()
-    options = RQVAEOptions(modality_dropout=config.modality_dropout)
+    if config.method == "random":
+        return RandomCodes(codebook_sizes=config.sizes)
+    inside = _made_inside(config)
+    return ItemLevel(inside, most_codes=config.item_codes) if config.item_codes else inside
+
+
+def _made_inside(config: TokenizeConfig) -> ItemTokenizer:
+    if config.method == "residual-kmeans":
+        return ResidualKMeans(codebook_sizes=config.sizes)
+    options = RQVAEOptions(
+        modality_dropout=config.modality_dropout, balance=config.balance, separate=not config.item_codes
+    )
     if config.behaviour_loss > 0:
         options = replace(
             options,

@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from genrec.decoding.engine import RankedItem, Weights
+from genrec.config import Weights
+from genrec.decoding.engine import RankedItem
 from genrec.decoding.opening import open_engine
 from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.errors import ConfigError, MissingDependencyError, ModelError

@@ -132,14 +132,16 @@ def test_the_same_seed_writes_the_same_bytes(run: Run) -> None:
 
 
 def test_shared_codes_stay_shared_and_the_report_says_so(run: Run) -> None:
-    report = tokenize(run, TokenizeConfig(method="residual-kmeans", levels=2, codebook_size=4, collisions="shared"))
+    report = tokenize(
+        run, TokenizeConfig(method="residual-kmeans", levels=2, codebook_size=4, item_codes=0, collisions="shared")
+    )
     assert report.facts["colliding_after"] == report.facts["colliding_before"] > 0
     assert report.facts["reconstruction_after"] is None
 
 
 def test_an_extra_level_is_named_in_the_report(run: Run) -> None:
     report = tokenize(
-        run, TokenizeConfig(method="residual-kmeans", levels=1, codebook_size=4, collisions="extra-level")
+        run, TokenizeConfig(method="residual-kmeans", levels=1, codebook_size=4, item_codes=0, collisions="extra-level")
     )
     assert len(report.facts["levels"]) == 2
     assert any(line.startswith("Level 2 (extra level):") for line in report.words)

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from genrec.errors import DataError, RunError
-from genrec.tokenizers.base import ItemTokenizer
+from genrec.tokenizers.base import PLAIN, ItemTokenizer
 from genrec.tokenizers.codes import colliding_items
 from genrec.tokenizers.health import relative_error
 from genrec.tokenizers.kmeans import fit_kmeans, squared_distances
 from genrec.tokenizers.quantizer import separating_view
 from genrec.tokenizers.residual_kmeans import ResidualKMeans
 from genrec.tokenizers.rqvae import RQVAE
-from genrec.tokenizers.rqvae_training import RQVAEOptions, RQVAEParts, _refresh
+from genrec.tokenizers.rqvae_training import RQVAEOptions, RQVAEParts, TrainingData, _refresh
 from genrec.tokenizers.sinkhorn import update_potentials
 
 Vectors = NDArray[np.float32]
@@ -176,7 +176,8 @@ def test_dead_codes_are_restarted_on_every_level() -> None:
     quantizer.codebooks[0][:4] = 1e6
     quantizer.keys[:3] = 1e6
     points = (torch.from_numpy(vectors) - parts.mean) / parts.scale
-    assert _refresh(parts, points, torch.Generator().manual_seed(0)) >= 7
+    data = TrainingData.of(points, PLAIN, mean=torch.zeros(()), scale=torch.ones(()))
+    assert _refresh(parts, data, torch.Generator().manual_seed(0)) >= 7
     codes = tokenizer.encode(vectors)
     assert [len(np.unique(codes[:, level])) for level in range(2)] == [8, 8]
 

@@ -95,7 +95,7 @@ def test_behaviour_does_not_travel_and_is_guessed_from_what_the_items_are(
     text = EmbedConfig(behaviour_model=None, text_model=None, precomputed={"text": tiny_files / "vectors.npy"})
     used = text.model_copy(update={"behaviour_model": "ppmi-svd", "behaviour_width": 4})
     embed(source, used)
-    joint = TokenizeConfig(method="residual-kmeans", levels=2, codebook_size=8, collisions="shared")
+    joint = TokenizeConfig(method="residual-kmeans", levels=2, codebook_size=8, item_codes=0, collisions="shared")
     pipeline.tokenize(source, joint)
     assert load_fusion(source).names == ("text", "behaviour")
     own = codes_of(source).codes
@@ -124,7 +124,8 @@ def test_behaviour_does_not_travel_and_is_guessed_from_what_the_items_are(
 
 def test_more_items_than_ids_are_refused(tiny_run: Path, tiny_copy: Path) -> None:
     source = Run(shutil.copytree(tiny_run, tiny_copy.parent / "source"))
-    pipeline.tokenize(source, TokenizeConfig(method="residual-kmeans", levels=1, codebook_size=4, collisions="shared"))
+    few = TokenizeConfig(method="residual-kmeans", levels=1, codebook_size=4, item_codes=0, collisions="shared")
+    pipeline.tokenize(source, few)
     with pytest.raises(DataError, match="30 items are more than the 4 semantic IDs"):
         pipeline.tokenize_from(Run(tiny_copy), source, collisions="reassign")
     pipeline.tokenize_from(Run(tiny_copy), source)
