@@ -110,7 +110,7 @@ class TokenizeConfig(Config):
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="modality → its share of the variance, against 1 of every other"
     )
-    levels: int = Field(2, ge=1, le=8)
+    levels: int = Field(4, ge=1, le=8)
     codebook_size: Annotated[int, Field(ge=2, le=4096)] | tuple[Annotated[int, Field(ge=2, le=4096)], ...] = Field(
         256, description="codes per level; a list has one size per level, such as coarse to fine"
     )
@@ -120,10 +120,10 @@ class TokenizeConfig(Config):
     )
     behaviour_loss_level: int = Field(3, ge=1, description="the first level (from 1) on which that loss acts")
     balance: float = Field(
-        1.0, ge=0, le=1, description="rqvae: codes take equal shares of (uses + 1) to this power; 0: of the items"
+        0.0, ge=0, le=1, description="rqvae: codes take equal shares of (uses + 1) to this power; 0: of the items"
     )
     item_codes: int = Field(
-        32_768,
+        0,
         ge=0,
         le=65_536,
         description="codes of one more level, in which items (the most used) have one of their own; 0: no such level",

@@ -138,6 +138,12 @@ def tokenize(
     codebook_size: Annotated[
         str | None, typer.Option(help="Codes per level, or one number per level: `512,256,256,128`.  [default: 256]")
     ] = None,
+    item_codes: Annotated[
+        int | None, typer.Option(help="One level more, in which items have codes of their own: at most so many.  [0]")
+    ] = None,
+    balance: Annotated[
+        float | None, typer.Option(help="1: codes are used equally often; 0: had by equally many items.  [default: 0]")
+    ] = None,
     behaviour_loss: Annotated[
         float | None, typer.Option(help="Draw items used one after the other together.  [default: 0]")
     ] = None,
@@ -162,6 +168,8 @@ def tokenize(
         "weights": dict(_name_and_number(pair) for pair in weights.split(",")) if weights else None,
         "levels": levels,
         "codebook_size": _sizes(codebook_size) if codebook_size else None,
+        "item_codes": item_codes,
+        "balance": balance,
         "behaviour_loss": behaviour_loss,
         "seed": seed,
     }

@@ -90,7 +90,7 @@ def test_a_run_with_the_level_trains_recommends_and_takes_new_items(
     tiny_copy: Path, tiny_files: Path, tmp_path: Path
 ) -> None:
     run = Run.open(tiny_copy)
-    report = pipeline.tokenize(run, TokenizeConfig(levels=1, codebook_size=8))
+    report = pipeline.tokenize(run, TokenizeConfig(levels=1, codebook_size=8, item_codes=100))
     assert [level["used"] for level in report.facts["levels"]] == [8, 30]
     assert report.facts["colliding_before"] == 0
     assert tokenizer_checksum(run.path / "semantic_ids" / "tokenizer")
