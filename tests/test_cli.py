@@ -220,10 +220,10 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(
     genrec: Genrec, tiny_copy: Path, tiny_files: Path
 ) -> None:
     arguments = ("--config", tiny_files / "tokenize.yaml", "--levels", 3, "--seed", 5)
-    assert genrec("tokenize", tiny_copy, *arguments, "--item-codes", 30, "--balance", 0.5)[0] == 0
+    assert genrec("tokenize", tiny_copy, *arguments, "--item-codes", 30)[0] == 0
     config = Run.open(tiny_copy).stages["tokenize"].config
     assert (config["levels"], config["seed"], config["codebook_size"], config["collisions"]) == (3, 5, 8, "reassign")
-    assert (config["item_codes"], config["balance"]) == (30, 0.5)
+    assert config["item_codes"] == 30
 
 
 def test_precomputed_vectors_and_baselines_can_be_named_on_the_command_line(

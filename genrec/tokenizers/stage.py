@@ -154,6 +154,13 @@ def _check(config: TokenizeConfig, items: ItemVectors) -> None:
         )
     if config.behaviour_loss > 0 and config.method != "rqvae":
         raise ConfigError(f"{config.method} learns no behaviour_loss.", "Use --method rqvae, or leave it out.")
+    if config.balance > 0 and config.method != "rqvae":
+        raise ConfigError(f"{config.method} balances no codes.", "Use --method rqvae, or leave --balance out.")
+    if config.item_codes and config.method in (RandomCodes.method, ItemIdCodes.method):
+        raise ConfigError(
+            f"{config.method} is a control and gets no codes of the items' own behind it.",
+            "Use --method rqvae or residual-kmeans, or leave --item-codes out.",
+        )
     if config.behaviour_loss > 0 and config.behaviour_loss_level > config.levels:
         raise ConfigError(
             f"behaviour_loss_level is {config.behaviour_loss_level}; there are {config.levels} levels.", "Lower it."

@@ -106,6 +106,8 @@ def test_behaviour_as_a_loss_draws_items_of_one_walk_together(run: Run) -> None:
         ({"weights": {"sound": 2.0}}, "'sound' is none of the modalities text"),
         ({"method": "random", "behaviour_loss": 0.1}, "random learns no behaviour_loss"),
         ({"behaviour_loss": 0.1, "behaviour_loss_level": 3}, "there are 2 levels"),
+        ({"method": "residual-kmeans", "balance": 1.0}, "residual-kmeans balances no codes"),
+        ({"method": "random", "item_codes": 8}, "random is a control"),
     ],
 )
 def test_options_that_fit_no_modality_method_or_level_are_refused(run: Run, options: dict, problem: str) -> None:
