@@ -71,6 +71,10 @@ def variants(modalities: tuple[str, ...]) -> list[Variant]:
                 "text+behaviour, behaviour twice",
                 ({"modalities": ["text", "behaviour"], "weights": {"behaviour": 2.0}},),
             ),
+            Variant(
+                "text+behaviour, codes used equally often",
+                ({"modalities": ["text", "behaviour"], "balance": 1.0},),
+            ),
         ]
         if len(content) > 1:
             found.append(Variant("+".join(everything), ({"modalities": everything},)))

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from genrec.errors import ConfigError
 
+Precision = Literal["auto", "bfloat16", "float32"]  # of products in training; auto: bfloat16 where hardware has it
 Weights = Literal["float32", "bfloat16", "int8", "nf4"]  # the fewer bits, the more near-ties change places
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator of NumPy and PyTorch takes
 
@@ -209,7 +210,7 @@ class TrainConfig(Config):
     dropout: float = Field(0.15, ge=0, lt=1, description="on embeddings and on what each block adds")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     max_gradient_norm: float = Field(1.0, gt=0)
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "auto"
     validation_users: int = Field(2000, ge=1)
     validation_beam_width: int = Field(20, ge=1)
     validate_every: int = Field(3, ge=1, description="epochs between two validations")
@@ -243,7 +244,7 @@ class PretrainConfig(Config):
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.1, ge=0)
     dropout: float = Field(0.0, ge=0, lt=1)
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "auto"
     patience: int = Field(3, ge=1, description="epochs without a lower perplexity before stopping")
     checkpoint_seconds: float = Field(60.0, ge=0)
     seed: Seed = 0
@@ -283,7 +284,7 @@ class ReinforceConfig(Config):
     learning_rate: float = Field(2e-5, gt=0)
     kl_weight: float = Field(0.05, ge=0, description="grpo: how strongly the model is held where it was")
     beta: float = Field(0.1, gt=0, description="dpo: how strongly the model is held where it was")
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "auto"
     validation_users: int = Field(1000, ge=1)
     validation_beam_width: int = Field(20, ge=1)
     validate_every: int = Field(20, ge=1, description="steps between two validations")

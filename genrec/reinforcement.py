@@ -29,6 +29,7 @@ from genrec.data.splits import cold_items, evaluation_cases, training_sequences
 from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.errors import DataError, ModelError, RunError
 from genrec.pipeline import validation_metrics
+from genrec.precision import uses_bfloat16
 from genrec.progress import SILENT, Progress
 from genrec.prompting import compile_history_prompt, load_templates
 from genrec.recommender import RankRequest, Recommender
@@ -162,7 +163,8 @@ def _learn(
     model, reference = models
     tokens = recommender.item_tokens[step.items]  # (B, G, L)
     hits = step.items == step.targets[:, None]
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+    device = model.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=uses_bfloat16(config.precision, device)):
         policy = item_log_probabilities(model, vocabulary, step.prompts, tokens)
         with torch.no_grad():
             before = item_log_probabilities(reference, vocabulary, step.prompts, tokens)

@@ -66,7 +66,7 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path):
             ["epochs: Input should be greater", "learning_rate: Input should be a valid"],
         ),
         ("scratch: {layer: 2}", ["scratch.layer: Extra inputs are not permitted"]),
-        ("precision: float16", ["precision: Input should be 'bfloat16' or 'float32'"]),
+        ("precision: float16", ["precision: Input should be 'auto', 'bfloat16' or 'float32'"]),
         ("- epochs", ["file: Input should be a valid dictionary"]),
         ("seed: -1", ["seed: Input should be greater than or equal to 0"]),
         ("seed: 4294967296", ["seed: Input should be less than 4294967296"]),

@@ -32,6 +32,7 @@ from genrec.encoders.sequential import (
     pad,
     train_epoch,
 )
+from genrec.precision import multiplies_bfloat16
 from genrec.progress import SILENT, Progress
 
 
@@ -100,7 +101,7 @@ class SASRec:
         if known:
             inputs = pad([histories[row][-self._settings.max_length :] for row in known])
             last = torch.tensor([min(len(histories[row]), self._settings.max_length) - 1 for row in known])
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=multiplies_bfloat16()):
                 hidden = self._model(inputs)[torch.arange(len(known)), last]  # (B, D)
             # Float32, so that close items do not become ties.
             scores[known] = (hidden.float() @ self._model.items.weight.T).numpy()

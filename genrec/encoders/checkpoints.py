@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
@@ -27,11 +26,6 @@ def folder_checksum(folder: Path) -> str:
 def fingerprint_of(settings: Mapping[str, object]) -> str:
     """Sixteen hexadecimal digits that name an encoder's settings (JSON values)."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def multiplies_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware; elsewhere bfloat16 is slower than float32."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def commit_hash(encoder: SentenceTransformer) -> str:

@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
-from genrec.encoders.checkpoints import fingerprint_of, first_line, folder_checksum, multiplies_bfloat16
+from genrec.encoders.checkpoints import fingerprint_of, first_line, folder_checksum
 from genrec.errors import ModelError
+from genrec.precision import multiplies_bfloat16
 
 # What transformers raises for a name, a folder or a file that it cannot use.
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, TypeError, SafetensorError)

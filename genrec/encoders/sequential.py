@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from genrec.data.sequences import Sequences
+from genrec.precision import multiplies_bfloat16
 from genrec.progress import SILENT, Progress
 
 _PADDING = -1
@@ -140,7 +141,7 @@ class _Layer(nn.Module):
 
 
 class FullCrossEntropy(torch.autograd.Function):
-    """Sum of cross-entropies of a softmax over all items, in bfloat16 products and float32 exponentials.
+    """Sum of cross-entropies of a softmax over all items; products in bfloat16 where the CPU has it, exponentials not.
 
     The gradient is made in the forward pass, a few rows at a time, so that the (N, I) logits stay in the
     processor's cache: half the time of `F.cross_entropy` on a CPU.
@@ -149,8 +150,9 @@ class FullCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         """Hidden (N, D), weight (I, D), targets (N,) -> loss (); keeps d loss / d hidden and / d weight."""
-        rows, columns = hidden.bfloat16(), weight.bfloat16()
-        error = torch.empty(len(rows), len(columns), dtype=torch.bfloat16)  # softmax minus one-hot, (N, I)
+        dtype = torch.bfloat16 if multiplies_bfloat16() else torch.float32
+        rows, columns = hidden.to(dtype), weight.to(dtype)
+        error = torch.empty(len(rows), len(columns), dtype=dtype)  # softmax minus one-hot, (N, I)
         loss = torch.zeros(())
         for start in range(0, len(rows), _ROWS_IN_CACHE):
             piece = slice(start, start + _ROWS_IN_CACHE)
@@ -189,7 +191,7 @@ def train_epoch(
         tokens = pad(batch)  # (B, T + 1)
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         present = targets != _PADDING
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=multiplies_bfloat16()):
             hidden = model(inputs)[present]  # (N, D): padding costs no row of the softmax
         loss = FullCrossEntropy.apply(hidden, model.output_rows(), targets[present])  # type: ignore[no-untyped-call]
         optimizer.zero_grad()

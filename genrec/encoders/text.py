@@ -23,11 +23,11 @@ from genrec.encoders.checkpoints import (
     first_line,
     folder_checksum,
     inner_model,
-    multiplies_bfloat16,
     preprocess,
     replace_inner_model,
 )
 from genrec.errors import ConfigError, MissingDependencyError, ModelError
+from genrec.precision import multiplies_bfloat16
 from genrec.progress import Progress
 
 # all-MiniLM-L6-v2 as a package, so that a machine without a model hub has a real sentence encoder.

@@ -24,7 +24,6 @@ from genrec.encoders.checkpoints import (
     fingerprint_of,
     folder_checksum,
     inner_model,
-    multiplies_bfloat16,
     preprocess,
     replace_inner_model,
 )
@@ -32,6 +31,7 @@ from genrec.encoders.media import MediaFile
 from genrec.encoders.pictures import PICTURE_VERSION, read_picture
 from genrec.encoders.pretrained import LOADING_ERRORS, load_model, loading_error
 from genrec.errors import ModelError
+from genrec.precision import multiplies_bfloat16
 
 _LONGEST_SIDE = 2048
 _PROBE = Image.new("RGB", (64, 64))  # encoded once to learn the width, and that the model takes images at all

@@ -22,6 +22,7 @@ from torch import Tensor
 from genrec.config import TrainConfig
 from genrec.errors import ModelError
 from genrec.examples import Example
+from genrec.precision import uses_bfloat16
 from genrec.progress import SILENT, Progress, Task
 from genrec.schedule import learning_rate_share
 from genrec.training.batching import PackedRows, batches, num_batches, pack
@@ -68,6 +69,7 @@ class Trainer:
             log_with="tensorboard",
             project_dir=str(folder),
         )
+        self.bfloat16 = uses_bfloat16(config.precision, self.accelerator.device.type)
         self.loss = PackedLoss(model, task.vocabulary, dropout=config.dropout, label_smoothing=config.label_smoothing)
         self.optimizer = _optimizer(self.loss, config)
         self.row_tokens = max(_MIN_ROW_TOKENS, task.max_example_tokens)
@@ -162,7 +164,7 @@ class Trainer:
         device = self.accelerator.device
         arrays = (batch.tokens, batch.positions, batch.segments, batch.targets)
         tensors = [torch.from_numpy(array).to(device) for array in arrays]
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
             loss = wrapped(*tensors)
         value = float(loss.detach())
         if not math.isfinite(value):
