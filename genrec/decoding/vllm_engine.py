@@ -22,7 +22,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from genrec.decoding.beam import answerable, beam_search, check_request
 from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode
 from genrec.decoding.text import Decoder, TextUnderWay
-from genrec.decoding.vllm_processor import QUALIFIED_NAME, prepare_cpu
+from genrec.decoding.vllm_processor import QUALIFIED_NAME, SemanticIdProcessor, prepare_cpu
 from genrec.decoding.vllm_runner import Runner, Ticket, hold_process, in_this_process, release_process
 from genrec.decoding.vllm_scorer import VllmScorer
 from genrec.errors import ConfigError, ModelError, TrieError
@@ -79,6 +79,7 @@ class VllmEngine:
         arguments = engine_arguments(folder, vocabulary, dtype=dtype, adapter=adapter) | dict(options or {})
         hold_process()
         prepare_cpu()
+        SemanticIdProcessor.made_here = None
         try:
             with in_this_process():
                 llm = LLM(**arguments)
@@ -87,8 +88,16 @@ class VllmEngine:
             release_process()
             raise ModelError(f"vLLM cannot load {folder}: {_reason(error)}", _ADVICE) from error
         lora = None if adapter is None else LoRARequest(adapter.name, 1, str(adapter))
+        worker = SemanticIdProcessor.made_here
+        if worker is not None:
+            llm.apply_model(worker.shorten)
         return cls(
-            llm, vocabulary=vocabulary, score_mode=score_mode, batch_size=batch_size, runner=Runner(llm), lora=lora
+            llm,
+            vocabulary=vocabulary,
+            score_mode=score_mode,
+            batch_size=batch_size,
+            runner=Runner(llm, local=worker is not None),
+            lora=lora,
         )
 
     def with_score_mode(self, score_mode: ScoreMode) -> VllmEngine:

@@ -10,6 +10,7 @@ A request says what it wants in `extra_args` (`vllm_xargs` over HTTP):
 
 - `genrec_level`: log-probabilities of this level's codes and −inf for all other tokens. `VllmEngine` asks for this
   and keeps trie, filters and other evidence on its own side, so the worker knows no catalogue and cannot mix two.
+  `genrec_scores` is a place in this process that gets them (`vllm_local`); such a request's own answer means nothing.
 - `genrec_prefix`: the codes of an item chosen so far, `[]` at first. Only codes that lead to an item of the
   catalogue stay possible, and the end token behind the last one. `genrec_exclude` leaves out item indices;
   `genrec_version` holds the request to one version of the catalogue.
@@ -32,7 +33,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from vllm.v1.sample.logits_processor import LogitsProcessor as ProcessorV1
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as ProcessorV2
@@ -40,14 +41,16 @@ from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcRequestState
 
 from genrec.decoding.engine import ScoreMode
 from genrec.decoding.trie_shelf import TrieShelf
+from genrec.decoding.vllm_local import Scores, install_code_head
 from genrec.errors import ConfigError, GenrecError
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary
 
 QUALIFIED_NAME = "genrec.decoding.vllm_processor:SemanticIdProcessor"
-LEVEL, PREFIX, EXCLUDE, VERSION, SCORE = (
+LEVEL, SCORES, PREFIX, EXCLUDE, VERSION, SCORE = (
     "genrec_level",
+    "genrec_scores",
     "genrec_prefix",
     "genrec_exclude",
     "genrec_version",
@@ -66,6 +69,7 @@ class _Request:
 
     score_mode: ScoreMode
     level: int
+    scores: tuple[Scores, int] | None = None  # where they go, and which beam this is
     walk: _Walk | None = None  # None: scores of one level, no catalogue
     output: Sequence[int] = ()
 
@@ -85,6 +89,8 @@ class _Walk:
 class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vLLM is optional: its types are Any here
     """Leaves semantic-ID codes their log-probabilities and everything else −inf, for requests that ask for it."""
 
+    made_here: SemanticIdProcessor | None = None  # the latest one of this process
+
     def __init__(self, vllm_config: Any, place: Any, is_pin_memory: bool = False) -> None:
         """vLLM calls this in the worker: V1 with a device as `place`, V2 with its request states.
 
@@ -99,6 +105,10 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
         if self._shelf is not None and self._end is None:
             raise ConfigError("the model has no end token (eos_token_id), which item requests end with.")
         self._requests: dict[int, _Request] = {}  # by row (V1) or slot (V2)
+        self._start = min(self._vocabulary.first_token_ids)
+        self._stop = max(map(sum, zip(self._vocabulary.first_token_ids, self._vocabulary.codebook_sizes, strict=True)))
+        self._only_codes = 0  # rows of the batch, where all of them ask for codes alone (V1)
+        SemanticIdProcessor.made_here = self
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
@@ -114,6 +124,13 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
         process_dict_updates(
             self._requests, batch_update, lambda params, _, output: self._request(params.extra_args or {}, output)
         )
+        if batch_update is not None:
+            wanted = [one for one in self._requests.values() if one.scores is not None and one.score_mode != "raw"]
+            self._only_codes = len(wanted) if len(wanted) == batch_update.batch_size else 0
+
+    def shorten(self, model: nn.Module) -> None:
+        """Have the model multiply no more rows of its output matrix than a step needs (V1)."""
+        install_code_head(model, start=self._start, stop=self._stop, alone=lambda rows: 0 < rows == self._only_codes)
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
         """V2: a request takes a slot, in which another one may have been. True where its logits will change."""
@@ -124,30 +141,37 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
         return request is not None
 
     def apply(self, logits: Tensor, ctx: Any = None) -> Tensor:
-        """Change the rows of requests that asked for it, in place, float32 (B, V). `ctx` is V2's batch layout."""
+        """Change the rows of requests that asked for it, in place, float32 (B, V). `ctx` is V2's batch layout.
+
+        From a `CodeHead` come no more than the tokens from the first code to the last.
+        """
         if not self._requests:
             return logits
         slots = range(len(logits)) if ctx is None else ctx.idx_mapping_np.tolist()
-        groups: dict[tuple[int, ScoreMode], list[int]] = defaultdict(list)
+        groups: dict[tuple[int, ScoreMode, bool], list[int]] = defaultdict(list)
         for row, slot in enumerate(slots):
             request = self._requests.get(slot)
             if request is None:
                 continue
             if request.walk is None:
-                groups[request.level, request.score_mode].append(row)
+                groups[request.level, request.score_mode, request.scores is not None].append(row)
             else:
                 self._follow(request.walk, self._generated(request, row, slot, ctx))
                 self._restrict(logits[row], request.walk, request.score_mode)
-        for (level, mode), rows in groups.items():
-            self._score_level(logits, rows, level, mode)
+        for (level, mode, handed), rows in groups.items():
+            if handed:
+                wanted = [cast("tuple[Scores, int]", self._requests[slots[row]].scores) for row in rows]
+                self._hand_over(logits, rows, level, mode, wanted)
+            else:
+                self._score_level(logits, rows, level, mode)
         return logits
 
     def _request(self, arguments: Mapping[str, Any], output: Sequence[int]) -> _Request | None:
         mode = cast(ScoreMode, arguments.get(SCORE, "level"))
         if LEVEL in arguments and arguments[LEVEL] < len(self._vocabulary.codebook_sizes):
-            return _Request(mode, arguments[LEVEL])
+            return _Request(mode, arguments[LEVEL], arguments.get(SCORES))
         if PREFIX in arguments or LEVEL in arguments:
-            return _Request(mode, 0, self._walk(arguments), output)
+            return _Request(mode, 0, walk=self._walk(arguments), output=output)
         return None
 
     def _walk(self, arguments: Mapping[str, Any]) -> _Walk:
@@ -197,16 +221,37 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
         row.fill_(-torch.inf)
         row[tokens] = values
 
+    def _hand_over(
+        self, logits: Tensor, rows: list[int], level: int, mode: ScoreMode, wanted: list[tuple[Scores, int]]
+    ) -> None:
+        """Give log-probabilities of one level's codes to those who wait for them; the logits stay as they are."""
+        part = logits if len(rows) == len(logits) else logits[rows]
+        values = self._level_values(part, level, mode)
+        places: dict[int, tuple[Scores, list[int], list[int]]] = {}
+        for number, (scores, beam) in enumerate(wanted):
+            _, numbers, beams = places.setdefault(id(scores), (scores, [], []))
+            numbers.append(number)
+            beams.append(beam)
+        for scores, numbers, beams in places.values():
+            scores.put(beams, values if len(numbers) == len(values) else values[numbers])
+
+    def _level_values(self, logits: Tensor, level: int, mode: ScoreMode) -> Tensor:
+        """Log-probabilities of one level's codes, a copy (B, K), from logits (B, V) or those of the codes alone."""
+        first = self._vocabulary.first_token_ids[level]
+        if logits.shape[1] == self._stop - self._start:
+            first -= self._start
+        values = logits[:, first : first + self._vocabulary.codebook_sizes[level]].clone()
+        values -= (logits if mode == "raw" else values).logsumexp(dim=-1, keepdim=True)
+        return values
+
     def _score_level(self, logits: Tensor, rows: list[int], level: int, mode: ScoreMode) -> None:
         """Log-probabilities of one level's codes for some rows, −inf elsewhere."""
-        first = self._vocabulary.first_token_ids[level]
-        columns = slice(first, first + self._vocabulary.codebook_sizes[level])
         # All rows at once need no copy of B × V; so it is when a beam search fills the batch.
         part = logits if len(rows) == len(logits) else logits[rows]
-        values = part[:, columns].clone()
-        values -= (part if mode == "raw" else values).logsumexp(dim=-1, keepdim=True)
+        values = self._level_values(part, level, mode)
+        first = self._vocabulary.first_token_ids[level]
         part.fill_(-torch.inf)
-        part[:, columns] = values
+        part[:, first : first + values.shape[1]] = values
         if part is not logits:
             logits[rows] = part
 
@@ -220,11 +265,13 @@ def prepare_cpu() -> None:
 def check_arguments(arguments: Mapping[str, Any]) -> None:
     """Raise ValueError, saying what is wrong, for `genrec_…` arguments of a request that cannot be meant."""
     ours = {name: value for name, value in arguments.items() if name.startswith("genrec_")}
-    unknown = sorted(ours.keys() - {LEVEL, PREFIX, EXCLUDE, VERSION, SCORE})
+    unknown = sorted(ours.keys() - {LEVEL, SCORES, PREFIX, EXCLUDE, VERSION, SCORE})
     if unknown:
         raise ValueError(f"unknown argument {unknown[0]!r}; genrec knows {LEVEL}, {PREFIX}, {EXCLUDE}, …")
     if ours and (LEVEL in ours) == (PREFIX in ours):
         raise ValueError(f"expected one of {LEVEL} and {PREFIX} beside {', '.join(sorted(ours))}")
+    if SCORES in ours and not (LEVEL in ours and _is_place(ours[SCORES])):
+        raise ValueError(f"{SCORES} is for searches inside of one process")
     if LEVEL in ours and (EXCLUDE in ours or VERSION in ours):
         raise ValueError(f"{EXCLUDE} and {VERSION} go with {PREFIX}")
     if LEVEL in ours and not _whole(ours[LEVEL], _MAX_LEVELS):
@@ -240,6 +287,10 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
 
 
 _NO_TRIE = ItemTrie.build(np.zeros((1, 1), np.int64), (1,))
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, tuple) and isinstance(value[0], Scores)
 
 
 def _whole(value: Any, limit: int) -> bool:

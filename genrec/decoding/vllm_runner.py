@@ -47,8 +47,10 @@ class Ticket:
 class Runner:
     """One vLLM engine for all threads of this process."""
 
-    def __init__(self, llm: LLM) -> None:
+    def __init__(self, llm: LLM, *, local: bool) -> None:
+        """`local` says whether the worker is in this process as well: then `Scores` reach it."""
         self._engine: Any = llm.llm_engine
+        self.local = local
         self._stepping, self._new = threading.Lock(), deque[tuple[Ticket, LoRARequest | None]]()
         self._numbers, self._tasks = itertools.count(), self._engine.get_supported_tasks()
         self.closed = False
@@ -65,10 +67,10 @@ class Runner:
         return ticket
 
     def run(
-        self, prompts: Sequence[list[int]], params: SamplingParams, lora: LoRARequest | None = None
+        self, prompts: Sequence[list[int]], params: Sequence[SamplingParams], lora: LoRARequest | None = None
     ) -> list[EngineCoreOutput]:
         """The last output of each prompt, in order."""
-        tickets = [self.submit(prompt, params, lora) for prompt in prompts]
+        tickets = [self.submit(prompt, its, lora) for prompt, its in zip(prompts, params, strict=True)]
         return [list(self.outputs(ticket))[-1] for ticket in tickets]
 
     def outputs(self, ticket: Ticket) -> Iterator[EngineCoreOutput]:

@@ -10,6 +10,7 @@ Shapes: B users, W beams, K codes of a level.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import cast
 
@@ -21,7 +22,8 @@ from vllm.v1.outputs import LogprobsLists
 
 from genrec.decoding.beam import Floats, Integers
 from genrec.decoding.engine import ScoreMode
-from genrec.decoding.vllm_processor import LEVEL, SCORE
+from genrec.decoding.vllm_local import Scores
+from genrec.decoding.vllm_processor import LEVEL, SCORE, SCORES
 from genrec.decoding.vllm_runner import Runner
 from genrec.vocabulary import SidVocabulary
 
@@ -64,20 +66,33 @@ class VllmScorer:
         params = SamplingParams(
             max_tokens=1,
             temperature=0.0,
-            logprobs=size,
+            logprobs=None if self._runner.local else size,
             detokenize=False,
             ignore_eos=True,
             output_kind=RequestOutputKind.FINAL_ONLY,
             skip_clone=True,  # it is ours and one for all: a deep copy per beam is half of the overhead
             extra_args={LEVEL: self._level, SCORE: self._score_mode},
         )
-        outputs = self._runner.run([beam for beams in self._beams for beam in beams], params, self._lora)
+        beams = [beam for beams in self._beams for beam in beams]
+        found = self._handed_over(beams, params) if self._runner.local else self._answered(beams, params, first, size)
         counts = [len(beams) for beams in self._beams]
         owner = np.repeat(np.arange(len(counts)), counts)
         slot = np.concatenate([np.arange(count) for count in counts])
         values = np.full((len(counts), max(counts), size), -np.inf, dtype=np.float32)
-        values[owner, slot] = _by_code(outputs, first, size)
+        values[owner, slot] = found
         return values
+
+    def _handed_over(self, beams: list[list[int]], params: SamplingParams) -> Floats:
+        scores, each = Scores(len(beams)), []
+        for number in range(len(beams)):
+            its = copy.copy(params)
+            its.extra_args = {**params.extra_args, SCORES: (scores, number)}
+            each.append(its)
+        self._runner.run(beams, each, self._lora)
+        return scores.collected()
+
+    def _answered(self, beams: list[list[int]], params: SamplingParams, first: int, size: int) -> Floats:
+        return _by_code(self._runner.run(beams, [params] * len(beams), self._lora), first, size)
 
 
 def _by_code(outputs: Sequence[EngineCoreOutput], first: int, size: int) -> Floats:

@@ -70,6 +70,25 @@ def test_it_ranks_as_the_transformers_engine_does(engine: VllmEngine, reference:
     check_same_ranking(engine, reference)
 
 
+def test_scores_that_come_as_log_probabilities_are_those_that_are_handed_over(
+    engine: VllmEngine, reference: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = engine._runner
+    assert runner.local
+    handed = engine.rank(PROMPTS, TRIE, beam_width=16, k=16)
+    monkeypatch.setattr(runner, "local", False)  # as with several devices, whose workers are other processes
+    answered = engine.rank(PROMPTS, TRIE, beam_width=16, k=16)
+    assert [[item.item_index for item in user] for user in handed] == [
+        [item.item_index for item in user] for user in answered
+    ]
+    np.testing.assert_allclose(
+        [[item.score for item in user] for user in handed],
+        [[item.score for item in user] for user in answered],
+        atol=1e-5,
+    )
+    check_same_ranking(engine, reference)
+
+
 @pytest.mark.parametrize("stop", [(), ("H",), ("BB", "N")])
 def test_greedy_text_is_that_of_the_transformers_engine(
     engine: VllmEngine, reference: TransformersEngine, stop: tuple[str, ...]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from genrec.errors import MissingDependencyError, ModelError
 from genrec.recommender import Recommender
@@ -57,7 +58,15 @@ def test_an_engine_loaded_by_a_thread_serves_others_and_closed_says_so(vllm_fold
     trie = ItemTrie.build([[0, 0]], (4, 4))
     with ThreadPoolExecutor(1) as pool:
         closed = pool.submit(load).result()
+    shapes: list[tuple[int, ...]] = []
+    hook = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, _, logits: shapes.append(logits.shape) if type(module).__name__ == "CodeHead" else None
+    )
     assert [item.item_index for item in closed.rank([[1]], trie, beam_width=1, k=1)[0]] == [0]
+    assert shapes == [(1, 8), (1, 8)]  # no more rows of the output matrix than the codes of both levels
+    assert len(closed.generate([[1]], max_new_tokens=2)[0].token_ids) == 2
+    assert shapes[2][1] > 8
+    hook.remove()
     closed.close()
     closed.close()
     with pytest.raises(ModelError, match="the engine is closed"):

@@ -52,7 +52,7 @@ class RunnerV1:
         from vllm.v1.sample.logits_processor import BatchUpdateBuilder, build_logitsprocs
 
         built = build_logitsprocs(config, torch.device("cpu"), False, False, [NAME])
-        (self._processor,) = [one for one in built.all if type(one).__name__ == "SemanticIdProcessor"]
+        (self.processor,) = [one for one in built.all if type(one).__name__ == "SemanticIdProcessor"]
         self._updates, self._outputs = BatchUpdateBuilder(), dict[int, list[int]]()
 
     def add(self, row: int, arguments: dict[str, Any]) -> None:
@@ -69,9 +69,12 @@ class RunnerV1:
         self._updates.moved.append((one, other, MoveDirectionality.SWAP))
         self._outputs[one], self._outputs[other] = self._outputs[other], self._outputs[one]
 
+    def update(self) -> None:
+        self.processor.update_state(self._updates.get_and_reset(len(self._outputs)))
+
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        self._processor.update_state(self._updates.get_and_reset(len(self._outputs)))
-        return self._processor.apply(logits.clone())
+        self.update()
+        return self.processor.apply(logits.clone())  # type: ignore[no-any-return]
 
     def sampled(self, row: int, token: int) -> None:
         self._outputs[row].append(token)
@@ -177,6 +180,68 @@ def test_all_rows_of_one_level_score_as_each_row_alone(runner: Runner) -> None:
         assert possible(found[row]) == {24, 25, 26, 27}
 
 
+@pytest.mark.parametrize("mode", ["level", "raw"])
+def test_scores_are_handed_over_to_whoever_waits_for_them(runner: Runner, mode: str) -> None:
+    from genrec.decoding.vllm_local import Scores
+
+    logits, one, other = random_logits(4, 3), Scores(2), Scores(1)
+    runner.add(0, {"genrec_level": 1, "genrec_score": mode, "genrec_scores": (one, 1)})
+    runner.add(1, {})
+    runner.add(2, {"genrec_level": 1, "genrec_score": mode, "genrec_scores": (other, 0)})
+    runner.add(3, {"genrec_level": 1, "genrec_score": mode, "genrec_scores": (one, 0)})
+    with pytest.raises(RuntimeError, match="did not hand over"):
+        one.collected()
+    torch.testing.assert_close(runner.apply(logits), logits)  # their own answers are nobody's, others' stay
+    columns = slice(20, 23)
+    expected = logits.log_softmax(-1)[:, columns] if mode == "raw" else logits[:, columns].log_softmax(-1)
+    np.testing.assert_allclose(one.collected(), expected[[3, 0]].numpy(), rtol=1e-6)
+    np.testing.assert_allclose(other.collected(), expected[[2]].numpy(), rtol=1e-6)
+    again = random_logits(4, 4)  # a prompt that is read in parts: its last part counts
+    runner.apply(again)
+    expected = again.log_softmax(-1)[:, columns] if mode == "raw" else again[:, columns].log_softmax(-1)
+    np.testing.assert_allclose(one.collected(), expected[[3, 0]].numpy(), rtol=1e-6)
+
+
+def test_only_codes_are_multiplied_where_nothing_else_is_asked_for(config: Any) -> None:
+    from vllm.config import set_current_vllm_config
+    from vllm.model_executor.layers.logits_processor import LogitsProcessor
+    from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
+
+    from genrec.decoding.vllm_local import Scores
+
+    runner = RunnerV1(config)
+    head = torch.nn.Linear(8, NUM_TOKENS).requires_grad_(False)
+    head.quant_method, head.tp_size = UnquantizedEmbeddingMethod(), 1  # type: ignore[assignment]
+    head.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]
+    model = torch.nn.Module()
+    with set_current_vllm_config(config):
+        model.logits_processor = LogitsProcessor(NUM_TOKENS, scale=0.5, soft_cap=2.0)
+        model.logits_processor.head_dtype = torch.float32
+    hidden = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    full = model.logits_processor(head, hidden, head.bias)
+    runner.processor.shorten(model)
+    scores = Scores(2)
+
+    def logits() -> torch.Tensor:
+        runner.update()
+        return model.logits_processor(head, hidden, head.bias)  # type: ignore[no-any-return]
+
+    for row in range(2):
+        runner.add(row, {"genrec_level": 2, "genrec_scores": (scores, row)})
+    found = logits()
+    torch.testing.assert_close(found, full[:, 10:28])  # from the first code to the last: scaled and capped as all
+    runner.processor.apply(found)
+    np.testing.assert_allclose(scores.collected(), full[:, 24:28].log_softmax(-1).detach().numpy(), rtol=1e-5)
+    for other in ({}, {"genrec_level": 2}, {"genrec_prefix": []}, {"genrec_level": 2, "genrec_score": "raw"}):
+        runner.add(1, other | ({"genrec_scores": (scores, 1)} if "genrec_score" in other else {}))
+        torch.testing.assert_close(logits(), full)  # somebody needs the other tokens
+    runner.add(1, {"genrec_level": 0, "genrec_scores": (scores, 1)})
+    assert logits().shape == (2, 18)
+    head.tp_size = 2  # type: ignore[assignment]  # a part of the matrix is elsewhere
+    with pytest.raises(Exception, match="parallel"):
+        logits()  # vLLM's own layer asks for the other part
+
+
 @pytest.mark.parametrize("mode", ["level", "raw", "renormalised"])
 def test_an_item_request_can_only_go_to_children_and_scores_them_as_its_mode_says(runner: Runner, mode: str) -> None:
     logits = random_logits(1, 3)
@@ -269,6 +334,8 @@ def test_what_fits_no_catalogue_ends_with_an_empty_answer(runner: Runner, argume
         ({"genrec_prefix": [], "genrec_version": "../secret"}, "genrec_version is"),
         ({"genrec_prefix": [], "genrec_score": "best"}, "genrec_score is 'best'"),
         ({"genrec_prefx": []}, "unknown argument 'genrec_prefx'"),
+        ({"genrec_level": 0, "genrec_scores": [3, 0]}, "genrec_scores is for searches inside of one process"),
+        ({"genrec_prefix": [], "genrec_scores": "here"}, "genrec_scores is for searches inside of one process"),
     ],
 )
 def test_arguments_that_no_catalogue_could_fit_are_refused_at_admission(arguments: dict[str, Any], said: str) -> None:
