@@ -53,8 +53,10 @@ def written_out_attention(
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     match = (query * scale) @ key.transpose(2, 3)
+    # Added in place: filling would copy all heads, here and again in the backward pass.
+    match += torch.zeros_like(attention_mask, dtype=match.dtype).masked_fill_(~attention_mask, -torch.inf)
     # The softmax of bfloat16 is summed in float32 by PyTorch; only its result is rounded.
-    shares = torch.softmax(match.masked_fill(~attention_mask, -torch.inf), dim=-1)
+    shares = torch.softmax(match, dim=-1)
     return (shares.to(value.dtype) @ value).transpose(1, 2).contiguous(), None
 
 
