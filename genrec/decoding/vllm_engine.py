@@ -83,6 +83,7 @@ class VllmEngine:
         try:
             with in_this_process():
                 llm = LLM(**arguments)
+                _try_out(llm, vocabulary)
         except Exception as error:  # vLLM raises nearly everything, also of its own; the reason is in the text
             cleanup_dist_env_and_memory()  # or the next engine finds half of this one
             release_process()
@@ -241,6 +242,16 @@ class VllmEngine:
                     return
         finally:
             self._runner.cancel(ticket)
+
+
+def _try_out(llm: LLM, vocabulary: SidVocabulary) -> None:
+    """Ask for one token: some of what vLLM cannot do, such as heads of a size without a kernel, it says only then."""
+    once = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
+    try:
+        llm.generate({"prompt_token_ids": [vocabulary.first_token_ids[0]]}, once, use_tqdm=False)
+    except Exception:
+        cast(Any, llm.llm_engine.engine_core).shutdown()  # else whenever it is collected, under the next engine
+        raise
 
 
 def engine_arguments(folder: Path, vocabulary: SidVocabulary, *, dtype: str, adapter: Path | None) -> dict[str, Any]:

@@ -45,6 +45,16 @@ def test_folders_that_vllm_cannot_serve_are_refused_with_the_reason(vllm_folder:
         load(other)
 
 
+def test_heads_without_a_kernel_are_refused_when_the_engine_is_loaded(vllm_folder: Path, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = shutil.copytree(vllm_folder, tmp_path / "narrow")
+    narrow = AutoConfig.from_pretrained(folder, head_dim=16)
+    AutoModelForCausalLM.from_config(narrow).save_pretrained(folder)
+    with pytest.raises(ModelError, match=r"vLLM cannot load .*narrow: "):
+        VllmEngine.load(folder, vocabulary=SidVocabulary.load(vllm_folder), options=SMALL_CACHE)
+
+
 def test_without_the_package_the_error_names_the_extra(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)  # what Python does for a package that is not there
     with pytest.raises(MissingDependencyError, match="Install the extra `vllm`"):
