@@ -32,7 +32,7 @@ from genrec.progress import SILENT, Progress
 from genrec.run import Run, StageReport, atomic_file
 from genrec.tokenizers.codes import SemanticIds
 from genrec.tokenizers.placement import place_items
-from genrec.tokenizers.stage import load_fusion, load_tokenizer
+from genrec.tokenizers.stage import load_fusion, load_tokenizer, policy_for_new_items
 from genrec.trie import ItemTrie
 
 _LAST = ("trie/CURRENT", "manifest.json")  # moved into place after everything that they speak of
@@ -239,7 +239,9 @@ def _place(
     fused, _ = fusion.apply(vectors, {name: made.mask[rows] for name, made in read.items()})
     others = np.ones(len(ids.codes), dtype=np.bool_)
     others[rows[rows < len(others)]] = False
-    placed = place_items(tokenizer, fused, taken=ids.codes[others], sizes=ids.codebook_sizes, policy=config.collisions)
+    placed = place_items(
+        tokenizer, fused, taken=ids.codes[others], sizes=ids.codebook_sizes, policy=policy_for_new_items(config)
+    )
     codes = np.zeros((len(catalog), ids.codes.shape[1]), dtype=np.uint16)
     codes[: len(ids.codes)] = ids.codes
     codes[rows] = placed

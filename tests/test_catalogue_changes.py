@@ -13,7 +13,7 @@ import pytest
 
 from genrec import Recommender, pipeline
 from genrec.catalogue_changes import add_items, remove_items, update_items
-from genrec.config import EvaluateConfig, TokenizeConfig, load_config
+from genrec.config import EvaluateConfig, TokenizeConfig, TrainConfig, load_config
 from genrec.data.catalog import Catalog
 from genrec.encoders.base import Embeddings
 from genrec.errors import BadRowsError, ConfigError, DataError, RunError, TrieError
@@ -248,6 +248,25 @@ def test_tokenizing_again_does_not_bring_removed_items_back(run: Run, tiny_files
     remove_items(run, ids_file(run, ["i4"]), when=WHEN)
     pipeline.tokenize(run, load_config(TokenizeConfig, tiny_files / "tokenize.yaml"))
     assert "i4" not in live_ids(run)
+
+
+def test_where_every_code_is_an_items_own_a_new_item_shares_that_of_the_nearest_one(run: Run, tiny_files: Path) -> None:
+    pipeline.tokenize(run, TokenizeConfig(method="item-id"))
+    pipeline.train(run, load_config(TrainConfig, tiny_files / "train.yaml"))
+    recommender, before = Recommender.load(run.path, beam_width=30), codes(run)
+    assert sorted(before.values()) == [(n,) for n in range(30)]
+    text = Embeddings.load(run, "text", catalog=Catalog.load(run)).vectors
+    near = run.path.parent / "near.jsonl"
+    near.write_text(json.dumps({"item_id": "n1", "vector": (text[3] + 1e-3).tolist()}) + "\n")
+    add_items(run, table(run, new_rows([1])), when=WHEN, precomputed={"text": near})
+    assert codes(run) == {**before, "n1": before["i3"]}
+    assert recommender.refresh()
+    ranked = {item.item_id: item for item in recommender.recommend(["i1"], k=30)}
+    assert len(ranked) == 30
+    assert ranked["n1"].score == ranked["i3"].score
+    assert {item.item_id for item in recommender.recommend(["n1"], k=30)} == {f"i{n}" for n in range(30)}
+    only = recommender.recommend(["i1"], k=3, allow={"genres": "Fresh"})
+    assert [item.item_id for item in only] == ["n1"]
 
 
 def test_an_evaluation_leaves_out_targets_that_were_removed_and_says_so(run: Run, tiny_files: Path) -> None:

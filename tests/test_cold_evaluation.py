@@ -14,6 +14,7 @@ from genrec.baselines.dense_knn import DenseKNN
 from genrec.baselines.popularity import Popularity
 from genrec.cold_evaluation import evaluate_cold
 from genrec.config import EmbedConfig, EvaluateConfig, IngestConfig, TokenizeConfig, TrainConfig, load_config
+from genrec.data.catalog import Catalog
 from genrec.data.ingest import ingest
 from genrec.data.sequences import EvaluationCases, Sequences
 from genrec.data.splits import cold_cases, cold_items, training_sequences
@@ -23,6 +24,7 @@ from genrec.metrics import ndcg, recall
 from genrec.recommender import Recommender
 from genrec.report import ColdResult
 from genrec.run import Run, read_json
+from genrec.tokenizers.codes import SemanticIds
 
 NUM_ITEMS = 200
 COLD = np.arange(NUM_ITEMS) >= 180
@@ -141,6 +143,18 @@ def test_the_tokenizer_of_a_run_does_not_depend_on_the_vectors_of_cold_items(
             np.testing.assert_array_equal(np.load(mine)[~cold], np.load(others)[~cold])
         else:
             assert mine.read_bytes() == others.read_bytes()
+
+
+def test_held_out_items_share_the_code_of_the_nearest_item_that_was_trained_on(cold_run: Run, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(cold_run.path, tmp_path / "run"))
+    pipeline.tokenize(run, TokenizeConfig(method="item-id"))
+    catalog, cold = Catalog.load(run), cold_items(run)
+    ids = SemanticIds.load(run, catalog=catalog)
+    assert ids.codebook_sizes == (24,)
+    assert sorted(ids.codes[~cold, 0].tolist()) == list(range(24))
+    text = Embeddings.load(run, "text", catalog=catalog).vectors
+    distances = np.linalg.norm(text[cold][:, None] - text[~cold][None], axis=2)
+    assert ids.codes[cold, 0].tolist() == ids.codes[~cold, 0][distances.argmin(axis=1)].tolist()
 
 
 def test_evaluation_reports_cold_and_warm_apart(cold_run: Run, tiny_files: Path, tmp_path: Path) -> None:

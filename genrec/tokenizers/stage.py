@@ -20,7 +20,7 @@ from genrec.progress import SILENT, Progress
 from genrec.run import Run, StageReport, atomic_folder, read_json, write_json
 from genrec.tokenizers.base import ItemTokenizer, Makeup
 from genrec.tokenizers.codes import Policy, SemanticIds, resolve_collisions
-from genrec.tokenizers.controls import ItemIdCodes, RandomCodes
+from genrec.tokenizers.controls import RandomCodes
 from genrec.tokenizers.fusion import Fusion
 from genrec.tokenizers.health import (
     Health,
@@ -31,7 +31,7 @@ from genrec.tokenizers.health import (
     relative_error,
 )
 from genrec.tokenizers.health_plot import plot_health
-from genrec.tokenizers.item_level import ItemLevel
+from genrec.tokenizers.item_level import ItemIdCodes, ItemLevel
 from genrec.tokenizers.placement import place_items
 from genrec.tokenizers.residual_kmeans import ResidualKMeans
 from genrec.tokenizers.rqvae import RQVAE
@@ -95,8 +95,10 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
     )
     tokenizer = _make(config)
     tokenizer.fit(fused[some], seed=config.seed, makeup=makeup, progress=progress)
-    before = tokenizer.encode(fused)
-    after, sizes = _semantic_ids(tokenizer, fused, before, warm, policy=config.collisions)
+    before = np.zeros((len(fused), len(tokenizer.codebook_sizes)), dtype=np.uint16)
+    for rows in (some, ~some):
+        before[rows] = tokenizer.encode(fused[rows]) if rows.any() else before[rows]
+    after, sizes = _semantic_ids(tokenizer, fused, before, warm, config)
     health = measure_health(tokenizer, fusion, items, before=before, after=after, sizes=sizes, histories=histories)
     ids = SemanticIds(after, sizes, catalog.order_checksum)
     outputs = write_semantic_ids(run, tokenizer, fusion, ids=ids, health=health)
@@ -143,7 +145,12 @@ def load_tokenizer(run: Run) -> ItemTokenizer:
     if method not in kinds:
         raise RunError(f"{folder} holds an unknown tokenizer: {method!r}.", "Run `genrec tokenize RUN` again.")
     inside: ItemTokenizer = kinds[method].load(folder)
-    return ItemLevel.around(inside, folder) or inside
+    return inside if method == ItemIdCodes.method else ItemLevel.around(inside, folder) or inside
+
+
+def policy_for_new_items(config: TokenizeConfig) -> Policy:
+    """What becomes of an item that is not trained on: where every code is an item's own, it shares one."""
+    return "shared" if config.method == ItemIdCodes.method else config.collisions
 
 
 def _check(config: TokenizeConfig, items: ItemVectors) -> None:
@@ -158,7 +165,7 @@ def _check(config: TokenizeConfig, items: ItemVectors) -> None:
         raise ConfigError(f"{config.method} balances no codes.", "Use --method rqvae, or leave --balance out.")
     if config.item_codes and config.method in (RandomCodes.method, ItemIdCodes.method):
         raise ConfigError(
-            f"{config.method} is a control and gets no codes of the items' own behind it.",
+            f"{config.method} gets no further codes of the items' own behind it.",
             "Use --method rqvae or residual-kmeans, or leave --item-codes out.",
         )
     if config.behaviour_loss > 0 and config.behaviour_loss_level > config.levels:
@@ -205,19 +212,19 @@ def _semantic_ids(
     fused: NDArray[np.float32],
     before: NDArray[np.uint16],
     warm: NDArray[np.bool_],
-    *,
-    policy: Policy,
+    config: TokenizeConfig,
 ) -> tuple[NDArray[np.uint16], tuple[int, ...]]:
     """Codes of all items: collisions of the warm ones are resolved together, then the cold ones find places."""
     rows = np.flatnonzero(warm)
     resolved, sizes = resolve_collisions(
         before[rows],
         tokenizer.codebook_sizes,
-        policy=policy,
+        policy=config.collisions,
         last_costs=lambda some: tokenizer.last_costs(fused[rows[some]], before[rows[some]]),
     )
     after = np.zeros((len(before), len(sizes)), dtype=np.uint16)
     after[warm] = resolved
+    policy = policy_for_new_items(config)
     after[~warm] = place_items(tokenizer, fused[~warm], taken=resolved, sizes=sizes, policy=policy)
     return after, sizes
 

@@ -25,6 +25,7 @@ from genrec.progress import SILENT, Progress
 from genrec.run import Run, StageReport
 from genrec.tokenizers.codes import Policy, SemanticIds
 from genrec.tokenizers.files import tokenizer_checksum
+from genrec.tokenizers.item_level import ItemIdCodes
 from genrec.tokenizers.room import resolve_within
 from genrec.tokenizers.stage import ItemVectors, load_fusion, load_tokenizer, measure_health, write_semantic_ids
 
@@ -47,6 +48,11 @@ def tokenize_from(
     if run.path.resolve() == source.path.resolve():
         raise ConfigError(f"{run.path} cannot be tokenized from itself.", "Name another run with --from.")
     config = source_config(source)
+    if config.method == ItemIdCodes.method:
+        raise ConfigError(
+            f"{source.path} has one code for each of its own items, which says nothing about those of {run.path}.",
+            "Tokenize the source with --method rqvae and train it again.",
+        )
     config = config.model_copy(update={"collisions": collisions or config.collisions})
     sizes = SemanticIds.load(source, catalog=Catalog.load(source)).codebook_sizes
     catalog = Catalog.load(run)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from genrec.errors import DataError, RunError
-from genrec.tokenizers.controls import ItemIdCodes, RandomCodes
+from genrec.tokenizers.controls import RandomCodes
+from genrec.tokenizers.item_level import ItemIdCodes
 
 VECTORS = np.random.default_rng(0).normal(size=(3000, 6)).astype(np.float32)
 
@@ -40,7 +41,7 @@ def test_random_codes_depend_on_vector_and_seed_alone(tmp_path: Path) -> None:
     assert len(np.unique(fitted().reconstruct(codes), axis=0)) == 1
 
 
-def test_every_item_has_a_code_of_its_own_and_no_other_catalogue_has_any(tmp_path: Path) -> None:
+def test_every_item_has_a_code_of_its_own_and_others_borrow_the_nearest_one(tmp_path: Path) -> None:
     tokenizer = ItemIdCodes()
     tokenizer.fit(VECTORS, seed=0)
     codes = tokenizer.encode(VECTORS)
@@ -50,8 +51,15 @@ def test_every_item_has_a_code_of_its_own_and_no_other_catalogue_has_any(tmp_pat
     assert tokenizer.last_costs(VECTORS[:4], codes[:4]).argmin(axis=1).tolist() == [0, 1, 2, 3]
     tokenizer.save(tmp_path)
     loaded = ItemIdCodes.load(tmp_path)
-    with pytest.raises(DataError, match="for the 3,000 items they were made for, not for 1 others"):
-        loaded.encode(VECTORS[:1])
+    np.testing.assert_array_equal(loaded.reconstruct(codes), VECTORS)
+    new = VECTORS[[7, 3, 7]] + np.float32(1e-4)
+    assert loaded.encode(new).tolist() == [[7], [3], [7]]
+    twice = ItemIdCodes()
+    twice.fit(VECTORS[[0, 0, 1]], seed=0)
+    assert twice.encode(VECTORS[[0, 0, 1]]).tolist() == [[0], [1], [2]]  # equal items are still two
+    (tmp_path / "items.safetensors").write_bytes(b"broken")
+    with pytest.raises(RunError, match=r"items.safetensors cannot be read"):
+        ItemIdCodes.load(tmp_path)
     with pytest.raises(DataError, match="more than 65,536 codes"):
         ItemIdCodes().fit(np.zeros((65_537, 1), np.float32), seed=0)
 

@@ -107,7 +107,7 @@ def test_behaviour_as_a_loss_draws_items_of_one_walk_together(run: Run) -> None:
         ({"method": "random", "behaviour_loss": 0.1}, "random learns no behaviour_loss"),
         ({"behaviour_loss": 0.1, "behaviour_loss_level": 3}, "there are 2 levels"),
         ({"method": "residual-kmeans", "balance": 1.0}, "residual-kmeans balances no codes"),
-        ({"method": "random", "item_codes": 8}, "random is a control"),
+        ({"method": "random", "item_codes": 8}, "random gets no further codes"),
     ],
 )
 def test_options_that_fit_no_modality_method_or_level_are_refused(run: Run, options: dict, problem: str) -> None:
@@ -121,7 +121,8 @@ def test_controls_go_through_the_same_stage(run: Run, method: str, sizes: tuple[
     ids = SemanticIds.load(run, catalog=Catalog.load(run))
     assert ids.codebook_sizes == sizes
     assert len(np.unique(ids.codes, axis=0)) == NUM_ITEMS
-    assert report.facts["reconstruction"]["text"][-1] > 0.95
+    error = report.facts["reconstruction"]["text"][-1]
+    assert error < 0.01 if method == "item-id" else error > 0.95  # a code of its own stands for the item itself
     assert load_tokenizer(run).codebook_sizes == sizes
 
 
