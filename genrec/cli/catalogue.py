@@ -130,7 +130,9 @@ def tokenize(
     run: RunPath,
     method: Annotated[
         str | None,
-        typer.Option(help="`rqvae`, `residual-kmeans`, or a control: `random`, `item-id`.  [default: rqvae]"),
+        typer.Option(
+            help="`rqvae`, `residual-kmeans`, `item-id` (one code per item), or the control `random`.  [default: rqvae]"
+        ),
     ] = None,
     modalities: Annotated[str | None, typer.Option(help="Such as `text,image`.  [default: all of them]")] = None,
     weights: Annotated[str | None, typer.Option(help="Shares of variance, such as `behaviour=2,image=0.5`.")] = None,

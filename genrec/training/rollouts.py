@@ -44,7 +44,7 @@ def item_log_probabilities(
             input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False
         ).last_hidden_state
     last = hidden[:, longest - 1 : longest].expand(-1, group, -1)[:, :, None]  # (B, G, 1, D): before every first code
-    after = hidden[:, longest:].reshape(batch, group, levels - 1, -1)
+    after = hidden[:, longest:].reshape(batch, group, levels - 1, hidden.shape[-1])
     states = torch.cat([last, after], dim=2)  # (B, G, L, D)
     output = output_layer(model)
     found = []

@@ -13,28 +13,33 @@ from transformers import AutoModelForCausalLM
 from genrec.training.rollouts import item_log_probabilities
 from genrec.vocabulary import SidVocabulary
 
-VOCABULARY = SidVocabulary((6, 5, 4), (300, 306, 311))
+THREE_LEVELS = SidVocabulary((6, 5, 4), (300, 306, 311))
+ONE_LEVEL = SidVocabulary((15,), (300,))
 
 
-@pytest.mark.parametrize("family", ["qwen3", "gemma3"])
-def test_one_row_per_prompt_equals_one_row_per_item(family: str, base_folder: Callable[[str], Path]):
+@pytest.mark.parametrize(
+    ("family", "vocabulary"), [("qwen3", THREE_LEVELS), ("gemma3", THREE_LEVELS), ("qwen3", ONE_LEVEL)]
+)
+def test_one_row_per_prompt_equals_one_row_per_item(
+    family: str, vocabulary: SidVocabulary, base_folder: Callable[[str], Path]
+):
     model = AutoModelForCausalLM.from_pretrained(
         base_folder(family), dtype=torch.float32, attn_implementation="sdpa"
     ).eval()
     for parameter in model.parameters():
         parameter.data.mul_(3.0) if parameter.dim() > 1 else None
     rng = np.random.default_rng(0)
-    codes = np.stack([rng.integers(0, size, (3, 4)) for size in VOCABULARY.codebook_sizes], axis=-1)
-    items = VOCABULARY.token_ids(codes)  # (3, 4, 3)
+    codes = np.stack([rng.integers(0, size, (3, 4)) for size in vocabulary.codebook_sizes], axis=-1)
+    items = vocabulary.token_ids(codes)  # (3, 4, L)
     prompts = [rng.integers(0, 300, length).tolist() for length in (5, 1, 9)]
-    found = item_log_probabilities(model, VOCABULARY, prompts, items)
-    assert found.shape == (3, 4, 3)
-    expected = torch.zeros(3, 4, 3)
+    found = item_log_probabilities(model, vocabulary, prompts, items)
+    assert found.shape == items.shape
+    expected = torch.zeros(items.shape)
     for user, prompt in enumerate(prompts):
         for number in range(4):
             logits = model(input_ids=torch.tensor([[*prompt, *items[user, number].tolist()]])).logits[0]
             for level, (first, size) in enumerate(
-                zip(VOCABULARY.first_token_ids, VOCABULARY.codebook_sizes, strict=True)
+                zip(vocabulary.first_token_ids, vocabulary.codebook_sizes, strict=True)
             ):
                 row = logits[len(prompt) + level - 1, first : first + size].log_softmax(dim=-1)
                 expected[user, number, level] = row[int(codes[user, number, level])]
