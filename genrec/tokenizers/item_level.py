@@ -180,6 +180,6 @@ def _distances(vectors: NDArray[np.float32], owners: NDArray[np.float32]) -> NDA
 def _read_owners(folder: Path) -> NDArray[np.float32]:
     file = folder / _FILE
     try:
-        return load_file(file)["owners"].numpy()  # type: ignore[no-any-return]
+        return load_file(file)["owners"].numpy()
     except (OSError, SafetensorError, KeyError) as error:
         raise RunError(f"{file} cannot be read: {error}.", _AGAIN) from error
