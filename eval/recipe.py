@@ -3,6 +3,7 @@
     python eval/recipe.py tables items.jsonl.gz interactions.csv.gz --out runs/beauty --seeds 0,1,2
     python eval/recipe.py movielens FOLDER --out runs/films --config train/configs/default.yaml
     python eval/recipe.py amazon reviews.json.gz metadata.json.gz --out runs/toys --max-users 10000
+    python eval/recipe.py … --method item-id --config train/configs/item-codes.yaml
 
 Each seed has a run of its own, OUT/seed-N: ingest, embed, tokenize, train, evidence, evaluate. A stage that is finished
 is not made again and a killed training goes on, so the same command continues. Choices inside the stages look at the
@@ -116,6 +117,7 @@ def main() -> int:
     parser.add_argument("files", nargs="+", type=Path, help="as `genrec ingest` takes them")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--config", type=Path, default=Path(__file__).parents[1] / "train" / "configs" / "default.yaml")
+    parser.add_argument("--method", default="rqvae", help="of `genrec tokenize`")
     parser.add_argument("--seeds", type=_seeds, default="0,1,2", help="numbers with commas")
     parser.add_argument("--baselines", default=",".join(BASELINES), help="names with commas")
     parser.add_argument(
@@ -129,10 +131,11 @@ def main() -> int:
             {"baselines": tuple(given.baselines.split(",")), "max_users": given.max_users},
             source="options",
         )
+        tokenize = build_config(TokenizeConfig, {"method": given.method}, source="options")
         results = []
         check_config(evaluation, with_model=True)  # now, and not after hours of training
         for seed in given.seeds:
-            recipe = Recipe(training.model_copy(update={"seed": seed}), evaluation)
+            recipe = Recipe(training.model_copy(update={"seed": seed}), evaluation, tokenize=tokenize)
             folder = given.out / f"seed-{seed}"
             results.append(run_seed(folder, given.source, given.files, recipe, progress=ConsoleProgress()))
     except GenrecError as error:

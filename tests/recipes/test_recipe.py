@@ -27,7 +27,7 @@ def test_a_seed_is_made_once_and_its_table_is_the_report(
         EvaluateConfig(baselines=("popularity", "evidence"), cutoffs=(5, 10), beam_width=30),
         ingest=load_config(IngestConfig, tiny_files / "ingest.yaml"),
         embed=load_config(EmbedConfig, tiny_files / "embed.yaml"),
-        tokenize=load_config(TokenizeConfig, tiny_files / "tokenize.yaml"),
+        tokenize=TokenizeConfig(method="item-id"),
     )
 
     def once() -> dict[str, Any]:
@@ -41,6 +41,7 @@ def test_a_seed_is_made_once_and_its_table_is_the_report(
     assert (tmp_path / "seed-3" / "manifest.json").read_bytes() == manifest
     stages = read_json(tmp_path / "seed-3" / "manifest.json")["stages"]
     assert {stages[name]["seed"] for name in ("tokenize", "train", "evidence")} == {3}
+    assert stages["tokenize"]["config"]["method"] == "item-id"
     report = read_json(tmp_path / "seed-3" / "evaluation" / "test.json")
     lines = recipe["table"]([found]).splitlines()
     assert lines[2].startswith(f"| model | {report['methods'][0]['metrics']['recall@5']['value']:.4f} |")
@@ -69,6 +70,7 @@ def test_several_seeds_show_their_mean_and_range(recipe: dict[str, Any]) -> None
     [
         (["--baselines", "nobody"], 2, "Unknown baseline nobody"),
         (["--seeds", "0,x"], 2, "argument --seeds: invalid"),
+        (["--method", "guess"], 2, "method: Input should be 'rqvae'"),
     ],
 )
 def test_what_could_only_fail_after_the_training_is_refused_before_it(
