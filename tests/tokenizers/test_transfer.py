@@ -57,6 +57,12 @@ def test_a_source_encodes_its_own_catalogue_as_it_did(tiny_run: Path, tiny_copy:
     assert list(run.stages) == ["ingest", "embed", "tokenize", "trie"]
 
 
+def test_codes_of_one_catalogues_own_items_do_not_travel(tiny_run: Path, tiny_copy: Path) -> None:
+    pipeline.tokenize(Run(tiny_copy), TokenizeConfig(method="item-id"))
+    with pytest.raises(ConfigError, match=r"one code for each of its own items.* says nothing about those"):
+        pipeline.tokenize_from(Run(tiny_run), Run(tiny_copy))
+
+
 def test_the_run_stands_alone_and_its_health_speaks_of_its_own_items(tiny_run: Path, tiny_copy: Path) -> None:
     target = embedded(tiny_copy, np.random.default_rng(5).normal(size=(30, 8)))
     report = pipeline.tokenize_from(target, Run(tiny_run), same_encoder=True)
