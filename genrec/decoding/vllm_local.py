@@ -34,12 +34,13 @@ class Scores:
         self._pieces.append((list(beams), values))
 
     def collected(self) -> NDArray[np.float32]:
-        """All values, (beams, K). Raises RuntimeError where a beam got none."""
+        """All values, (beams, K), which are then no longer held here. Raises RuntimeError where a beam got none."""
         if {beam for beams, _ in self._pieces for beam in beams} != set(range(self._num_beams)):
             raise RuntimeError("vLLM answered requests whose scores it did not hand over")
         values = np.empty((self._num_beams, self._pieces[0][1].shape[1]), dtype=np.float32)
         for beams, piece in self._pieces:
             values[beams] = piece.float().cpu().numpy()
+        self._pieces.clear()  # vLLM keeps a request of the last step, and this with it, until the next one
         return values
 
 

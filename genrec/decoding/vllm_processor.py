@@ -290,7 +290,7 @@ _NO_TRIE = ItemTrie.build(np.zeros((1, 1), np.int64), (1,))
 
 
 def _is_place(value: Any) -> bool:
-    return isinstance(value, tuple) and isinstance(value[0], Scores)
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], Scores)
 
 
 def _whole(value: Any, limit: int) -> bool:

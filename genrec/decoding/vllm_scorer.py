@@ -70,7 +70,7 @@ class VllmScorer:
             detokenize=False,
             ignore_eos=True,
             output_kind=RequestOutputKind.FINAL_ONLY,
-            skip_clone=True,  # it is ours and one for all: a deep copy per beam is half of the overhead
+            skip_clone=True,  # it is ours: a deep copy per beam is half of the overhead
             extra_args={LEVEL: self._level, SCORE: self._score_mode},
         )
         beams = [beam for beams in self._beams for beam in beams]

@@ -132,9 +132,8 @@ class _Layer(nn.Module):
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (B, heads, T, D / heads)
         # Written out: at 50 positions and narrow heads the fused kernel's backward pass is slower on a CPU.
         match = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])  # (B, heads, T, T)
-        match += torch.full((length, length), -torch.inf, dtype=match.dtype).triu(
-            1
-        )  # in place: filling copies all heads
+        # In place: filling would copy all heads, here and in the backward pass.
+        match += torch.full((length, length), -torch.inf, dtype=match.dtype).triu(1)
         attention = torch.softmax(match, dim=-1).to(value.dtype)
         attended = (attention @ value).transpose(1, 2).reshape(batch, length, width)
         hidden = hidden + self.dropout(self.attention_out(attended))

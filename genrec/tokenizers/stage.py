@@ -96,8 +96,9 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
     tokenizer = _make(config)
     tokenizer.fit(fused[some], seed=config.seed, makeup=makeup, progress=progress)
     before = np.zeros((len(fused), len(tokenizer.codebook_sizes)), dtype=np.uint16)
-    for rows in (some, ~some):
-        before[rows] = tokenizer.encode(fused[rows]) if rows.any() else before[rows]
+    before[some] = tokenizer.encode(fused[some])
+    if not some.all():
+        before[~some] = tokenizer.encode(fused[~some])
     after, sizes = _semantic_ids(tokenizer, fused, before, warm, config)
     health = measure_health(tokenizer, fusion, items, before=before, after=after, sizes=sizes, histories=histories)
     ids = SemanticIds(after, sizes, catalog.order_checksum)

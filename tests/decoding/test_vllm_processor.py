@@ -196,6 +196,8 @@ def test_scores_are_handed_over_to_whoever_waits_for_them(runner: Runner, mode: 
     expected = logits.log_softmax(-1)[:, columns] if mode == "raw" else logits[:, columns].log_softmax(-1)
     np.testing.assert_allclose(one.collected(), expected[[3, 0]].numpy(), rtol=1e-6)
     np.testing.assert_allclose(other.collected(), expected[[2]].numpy(), rtol=1e-6)
+    with pytest.raises(RuntimeError, match="did not hand over"):
+        one.collected()  # they are not held any longer than they are needed
     again = random_logits(4, 4)  # a prompt that is read in parts: its last part counts
     runner.apply(again)
     expected = again.log_softmax(-1)[:, columns] if mode == "raw" else again[:, columns].log_softmax(-1)
