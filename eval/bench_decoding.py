@@ -37,7 +37,7 @@ from tokenizers.models import WordLevel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from genrec.decoding.beam import Floats, Integers, beam_search, best
+from genrec.decoding.beam import Floats, Integers, Scorer, beam_search, best
 from genrec.decoding.shared_prefix import SharedPrefixScorer
 from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.trie import ItemTrie
@@ -270,7 +270,7 @@ def products(model: PreTrainedModel, users: int, width: int, length: int) -> Ite
     yield users * len(layers) * steps, *attention(heads // groups * width, length, groups)
 
 
-class Drawn:
+class Drawn(Scorer):
     """A `Scorer` without a model: random log-probabilities."""
 
     def __init__(self, values: Floats) -> None:

@@ -67,6 +67,7 @@ def compare(run: Run, options: argparse.Namespace) -> str:
     recommender = Recommender.load(run.path)
     cases = evaluation_cases(run, "test").sample(options.users, seed=options.seed)
     prompts = [recommender.prompt_tokens(history) for history in cases.histories]
+    item_prompts = [recommender.item_prompt(history) for history in cases.histories]
     filters = [ItemFilter.excluding(recommender.trie, np.unique(history)) for history in cases.histories]
     counts = Transitions()
     counts.fit(training_sequences(run), len(Catalog.load(run)), seed=options.seed)
@@ -89,7 +90,13 @@ def compare(run: Run, options: argparse.Namespace) -> str:
         for label, given in (("without evidence", None), ("with evidence", evidence)):
             start = time.perf_counter()
             found = engine.rank(
-                prompts, recommender.trie, beam_width=options.beam_width, k=options.k, allowed=filters, evidence=given
+                prompts,
+                recommender.trie,
+                beam_width=options.beam_width,
+                k=options.k,
+                allowed=filters,
+                evidence=given,
+                item_prompts=item_prompts,
             )
             seconds[label, name] = time.perf_counter() - start
             answers.setdefault(label, []).append(found)

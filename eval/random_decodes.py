@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from genrec.decoding.beam import Floats, Integers, answerable, beam_search
+from genrec.decoding.beam import Floats, Integers, Scorer, answerable, beam_search
 from genrec.decoding.engine import RankedItem, ScoreMode
 from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.trie import ItemTrie
@@ -36,7 +36,7 @@ USERS = 200  # searches over one trie
 MODEL_USERS = 100
 
 
-class HashScorer:
+class HashScorer(Scorer):
     """A `Scorer` that makes its scores up: (B, W, K) from a number per user, the codes so far, and the code."""
 
     def __init__(self, users: NDArray[np.uint64], sizes: Sequence[int]) -> None:

@@ -3,7 +3,7 @@
     python eval/recipe.py tables items.jsonl.gz interactions.csv.gz --out runs/beauty --seeds 0,1,2
     python eval/recipe.py movielens FOLDER --out runs/films --config train/configs/default.yaml
     python eval/recipe.py amazon reviews.json.gz metadata.json.gz --out runs/toys --max-users 10000
-    python eval/recipe.py … --method item-id --config train/configs/item-codes.yaml
+    python eval/recipe.py … --method item-id
 
 Each seed has a run of its own, OUT/seed-N: ingest, embed, tokenize, train, evidence, evaluate. A stage that is finished
 is not made again and a killed training goes on, so the same command continues. Choices inside the stages look at the

@@ -49,6 +49,7 @@ class Variant:
 
     name: str
     views: tuple[dict[str, Any], ...] = field(default=({},))
+    training: dict[str, Any] = field(default_factory=dict)  # what is trained otherwise than CONFIG says
 
 
 def variants(modalities: tuple[str, ...]) -> list[Variant]:
@@ -75,6 +76,11 @@ def variants(modalities: tuple[str, ...]) -> list[Variant]:
                 "text+behaviour, codes used equally often",
                 ({"modalities": ["text", "behaviour"], "balance": 1.0},),
             ),
+            Variant(
+                "text+behaviour and items' own tokens",
+                ({"modalities": ["text", "behaviour"]},),
+                {"item_share": TrainConfig().item_share},
+            ),
         ]
         if len(content) > 1:
             found.append(Variant("+".join(everything), ({"modalities": everything},)))
@@ -93,7 +99,8 @@ def measure(source: Path, out: Path, variant: Variant, seed: int, config: TrainC
     cell = out / "cells" / f"{_slug(variant.name)}-{seed}"
     shutil.rmtree(cell, ignore_errors=True)
     views, health = [], []
-    share = config.model_copy(update={"seed": seed, "epochs": max(1, round(config.epochs / len(variant.views)))})
+    epochs = max(1, round(config.epochs / len(variant.views)))
+    share = config.model_copy(update={"seed": seed, "epochs": epochs, **variant.training})
     for number, options in enumerate(variant.views):
         run = _copy(source, cell / str(number))
         tokenize = build_config(TokenizeConfig, {**options, "seed": seed}, source=variant.name)

@@ -147,10 +147,10 @@ class TokenizeConfig(Config):
 class ScratchConfig(Config):
     """Shape of the model that `--base scratch` starts from (a Qwen3 configuration)."""
 
-    hidden_size: int = Field(128, ge=8)
-    layers: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
-    intermediate_size: int = Field(512, ge=8)
+    hidden_size: int = Field(64, ge=8)
+    layers: int = Field(2, ge=1)
+    heads: int = Field(2, ge=1, description="vLLM on a CPU needs heads of 32 numbers or more")
+    intermediate_size: int = Field(192, ge=8)
     text_vocabulary: int = Field(2048, ge=300, description="size of the BPE vocabulary of the catalogue's text")
 
 
@@ -198,13 +198,20 @@ class TrainConfig(Config):
         None, gt=0, description="of the new rows, where they learn apart from the base; null: as learning_rate"
     )
     max_history_items: int = Field(20, ge=1, description="items of a history that the model sees, newest kept")
+    item_share: float = Field(
+        0.9,
+        ge=0,
+        lt=1,
+        description="what the tokens of known items' own say of the next item's probability, beside semantic IDs; "
+        "0: items have no tokens of their own",
+    )
     example_tokens: int = Field(
         128, ge=32, description="room for a question and its answer, where whole histories need less"
     )
-    epochs: int = Field(12, ge=1)
+    epochs: int = Field(8, ge=1)
     batch_tokens: int = Field(2048, ge=64, description="tokens of one optimizer step and process")
     gradient_accumulation: int = Field(1, ge=1, description="micro-batches per optimizer step")
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the training in which the rate rises")
     weight_decay: float = Field(0.1, ge=0)
     dropout: float = Field(0.15, ge=0, lt=1, description="on embeddings and on what each block adds")
@@ -213,7 +220,7 @@ class TrainConfig(Config):
     precision: Precision = "auto"
     validation_users: int = Field(2000, ge=1)
     validation_beam_width: int = Field(20, ge=1)
-    validate_every: int = Field(3, ge=1, description="epochs between two validations")
+    validate_every: int = Field(4, ge=1, description="epochs between two validations")
     patience: int = Field(4, ge=1, description="validations without a better Recall@10 before stopping")
     keep: Literal["best", "last"] = Field(
         "best", description="weights of the best validation, or of the last epoch: a mixture teaches more than recall"
@@ -235,7 +242,9 @@ class TrainConfig(Config):
 class PretrainConfig(Config):
     """From text to a small base (`train/pretrain_base.py`)."""
 
-    shape: ScratchConfig = ScratchConfig(hidden_size=256, intermediate_size=768, text_vocabulary=4096)
+    shape: ScratchConfig = ScratchConfig(
+        hidden_size=256, layers=4, heads=4, intermediate_size=768, text_vocabulary=4096
+    )
     block_tokens: int = Field(256, ge=16, description="length of what the model reads at once")
     held_out_share: float = Field(0.02, gt=0, lt=0.5, description="of the documents, to measure perplexity on")
     epochs: int = Field(5, ge=1)

@@ -138,13 +138,35 @@ class EvidenceTerms:
         for user, (one, allowed) in enumerate(zip(evidence, filters, strict=True)):
             if one is not None:
                 mass[user] = one.mass if allowed is None else one.within(allowed)
+        weight = np.array([0.0 if one is None else one.weight for one in evidence])
+        mixed = np.array([one is not None and one.join == "mixture" for one in evidence])
+        return cls._summed(mass, weight, mixed, renormalise)
+
+    @classmethod
+    def of_model(
+        cls,
+        mass: NDArray[np.float64],
+        filters: Sequence[ItemFilter | None],
+        *,
+        share: NDArray[np.float64],
+        renormalise: bool,
+    ) -> EvidenceTerms:
+        """What a model says of whole items, mass (U, I) by position, to mix with weight `share` (U,) with the rest."""
+        for user, allowed in enumerate(filters):
+            if allowed is not None:
+                mass[user] = np.where(allowed.admits(np.arange(mass.shape[1])), mass[user], 0.0)
+        return cls._summed(mass, share, np.ones(len(mass), np.bool_), renormalise)
+
+    @classmethod
+    def _summed(
+        cls, mass: NDArray[np.float64], weight: NDArray[np.float64], mixed: NDArray[np.bool_], renormalise: bool
+    ) -> EvidenceTerms:
         if renormalise:
             total = mass.sum(axis=1, keepdims=True)
             mass = mass / np.where(total > 0, total, 1.0)
-        sums = np.zeros((len(evidence), num_items + 1))
+        sums = np.zeros((len(mass), mass.shape[1] + 1))
         np.cumsum(mass, axis=1, out=sums[:, 1:])
-        weight = np.array([0.0 if one is None else one.weight for one in evidence])
-        return cls(mass, sums, weight, np.array([one is not None and one.join == "mixture" for one in evidence]))
+        return cls(mass, sums, weight, mixed)
 
     def join_nodes(
         self, user: NDArray[np.int64], lo: NDArray[np.int64], hi: NDArray[np.int64], model: NDArray[np.float32]

@@ -38,22 +38,32 @@ def history_examples(
     max_items: int,
     rng: np.random.Generator,
     task: str = "A1",
+    own_tokens: NDArray[np.int64] | None = None,
 ) -> list[Example]:
     """One example per window of a history: a prompt's tokens, then the items' tokens, all of them targets.
 
     A history longer than `max_items` is read in consecutive windows, each item once; where the first window
     ends is drawn anew on every call, so over the epochs an item is seen with many contexts. Of several `prompts`
     one is drawn for each example. `item_tokens` is (I, L).
+
+    With `own_tokens`, (I,) and −1 for none, every window is read a second time, of its items' own tokens alone: a
+    history that mixes both spellings teaches either of them worse (docs/experiments.md).
     """
     prefixes = [np.asarray(prompt, dtype=np.int64) for prompt in prompts]
     examples = []
     for user, history in enumerate(sequences):
         for window in _windows(history, max_items, rng):
             prefix = prefixes[int(rng.integers(len(prefixes)))] if len(prefixes) > 1 else prefixes[0]
-            tokens = np.concatenate([prefix, item_tokens[window].ravel()])
-            targets = np.ones(len(tokens), dtype=np.bool_)
-            targets[: len(prefix)] = False
-            examples.append(Example(tokens, targets, task, user, tuple(window.tolist())))
+            items = tuple(window.tolist())
+            spellings = [item_tokens[window].ravel()]
+            if own_tokens is not None:
+                own = own_tokens[window]
+                spellings += [own[own >= 0]] if (own >= 0).any() else []
+            for spelling in spellings:
+                tokens = np.concatenate([prefix, spelling])
+                targets = np.ones(len(tokens), dtype=np.bool_)
+                targets[: len(prefix)] = False
+                examples.append(Example(tokens, targets, task, user, items))
     return examples
 
 

@@ -86,14 +86,16 @@ def inspect_examples(run: Run, config: TrainConfig | None = None, *, seed: int =
     chosen = TrainConfig.model_validate(record.config) if config is None else config
     folder = run.path / "model"
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    codes = SemanticIds.load(run, catalog=Catalog.load(run)).codes
+    catalog = Catalog.load(run)
+    vocabulary = SidVocabulary.load(folder).of_catalogue(catalog.item_ids)
     folders = [run.path / "prompts"] if config is None else [default_prompts(), *filter(None, [config.prompts])]
     mixture = load_mixture(
         run,
         chosen,
         folders=folders,
         tokenizer=tokenizer,
-        item_tokens=SidVocabulary.load(folder).token_ids(codes),
+        item_tokens=vocabulary.token_ids(SemanticIds.load(run, catalog=catalog).codes),
+        own_tokens=vocabulary.own_tokens(len(catalog)),
         sources={**SOURCES, **lesson_sources(run, folders)},
     )
     examples = [_shown(example, tokenizer) for example in mixture.some(_NUM_EXAMPLES, seed=seed)]

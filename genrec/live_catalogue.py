@@ -37,6 +37,7 @@ class LiveCatalogue:
     catalog: Catalog
     trie: ItemTrie
     item_tokens: NDArray[np.int64]  # (R, L)
+    own_tokens: NDArray[np.int64] | None = None  # (R,) of items that the model knows by one, −1 for the others
     evidence: EvidenceSource | None = None
     dialogue_evidence: EvidenceSource | None = None  # what joins in conversations, where the run has learned that
     new: NDArray[np.bool_] | None = None  # (R,) items that no training interaction has; None: nobody knows
@@ -58,8 +59,9 @@ class LiveCatalogue:
             )
         if trie.order_checksum != catalog.order_checksum:
             raise TrieError("the trie belongs to another catalogue.", "Run `genrec tokenize RUN` again.")
+        own = vocabulary.of_catalogue(catalog.item_ids).own_tokens(len(catalog))
         new = ~trained_items(run, catalog=catalog)
-        live = cls(catalog, trie.prepare(), vocabulary.token_ids(codes.codes), new=new)
+        live = cls(catalog, trie.prepare(), vocabulary.token_ids(codes.codes), own, new=new)
         if not with_evidence:
             return live
         users, dialogues = (EvidenceSource.load(run, setting, catalog=catalog) for setting in STAGES)

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,25 +18,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genrec import metrics
-from genrec.adapter import adapter_folder
 from genrec.config import EvaluateConfig, TokenizeConfig, TrainConfig, dump_config
 from genrec.data.catalog import Catalog, removed_items
 from genrec.data.dialogues import dialogues_file, load_turns, spoken_lines
 from genrec.data.sequences import EvaluationCases
-from genrec.data.splits import cold_items, evaluation_cases
+from genrec.data.splits import cold_items, evaluation_cases, training_sequences
 from genrec.data.text_source import TextSource
 from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.errors import ConfigError, DataError
 from genrec.evaluation import Recommend
 from genrec.evaluation import evaluate as evaluate_split
 from genrec.explanation.lessons import lesson_sources
+from genrec.preparation import Prepared, prepare_model, resolve_base, task_folders
 from genrec.progress import SILENT, Progress
 from genrec.prompting import compile_history_prompt, default_prompts, load_templates, save_templates, task_files
 from genrec.quantization import dequantized, is_quantized
 from genrec.recommender import RankRequest, Recommender
 from genrec.report import MODEL
 from genrec.run import Run, StageReport, file_checksum
-from genrec.tasks.loading import SOURCES, load_mixture, reads_dialogues, template_words
+from genrec.tasks.loading import SOURCES, load_mixture, reads_dialogues
 from genrec.tasks.mixture import Mixture
 from genrec.tokenizers.codes import Policy, SemanticIds
 from genrec.tokenizers.files import tokenizer_checksum
@@ -45,28 +45,17 @@ from genrec.tokenizers.transfer import tokenize_from as encode_items
 from genrec.training.adapters import remove_adapter, save_adapter
 from genrec.training.export import save_model_folder
 from genrec.training.loop import Trainer, TrainingTask
-from genrec.training.model import load_base
 from genrec.training.stages import remove_checkpoints, train_in_stages
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import (
     SidVocabulary,
-    TextEncoder,
-    add_embedding_rows,
-    add_soft_prompt_rows,
-    extend_tokenizer,
-    extend_with_soft_prompt,
-    inherited_vocabulary,
 )
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-_TEXT_FIELDS = ("title", "brand", "categories", "genres")
 _VALIDATION_CUTOFF = 10
-# The words of the tasks' templates count so often beside the catalogue where a text tokenizer is trained: often
-# enough to become few tokens, and never the larger part.
-_TEXTS_PER_COPY = 20
 
 
 def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -> StageReport:
@@ -129,17 +118,18 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
     started = time.monotonic()
     for stage in ("tokenize", "trie"):  # a stage killed half-way has changed files that it did not record
         run.require(stage)
-    config, base_adapter = _resolve_base(config)
+    config, base_adapter = resolve_base(config)
     catalog = Catalog.load(run)
     codes = SemanticIds.load(run, catalog=catalog)
     checksum = tokenizer_checksum(run.path / "semantic_ids" / "tokenizer")
-    folders = _task_folders(config)
+    folders = task_folders(config)
     with_dialogues = reads_dialogues(folders, config.tasks)
-    prepared = _prepare_model(
+    prepared = prepare_model(
         config,
         catalog,
         codes=codes,
         checksum=checksum,
+        histories=training_sequences(run),
         warm=~cold_items(run),
         base_adapter=base_adapter,
         spoken=spoken_lines(load_turns(run, "train", catalog=catalog)) if with_dialogues else (),
@@ -161,6 +151,7 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
         folders=folders,
         tokenizer=tokenizer,
         item_tokens=recommender.item_tokens,
+        own_tokens=recommender.live.own_tokens,
         sources={**SOURCES, **lesson_sources(run, folders)},
     )
     inputs += [dialogues_file(run)] if with_dialogues else []
@@ -248,67 +239,6 @@ def validation_metrics(recommender: Recommender, cases: EvaluationCases) -> Mapp
     }
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A base with rows for the semantic IDs. `rows` are the token ids that learn where the base does not."""
-
-    model: Any
-    tokenizer: Any
-    vocabulary: SidVocabulary
-    rows: list[int]
-
-
-def _resolve_base(config: TrainConfig) -> tuple[TrainConfig, Path | None]:
-    """The configuration with a model folder as its base where it names a run, and that run's adapter."""
-    for path in (Path(config.base), Path(config.base).parent):
-        is_run = config.base != "scratch" and (path / "manifest.json").is_file()
-        if is_run and Path(config.base) in (path, path / "model"):
-            run = Run.open(path)
-            run.require("train")
-            return config.model_copy(update={"base": str(path / "model")}), adapter_folder(run)
-    return config, None
-
-
-def _prepare_model(
-    config: TrainConfig,
-    catalog: Catalog,
-    *,
-    codes: SemanticIds,
-    checksum: str,
-    warm: NDArray[np.bool_],
-    base_adapter: Path | None,
-    spoken: Sequence[str],
-) -> _Prepared:
-    """The base model and its tokenizer, both with the semantic-ID tokens of the item tokenizer of `checksum`.
-
-    What is new in them is made from the items of `warm` (I,); a text tokenizer made here also knows words of `spoken`.
-    """
-    texts = [text for text, known in zip(catalog.texts(_TEXT_FIELDS), warm, strict=True) if known]
-    words = template_words(_task_folders(config), config.tasks, copies=len(texts) // _TEXTS_PER_COPY)
-    model, tokenizer = load_base(config, [*texts, *words, *spoken], adapter=base_adapter)
-    sizes = codes.codebook_sizes
-    vocabulary = None
-    if config.base != "scratch":
-        vocabulary = inherited_vocabulary(
-            Path(config.base), tokenizer, codebook_sizes=sizes, tokenizer_checksum=checksum
-        )
-    if vocabulary is None:
-        item_tokens = TextEncoder(tokenizer).encode_batch(texts)  # before the semantic-ID tokens exist
-        vocabulary = replace(extend_tokenizer(tokenizer, sizes), tokenizer_checksum=checksum)
-        add_embedding_rows(model, vocabulary, codes=codes.codes[warm], item_tokens=item_tokens, seed=config.seed)
-    first = vocabulary.first_token_ids[0]
-    rows = list(range(first, first + sum(sizes)))
-    if config.adapter == "prompt":
-        ids = extend_with_soft_prompt(tokenizer, config.prompt_tokens)
-        add_soft_prompt_rows(model, ids, num_words=first, seed=config.seed)
-        rows += ids
-    return _Prepared(model, tokenizer, vocabulary, rows)
-
-
-def _task_folders(config: TrainConfig) -> list[Path]:
-    return [default_prompts(), *([config.prompts] if config.prompts else [])]
-
-
 def _training_task(
     run: Run,
     config: TrainConfig,
@@ -372,7 +302,7 @@ def _training_report(run: Run, trainer: Trainer, *, num_items: int, left_out: Ma
     return StageReport("train", facts, words, f"genrec evidence {run.path}")
 
 
-def _save_model(run: Run, prepared: _Prepared, adapter: PeftModel | None) -> list[Path]:
+def _save_model(run: Run, prepared: Prepared, adapter: PeftModel | None) -> list[Path]:
     """Write `model/` and, where the base was kept, `adapter/` beside it; an adapter of before is removed."""
     model, files = prepared.model, []
     if adapter is None:

@@ -177,7 +177,7 @@ class Recommender:
         # A stage killed half-way has changed files that it did not record.
         *_, training = run.read_unchanged(lambda: [run.require(stage) for stage in ("tokenize", "trie", "train")])
         folder = run.path / "model"
-        vocabulary = SidVocabulary.load(folder)
+        vocabulary = SidVocabulary.load(folder).of_catalogue(Catalog.load(run).item_ids)
         opened = open_engine(engine, folder, vocabulary=vocabulary, adapter=adapter_folder(run), **options)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         template = load_templates(run.path / "prompts", "next_item").templates[0]
@@ -295,16 +295,16 @@ class Recommender:
 
     def _rank_alone(self, requests: Sequence[RankRequest], k: int) -> list[list[RankedItem]]:
         live = self._live
-        prompts = [self._prompt_tokens(live, request.history) for request in requests]
+        prompts = [self._prompts(live, request.history) for request in requests]
         filters = [request.filter(live.trie) for request in requests]
         beam_width = self._wide_enough(k)
         answers: list[list[RankedItem]] = []
         for start in range(0, len(requests), _PROMPTS_AT_ONCE):
             part = slice(start, start + _PROMPTS_AT_ONCE)
             evidence = live.evidence_of([(one.history, one.draw, one.in_dialogue) for one in requests[part]])
-            answers += self.engine.rank(
-                prompts[part], live.trie, beam_width=beam_width, k=k, allowed=filters[part], evidence=evidence
-            )
+            codes, own = zip(*prompts[part], strict=True)
+            wanted: dict[str, Any] = {"allowed": filters[part], "evidence": evidence, "item_prompts": own}
+            answers += self.engine.rank(codes, live.trie, beam_width=beam_width, k=k, **wanted)
         return answers
 
     def shares(self, history: NDArray[np.int32], ranked: Sequence[RankedItem]) -> list[dict[str, float]]:
@@ -314,7 +314,11 @@ class Recommender:
 
     def prompt_tokens(self, history: NDArray[np.int32]) -> list[int]:
         """The prompt of a history in item indices; the oldest items are cut first."""
-        return self._prompt_tokens(self._live, history)
+        return self._prompts(self._live, history)[0]
+
+    def item_prompt(self, history: NDArray[np.int32]) -> list[int] | None:
+        """The same prompt in items' own tokens, without items that have none; None where the model knows no such."""
+        return self._prompts(self._live, history)[1]
 
     def describe(self, ranked: Sequence[RankedItem]) -> list[Recommendation]:
         """Ranked items with their ids and titles."""
@@ -380,9 +384,12 @@ class Recommender:
         width = self.beam_width
         return max(width, k) if isinstance(width, int) else tuple(max(one, k) for one in width)
 
-    def _prompt_tokens(self, live: LiveCatalogue, history: NDArray[np.int32]) -> list[int]:
+    def _prompts(self, live: LiveCatalogue, history: NDArray[np.int32]) -> tuple[list[int], list[int] | None]:
+        """Of semantic IDs, and of items' own tokens where there are such."""
         newest = history[-self._max_history_items :]
-        return self._prompt.token_ids(live.item_tokens[newest].ravel().tolist())
+        of_codes = self._prompt.token_ids(live.item_tokens[newest].ravel().tolist())
+        own = None if live.own_tokens is None else live.own_tokens[newest]
+        return of_codes, None if own is None else self._prompt.token_ids(own[own >= 0].tolist())
 
 
 def _check_ids(items: Any, what: str) -> None:

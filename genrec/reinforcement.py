@@ -64,7 +64,8 @@ def reinforce(run: Run, config: ReinforceConfig, *, out: Path, progress: Progres
     if out.exists():
         raise RunError(f"{out} exists already.", "Name a new folder with --out.")
     folder, adapter = run.path / "model", adapter_folder(run)
-    vocabulary, tokenizer = SidVocabulary.load(folder), AutoTokenizer.from_pretrained(folder)
+    vocabulary = SidVocabulary.load(folder).of_catalogue(Catalog.load(run).item_ids)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     model = model if adapter is None else merge_adapter(model, adapter)
     reference = copy.deepcopy(model).eval()
@@ -108,6 +109,9 @@ class _Drawing:
             raise DataError("no training history has two items.", "Ingest more interactions.")
         catalog = Catalog.load(run)
         known = ~cold_items(run) & ~removed_items(run, catalog=catalog)
+        own = recommender.live.own_tokens
+        self._spelled = np.ones(len(catalog), dtype=np.bool_) if own is None else own >= 0  # as `_learn` spells them
+        known &= self._spelled
         self._known = np.flatnonzero(known)
         self._filter = ItemFilter.allowing(recommender.trie, known)
 
@@ -119,7 +123,7 @@ class _Drawing:
         while len(targets) < self._config.users_per_step:
             history = self._histories[int(rng.integers(len(self._histories)))]
             place = int(rng.integers(1, len(history)))
-            if history[place] not in history[:place]:
+            if history[place] not in history[:place] and self._spelled[history[place]]:
                 histories.append(history[:place])
                 targets.append(int(history[place]))
         wanted = np.array(targets, dtype=np.int32)
@@ -127,7 +131,10 @@ class _Drawing:
             items = rng.choice(self._known, size=(len(wanted), self._config.group_size)).astype(np.int32)
         else:
             items = self._beams(histories)
-        prompts = [self._recommender.prompt_tokens(history) for history in histories]
+        # As `_learn` spells items.
+        prompts = [
+            self._recommender.item_prompt(history) or self._recommender.prompt_tokens(history) for history in histories
+        ]
         return _Step(prompts, wanted, _with_target(items, wanted))
 
     def _beams(self, histories: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
@@ -162,12 +169,16 @@ def _learn(
     """One update; the loss and the mean reward of the lists as they were (1 for a hit)."""
     model, reference = models
     tokens = recommender.item_tokens[step.items]  # (B, G, L)
+    groups = vocabulary.groups[: tokens.shape[-1]]
+    own = recommender.live.own_tokens
+    if own is not None:  # what decides most of the ranking
+        tokens, groups = own[step.items][..., None], vocabulary.groups[-1:]
     hits = step.items == step.targets[:, None]
     device = model.device.type
     with torch.autocast(device, torch.bfloat16, enabled=uses_bfloat16(config.precision, device)):
-        policy = item_log_probabilities(model, vocabulary, step.prompts, tokens)
+        policy = item_log_probabilities(model, groups, step.prompts, tokens)
         with torch.no_grad():
-            before = item_log_probabilities(reference, vocabulary, step.prompts, tokens)
+            before = item_log_probabilities(reference, groups, step.prompts, tokens)
     if config.method == "grpo":
         reward = _reward(step, hits, config, likeness)
         advantages = group_advantages(torch.from_numpy(reward)).to(policy.device)

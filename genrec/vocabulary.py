@@ -5,14 +5,19 @@ decoding to text. The tokens of a level are contiguous, so a level's part of the
 Text of users and catalogues is encoded by `TextEncoder`, which knows none of these tokens: a title that
 holds `<s0_17>` becomes the letters `<`, `s`, `0`, … and can never name an item.
 
-Shapes: I items, L levels, K codes of a level, V vocabulary, D width.
+Items that training knows can have a second spelling, a token of their own such as `<i_3>`, right behind the semantic
+IDs. A model learns to go on with a history in either spelling; the two probabilities of an item are mixed when items
+are ranked (`decoding.beam`). New items, and items of another catalogue, have their semantic ID alone.
+
+Shapes: I items, R rows of a catalogue, L levels, K codes of a level, V vocabulary, D width.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,13 +38,50 @@ def sid_token(level: int, code: int) -> str:
     return f"<s{level}_{code}>"
 
 
+def item_token(number: int) -> str:
+    """The text of the token of an item's own with this number, such as `<i_3>`."""
+    return f"<i_{number}>"
+
+
 @dataclass(frozen=True)
 class SidVocabulary:
-    """Where the semantic-ID tokens are: code `c` of level `l` has the id `first_token_ids[l] + c`."""
+    """Where the semantic-ID tokens are: code `c` of level `l` has the id `first_token_ids[l] + c`.
+
+    Where items have tokens of their own, token `n` of them is the item in row `item_rows[n]` of the catalogue.
+    """
 
     codebook_sizes: tuple[int, ...]  # (L,)
     first_token_ids: tuple[int, ...]  # (L,)
     tokenizer_checksum: str = ""  # of the item tokenizer whose codes these are; "" = not known
+    item_rows: tuple[int, ...] = ()
+    items_checksum: str = ""  # of the ids of those items
+    item_share: float = 0.0  # weight of the items' own tokens in an item's probability, below 1
+
+    @property
+    def first_item_token(self) -> int:
+        """Token id of the first item that has one of its own: the one behind the last code."""
+        return self.first_token_ids[-1] + self.codebook_sizes[-1]
+
+    @property
+    def groups(self) -> tuple[tuple[int, int], ...]:
+        """First token id and size of what a token is one of: the codes of each level, then the items' own tokens."""
+        levels = tuple(zip(self.first_token_ids, self.codebook_sizes, strict=True))
+        return (*levels, (self.first_item_token, len(self.item_rows))) if self.item_rows else levels
+
+    def own_tokens(self, num_rows: int) -> NDArray[np.int64] | None:
+        """Every item's own token, −1 where it has none: (R,). None where no item has one."""
+        if not self.item_rows:
+            return None
+        tokens = np.full(num_rows, -1, dtype=np.int64)
+        tokens[list(self.item_rows)] = self.first_item_token + np.arange(len(self.item_rows))
+        return tokens
+
+    def of_catalogue(self, item_ids: Sequence[str]) -> SidVocabulary:
+        """This vocabulary for a catalogue: without tokens of items' own where these are other items than its rows."""
+        known = self.item_rows and max(self.item_rows) < len(item_ids)
+        if known and _ids_checksum(item_ids, self.item_rows) == self.items_checksum:
+            return self
+        return replace(self, item_rows=(), items_checksum="", item_share=0.0)
 
     def token_ids(self, codes: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Token ids of codes (…, L), the same shape."""
@@ -47,12 +89,7 @@ class SidVocabulary:
 
     def save(self, folder: Path) -> None:
         """Write the vocabulary beside the model that uses it."""
-        content = {
-            "codebook_sizes": self.codebook_sizes,
-            "first_token_ids": self.first_token_ids,
-            "tokenizer_checksum": self.tokenizer_checksum,
-        }
-        (folder / VOCABULARY_FILE).write_text(json.dumps(content) + "\n", encoding="utf-8")
+        (folder / VOCABULARY_FILE).write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> SidVocabulary:
@@ -61,7 +98,14 @@ class SidVocabulary:
             content = json.loads((folder / VOCABULARY_FILE).read_text(encoding="utf-8"))
             # Models of before the checksum was kept have none; they can be used, but not be trained further.
             checksum = str(content.get("tokenizer_checksum", ""))
-            return cls(tuple(content["codebook_sizes"]), tuple(content["first_token_ids"]), checksum)
+            return cls(
+                tuple(content["codebook_sizes"]),
+                tuple(content["first_token_ids"]),
+                checksum,
+                tuple(content.get("item_rows", ())),
+                str(content.get("items_checksum", "")),
+                float(content.get("item_share", 0.0)),
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"{folder} has no readable {VOCABULARY_FILE}: this model does not know semantic IDs.",
@@ -121,6 +165,35 @@ def inherited_vocabulary(
         if ends != [first, first + size - 1]:
             raise ModelError(f"{folder / VOCABULARY_FILE} does not fit the tokenizer beside it.", "Train it again.")
     return known
+
+
+def extend_with_items(
+    tokenizer: PreTrainedTokenizerFast,
+    vocabulary: SidVocabulary,
+    *,
+    item_ids: Sequence[str],
+    rows: NDArray[np.integer[Any]],
+    share: float,
+) -> SidVocabulary:
+    """The vocabulary with a token of their own for the items in `rows` of a catalogue; the tokenizer gets them.
+
+    Those that a base has for other items are taken over, their rows are to be started anew. Raises ModelError where
+    the tokens cannot stand right behind the semantic IDs, as they do not where a soft prompt was trained in between.
+    """
+    from tokenizers import AddedToken
+
+    tokens = [item_token(number) for number in range(len(rows))]
+    tokenizer.add_tokens(cast(Any, [AddedToken(token, normalized=False, special=False) for token in tokens]))
+    ids = cast(list[int], tokenizer.convert_tokens_to_ids(tokens))
+    if ids != list(range(vocabulary.first_item_token, vocabulary.first_item_token + len(tokens))):
+        raise ModelError(
+            "the base has other tokens where the items' own would be.",
+            "Set item_share: 0, or start from a base that was not trained with a soft prompt.",
+        )
+    numbers = tuple(int(row) for row in rows)
+    return replace(
+        vocabulary, item_rows=numbers, items_checksum=_ids_checksum(item_ids, numbers), item_share=float(share)
+    )
 
 
 def soft_token(number: int) -> str:
@@ -192,22 +265,21 @@ def add_embedding_rows(
     model: PreTrainedModel,
     vocabulary: SidVocabulary,
     *,
-    codes: NDArray[np.uint16],
+    codes: NDArray[np.integer[Any]],
     item_tokens: Sequence[Sequence[int]],
     seed: int,
+    groups: slice = slice(None),
 ) -> None:
-    """Grow a model's embedding (and output) matrix by the semantic-ID rows, and start them sanely.
+    """Grow a model's embedding (and output) matrix by rows for `groups` of the vocabulary, and start them sanely.
 
     A code's row starts at the mean of the words of the items under it, scaled to the length of an ordinary
-    row, with a little noise so that no two codes start equal. `codes` is (I, L); `item_tokens` holds the
-    token ids of each item's text.
+    row, with a little noise so that no two codes start equal. `codes` holds what items have in each of these groups,
+    −1 for nothing, (I, groups); `item_tokens` the token ids of each item's text.
     """
     import torch
 
-    first, last = (
-        vocabulary.first_token_ids[0],
-        vocabulary.first_token_ids[-1] + vocabulary.codebook_sizes[-1],
-    )
+    chosen = vocabulary.groups[groups]
+    first, last = vocabulary.first_token_ids[0], sum(chosen[-1])
     rows_before = cast(Any, model.get_input_embeddings()).weight.shape[0]
     if rows_before < last:
         model.resize_token_embeddings(last, mean_resizing=False)
@@ -219,8 +291,7 @@ def add_embedding_rows(
     with torch.no_grad():
         for matrix in matrices:
             words = matrix[:first].float()
-            for level, size in enumerate(vocabulary.codebook_sizes):
-                start = vocabulary.first_token_ids[level]
+            for level, (start, size) in enumerate(chosen):
                 rows = _code_means(words, codes[:, level], item_tokens, size)
                 noise = torch.randn(rows.shape, generator=generator)
                 matrix[start : start + size] = _scaled_like(words, rows, noise).to(matrix)
@@ -240,13 +311,14 @@ def add_soft_prompt_rows(model: PreTrainedModel, ids: Sequence[int], *, num_word
 
 
 def _code_means(
-    words: torch.Tensor, codes: NDArray[np.uint16], item_tokens: Sequence[Sequence[int]], size: int
+    words: torch.Tensor, codes: NDArray[np.integer[Any]], item_tokens: Sequence[Sequence[int]], size: int
 ) -> torch.Tensor:
     """Mean word vector of the items under each code, (K, D); zero where a code has no items or no words."""
     import torch
 
     owners = np.repeat(codes.astype(np.int64), [len(tokens) for tokens in item_tokens])
     tokens = np.fromiter((token for item in item_tokens for token in item), dtype=np.int64, count=len(owners))
+    owners, tokens = owners[owners >= 0], tokens[owners >= 0]
     owner, token = torch.from_numpy(owners), torch.from_numpy(tokens)
     sums = torch.zeros(size, words.shape[1]).index_add_(0, owner, words[token])
     counts = torch.bincount(owner, minlength=size).clamp(min=1)
@@ -261,3 +333,10 @@ def _scaled_like(words: torch.Tensor, rows: torch.Tensor, noise: torch.Tensor) -
     mixed = content + noise
     started: torch.Tensor = mixed / mixed.norm(dim=1, keepdim=True) * length
     return started
+
+
+def _ids_checksum(item_ids: Sequence[str], rows: Sequence[int]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(item_ids[row].encode() + b"\0")
+    return digest.hexdigest()

@@ -50,6 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evaluation", "task_evaluation", "batch", "inspection", "catalogue_changes"),
     ("explanation_batch",),
     ("explanation_ray",),
+    ("preparation",),
     ("pipeline",),
     ("quickstart", "transfer", "reinforcement"),
     ("chat",),

@@ -24,7 +24,8 @@ from genrec.vocabulary import SidVocabulary
 
 
 def exhaustive_scores(run: Path, history: list[int], *, max_items: int) -> np.ndarray:
-    """Scores (I,) of all items in mode `level`, each from one plain forward pass over prompt and semantic ID."""
+    """Scores (I,) of all items in mode `level`: one plain forward pass over prompt and semantic ID for each, one over
+    the prompt of items' own tokens, and the two probabilities of an item mixed."""
     model = AutoModelForCausalLM.from_pretrained(run / "model").eval()
     vocabulary = SidVocabulary.load(run / "model")
     codes = np.load(run / "semantic_ids" / "codes.npy")
@@ -39,7 +40,13 @@ def exhaustive_scores(run: Path, history: list[int], *, max_items: int) -> np.nd
     for level, (first, size) in enumerate(zip(vocabulary.first_token_ids, vocabulary.codebook_sizes, strict=True)):
         values = torch.log_softmax(logits[:, level, first : first + size], dim=-1)
         scores += values[torch.arange(len(codes)), torch.from_numpy(codes[:, level].astype(np.int64))]
-    return scores.numpy()
+    with torch.no_grad():
+        own = model(torch.tensor([recommender.item_prompt(np.array(history, dtype=np.int32))])).logits[0, -1]
+    first, size = vocabulary.groups[-1]
+    values = torch.full((len(codes),), -torch.inf)
+    values[list(vocabulary.item_rows)] = torch.log_softmax(own[first : first + size], dim=-1)
+    share = torch.tensor(vocabulary.item_share)
+    return torch.logaddexp(torch.log(1 - share) + scores, torch.log(share) + values).numpy()
 
 
 @pytest.mark.parametrize("history", [[3], [0, 3, 6, 9], list(range(12))])

@@ -89,9 +89,10 @@ def test_lists_hold_their_target_and_come_from_training_alone(tiny_run: Path):
     assert (step.targets == again.targets).all()
     assert (step.items == step.targets[:, None]).any(axis=1).all()
     # Each prompt ends in the item before the target in somebody's training history.
-    tokens = Recommender.load(tiny_run).item_tokens
-    pairs = {(*tokens[h[n - 1]], h[n]) for h in map(list, training_sequences(run)) for n in range(1, len(h))}
-    found = [(*prompt[-2:], target) for prompt, target in zip(step.prompts, step.targets, strict=True)]
+    own = Recommender.load(tiny_run).live.own_tokens
+    assert own is not None
+    pairs = {(own[h[n - 1]], h[n]) for h in map(list, training_sequences(run)) for n in range(1, len(h))}
+    found = [(prompt[-1], target) for prompt, target in zip(step.prompts, step.targets, strict=True)]
     assert len(found) == 30
     assert set(found) <= pairs
 

@@ -5,6 +5,9 @@ token and no length penalty, and a score is a plain float32 sum of log-probabili
 hold an allowed item become candidates: leaving the trie is impossible, not penalised. Evidence other than the
 model's (`genrec.evidence`) joins here, so every engine that ranks through this loop has it.
 
+A model may know items by tokens of their own beside their semantic IDs (`genrec.vocabulary`). What it says of these
+is mass over items like evidence's; the two spellings' probabilities are added before evidence joins.
+
 Shapes: B users, W beams (the widest user's), K codes of the level, C candidates of all users together.
 """
 
@@ -24,8 +27,31 @@ from genrec.evidence import Evidence, EvidenceTerms, check_evidence
 from genrec.trie import Children, ItemTrie
 from genrec.trie_filters import ItemFilter
 
+_DAMAGED = "The model is damaged or diverged in training: train it again, or with a lower learning rate."
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class ItemValues:
+    """Log-probabilities of N items' own tokens after some users' item prompts, and their weight in an item's."""
+
+    rows: Integers  # (N,) of the catalogue
+    users: Integers  # (P,) those who have an item prompt, as numbers from 0 to B - 1
+    values: Floats  # (P, N)
+    share: float  # within (0, 1)
+
+    def mass(self, trie: ItemTrie, *, num_users: int) -> NDArray[np.float64]:
+        """Their probabilities by position in the trie, 0 for other items and users: (B, I). Raises ModelError for NaN.
+
+        A trie that has fewer rows than the catalogue of the training leaves out the items behind them.
+        """
+        if np.isnan(self.values).any():
+            raise ModelError("the model's scores of items are not numbers (NaN).", _DAMAGED)
+        by_row = np.zeros((num_users, trie.num_rows))
+        there = self.rows < trie.num_rows
+        by_row[np.ix_(self.users, self.rows[there])] = np.exp(self.values[:, there].astype(np.float64))
+        return by_row[:, trie.items]
 
 
 class Scorer(Protocol):
@@ -38,6 +64,10 @@ class Scorer(Protocol):
     def prefill(self) -> Floats:
         """Values of level 0 after each prompt: (B, K)."""
         ...
+
+    def items(self) -> ItemValues | None:
+        """What the model says of items that have a token of their own; None where nobody asks for these."""
+        return None
 
     def step(self, parents: Integers, codes: Integers, counts: Integers) -> Floats:
         """Extend beams by one code each and return the values of the next level: (B, W, K).
@@ -57,12 +87,8 @@ class _Beams:
     slot: Integers  # number of the beam within its user
     lo: Integers
     hi: Integers
-    trail: Floats  # (N, level) scores of each beam's prefixes, of the model alone; beams are chosen by joined scores
-
-    @property
-    def score(self) -> Floats:
-        """(N,) of the model."""
-        return self.trail[:, -1]
+    score: Floats  # of the codes; beams are chosen by joined scores
+    trail: Floats  # (N, level) the model's scores of each beam's prefixes, both spellings together
 
 
 def beam_search(
@@ -89,17 +115,26 @@ def beam_search(
         slot=np.zeros(num_users, np.int64),
         lo=np.zeros(num_users, np.int64),
         hi=np.full(num_users, trie.num_items),
-        trail=np.zeros((num_users, 1), np.float32),  # of the root
+        score=np.zeros(num_users, np.float32),
+        trail=np.zeros((num_users, 0), np.float32),
     )
     widths = level_widths(beam_width, trie.num_levels)
     values = scorer.prefill()[:, None, :]
+    items = scorer.items()
+    own = None
+    if items is not None:
+        share = np.zeros(num_users)
+        share[items.users] = items.share
+        mass = items.mass(trie, num_users=num_users)
+        own = EvidenceTerms.of_model(mass, filters, share=share, renormalise=score_mode == "renormalised")
     for level in range(trie.num_levels):
         children, scores = _candidates(trie, level, beams, values, filters, score_mode)
         owner = beams.user[children.node]
         bounds = np.searchsorted(owner, np.arange(num_users + 1)).tolist()  # user u: [bounds[u], bounds[u + 1])
         if level == trie.num_levels - 1:
             break
-        joined = scores if terms is None else terms.join_nodes(owner, children.lo, children.hi, scores)
+        model = scores if own is None else own.join_nodes(owner, children.lo, children.hi, scores)
+        joined = model if terms is None else terms.join_nodes(owner, children.lo, children.hi, model)
         kept = [start + best(joined[start:end], widths[level]) for start, end in pairwise(bounds)]
         counts = np.array([len(chosen) for chosen in kept])
         chosen = np.concatenate(kept)
@@ -108,17 +143,17 @@ def beam_search(
         codes = np.zeros_like(parents)
         parents[owner[chosen], slot] = beams.slot[children.node[chosen]]
         codes[owner[chosen], slot] = children.code[chosen]
-        trail = np.column_stack([beams.trail[children.node[chosen]], scores[chosen]])
-        beams = _Beams(owner[chosen], slot, children.lo[chosen], children.hi[chosen], trail)
+        trail = np.column_stack([beams.trail[children.node[chosen]], model[chosen]])
+        beams = _Beams(owner[chosen], slot, children.lo[chosen], children.hi[chosen], scores[chosen], trail)
         values = scorer.step(parents, codes, counts)
     found = []
     for user, (start, end) in enumerate(pairwise(bounds)):
         leaves, leaf_scores = children.select(slice(start, end)), scores[start:end]
-        if terms is None and end - start > k:
+        if terms is None and own is None and end - start > k:
             leaves, leaf_scores = _as_good_as(k, leaves, leaf_scores)
-        trails = np.column_stack([beams.trail[leaves.node, 1:], leaf_scores])
-        items = _items_under(trie, leaves, trails, filters[user])
-        found.append(_ranked(items, terms, user=user, k=k, score_mode=score_mode))
+        trails = np.column_stack([beams.trail[leaves.node], leaf_scores])
+        under = _items_under(trie, leaves, trails, filters[user])
+        found.append(_ranked(under, (own, terms), user=user, k=k, score_mode=score_mode))
     return found
 
 
@@ -137,6 +172,16 @@ def check_request(
     if any(item_filter is not None and item_filter.trie is not trie for item_filter in filters):
         raise TrieError("a filter was compiled for another trie.", "Compile filters again after a trie is loaded.")
     return filters
+
+
+def check_item_prompts(
+    item_prompts: Sequence[Sequence[int] | None] | None, *, num_users: int
+) -> list[Sequence[int] | None]:
+    """One item prompt (or None) per user. Raises ConfigError for another number."""
+    given: list[Sequence[int] | None] = [None] * num_users if item_prompts is None else list(item_prompts)
+    if len(given) != num_users:
+        raise ConfigError(f"{len(given)} item prompts were given for {num_users} prompts; expected one each.")
+    return given
 
 
 def level_widths(beam_width: BeamWidth, num_levels: int) -> tuple[int, ...]:
@@ -188,7 +233,7 @@ def _candidates(
     if np.isnan(gained).any():
         raise ModelError(
             f"the model's scores on level {level} are not numbers (NaN).",
-            "The model is damaged or diverged in training: train it again, or with a lower learning rate.",
+            _DAMAGED,
         )
     if score_mode == "renormalised":
         gained = gained - _log_sum_exp(gained, children.node)
@@ -236,16 +281,19 @@ def _items_under(
 
 def _ranked(
     found: tuple[Integers, Integers, Floats],
-    terms: EvidenceTerms | None,
+    joining: tuple[EvidenceTerms | None, EvidenceTerms | None],
     *,
     user: int,
     k: int,
     score_mode: ScoreMode,
 ) -> list[RankedItem]:
-    """The best `k` of a user's items, best first. Ties by item index."""
+    """The best `k` of a user's items, best first. Ties by item index. What joins: the items' own tokens, evidence."""
     position, items, trails = found
+    (own, terms), users = joining, np.full(len(items), user)
+    if own is not None:
+        trails[:, -1] = own.join_items(users, position, trails[:, -1])
     model = trails[:, -1]
-    score = model if terms is None else terms.join_items(np.full(len(items), user), position, model)
+    score = model if terms is None else terms.join_items(users, position, model)
     order = np.lexsort((items, -score))[:k]
     return [
         RankedItem(int(item), float(joined), score_mode, model_score=trail[-1], trail=tuple(trail))

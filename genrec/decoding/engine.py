@@ -69,11 +69,14 @@ class Engine(Protocol):
         k: int,
         allowed: Sequence[ItemFilter | None] | None = None,
         evidence: Sequence[Evidence | None] | None = None,
+        item_prompts: Sequence[Sequence[int] | None] | None = None,
     ) -> list[list[RankedItem]]:
         """The best items per prompt, at most `k`, best first, ties by item index.
 
         Only items of the trie and of the prompt's filter; fewer than `k` where fewer are valid, never filler.
         `evidence` joins the model's scores on every level; None, or None for a prompt, is the model alone.
+        `item_prompts` are the prompts in items' own tokens, where the model knows such; None, or None for a prompt,
+        asks for semantic IDs alone.
         Raises ConfigError for k above a width and for widths of another number of levels, TrieError for a filter or
         evidence of another trie.
         """

@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from genrec.decoding.beam import Floats, Integers, answerable, beam_search, check_request
+from genrec.decoding.beam import (
+    Floats,
+    Integers,
+    ItemValues,
+    answerable,
+    beam_search,
+    check_item_prompts,
+    check_request,
+)
 from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode
 from genrec.errors import ConfigError
 from genrec.evidence import Evidence, check_evidence
@@ -23,15 +31,27 @@ Script = Callable[[tuple[int, ...], tuple[int, ...]], ArrayLike]
 level; `raw` takes them as they are."""
 
 
+ItemScript = Callable[[Sequence[tuple[int, ...]]], tuple[ArrayLike, Floats, float]]
+"""P item prompts → rows (N,) of items that have a token of their own, log-probabilities (P, N), their weight."""
+
+
 class ScriptedEngine:
     """An engine that plays a script.
 
-    `script` scores codes (see `Script`, and `item_scores_script` for a table of item scores). `texts` are what
-    `generate` answers, one per prompt in the order in which prompts arrive; running out of them is an error.
+    `script` scores codes (see `Script`, and `item_scores_script` for a table of item scores), `items` those items
+    that have a token of their own. `texts` are what `generate` answers, one per prompt in the order in which prompts
+    arrive; running out of them is an error.
     """
 
-    def __init__(self, script: Script, *, texts: Sequence[str] = (), score_mode: ScoreMode = "level") -> None:
-        self._script = script
+    def __init__(
+        self,
+        script: Script,
+        *,
+        items: ItemScript | None = None,
+        texts: Sequence[str] = (),
+        score_mode: ScoreMode = "level",
+    ) -> None:
+        self._script, self._items = script, items
         self._texts = iter(list(texts))
         self._score_mode = score_mode
 
@@ -44,16 +64,20 @@ class ScriptedEngine:
         k: int,
         allowed: Sequence[ItemFilter | None] | None = None,
         evidence: Sequence[Evidence | None] | None = None,
+        item_prompts: Sequence[Sequence[int] | None] | None = None,
     ) -> list[list[RankedItem]]:
         """See `Engine.rank`."""
         filters = check_request(trie, num_users=len(prompts), beam_width=beam_width, k=k, allowed=allowed)
         given = check_evidence(evidence, trie=trie, num_users=len(prompts))
+        asked = check_item_prompts(item_prompts, num_users=len(prompts))
         users = answerable(filters)
         answers: list[list[RankedItem]] = [[] for _ in prompts]
         if not users:
             return answers
         found = beam_search(
-            _ScriptedScorer(self._script, [tuple(prompts[user]) for user in users], self._score_mode),
+            _ScriptedScorer(
+                self._script, self._items, [(tuple(prompts[user]), asked[user]) for user in users], self._score_mode
+            ),
             trie,
             num_users=len(users),
             beam_width=beam_width,
@@ -110,12 +134,26 @@ class ScriptedEngine:
 class _ScriptedScorer:
     """Asks the script once per live beam; remembers each beam's codes."""
 
-    def __init__(self, script: Script, prompts: list[tuple[int, ...]], score_mode: ScoreMode) -> None:
-        self._script, self._prompts, self._score_mode = script, prompts, score_mode
+    def __init__(
+        self,
+        script: Script,
+        items: ItemScript | None,
+        prompts: list[tuple[tuple[int, ...], Sequence[int] | None]],
+        score_mode: ScoreMode,
+    ) -> None:
+        self._script, self._items, self._score_mode = script, items, score_mode
+        self._prompts = [prompt for prompt, _ in prompts]
+        self._asked = [(user, tuple(prompt)) for user, (_, prompt) in enumerate(prompts) if prompt is not None]
         self._codes: list[list[tuple[int, ...]]] = [[()] for _ in prompts]
 
     def prefill(self) -> Floats:
         return self._values()[:, 0]
+
+    def items(self) -> ItemValues | None:
+        if self._items is None or not self._asked:
+            return None
+        rows, values, share = self._items([prompt for _, prompt in self._asked])
+        return ItemValues(np.asarray(rows), np.array([user for user, _ in self._asked]), values, share)
 
     def step(self, parents: Integers, codes: Integers, counts: Integers) -> Floats:
         self._codes = [

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from genrec.adapter import OutputLayer, output_layer
-from genrec.decoding.beam import Floats, Integers
+from genrec.decoding.beam import Floats, Integers, ItemValues
 from genrec.decoding.engine import ScoreMode
 from genrec.decoding.prompt_attention import (
     BeamReader,
@@ -47,6 +47,7 @@ class SharedPrefixScorer:
         vocabulary: SidVocabulary,
         score_mode: ScoreMode,
         remembered: Remembered | None = None,
+        item_prompts: Sequence[Sequence[int] | None] = (),
     ) -> None:
         self._model, self._vocabulary, self._score_mode = model, vocabulary, score_mode
         self._remembered = remembered
@@ -54,17 +55,25 @@ class SharedPrefixScorer:
         self._lengths = np.array([len(prompt) for prompt in prompts])
         self._level = 0
         self._counts = np.ones(len(prompts), dtype=np.int64)  # rows of each user on the level before
-        self._beams: BeamReader
+        self._beams: BeamReader | None = None
+        self._item_prompts = item_prompts
 
     def prefill(self) -> Floats:
         """See `Scorer.prefill`."""
-        with reading(self._model):
-            memories, last = read_prompts(self._model, self._prompts, self._remembered)
-            self._beams = BeamReader(memories)
-            if last is None:  # the last tokens were left out: they are rows that follow the prompts
-                tokens = np.array([prompt[-1] for prompt in self._prompts])
-                last = self._extend(np.arange(len(tokens)), tokens, self._lengths - 1)
+        self._beams, last = self._read(self._prompts)
         return self._values(last)
+
+    def items(self) -> ItemValues | None:
+        """See `Scorer.items`."""
+        vocabulary = self._vocabulary
+        asked = [(user, prompt) for user, prompt in enumerate(self._item_prompts) if prompt is not None]
+        if not vocabulary.item_rows or not asked:
+            return None
+        users, prompts = np.array([user for user, _ in asked]), [prompt for _, prompt in asked]
+        _, last = self._read(prompts)
+        logits = self._head.logits(last, vocabulary.first_item_token, len(vocabulary.item_rows)).float()
+        values = np.asarray(logits.log_softmax(dim=-1).cpu().numpy(), dtype=np.float32)
+        return ItemValues(np.array(vocabulary.item_rows), users, values, vocabulary.item_share)
 
     def step(self, parents: Integers, codes: Integers, counts: Integers) -> Floats:
         """See `Scorer.step`. Values behind a user's last beam are −inf."""
@@ -73,8 +82,9 @@ class SharedPrefixScorer:
         tokens = codes[real] + self._vocabulary.first_token_ids[self._level]
         positions = np.repeat(self._lengths + self._level, counts)
         self._counts = counts
+        assert self._beams is not None, "prefill comes first"
         with reading(self._model):
-            hidden = self._extend(rows, tokens, positions)
+            hidden = self._extend(self._beams, rows, tokens, positions)
         self._level += 1
         found = self._values(hidden)
         if real.all():
@@ -83,12 +93,24 @@ class SharedPrefixScorer:
         values[real] = found
         return values
 
-    def _extend(self, rows: Integers, tokens: Integers, positions: Integers) -> Tensor:
+    def _read(self, prompts: Sequence[Sequence[int]]) -> tuple[BeamReader, Tensor]:
+        """What follows the prompts can see, and the hidden states of their last tokens, (prompts, D)."""
+        with reading(self._model):
+            memories, last = read_prompts(self._model, prompts, self._remembered)
+            beams = BeamReader(memories)
+            if last is None:  # the last tokens were left out: they are rows that follow the prompts
+                tokens = np.array([prompt[-1] for prompt in prompts])
+                positions = np.array([len(prompt) - 1 for prompt in prompts])
+                last = self._extend(beams, np.arange(len(prompts)), tokens, positions)
+        return beams, last
+
+    def _extend(self, beams: BeamReader, rows: Integers, tokens: Integers, positions: Integers) -> Tensor:
         """Feed one token behind each of the rows (N,) of the level before; hidden states (N, D)."""
         device = self._model.device
-        self._beams.extend(torch.from_numpy(rows).to(device), self._counts.tolist())
+        counts = self._counts.tolist() if beams is self._beams else [1] * len(rows)
+        beams.extend(torch.from_numpy(rows).to(device), counts)
         return hidden_states(
-            self._model, torch.from_numpy(tokens).to(device), torch.from_numpy(positions).to(device), self._beams
+            self._model, torch.from_numpy(tokens).to(device), torch.from_numpy(positions).to(device), beams
         )
 
     def _values(self, hidden: Tensor) -> Floats:
@@ -130,12 +152,10 @@ def check_model(model: PreTrainedModel, vocabulary: SidVocabulary) -> None:
     if not model._supports_attention_backend:
         raise ModelError(f"{name} has attention of its own, which cannot share a prompt.", _SUPPORTED)
     rows = output_layer(model).out_features
-    needed = max(
-        first + size for first, size in zip(vocabulary.first_token_ids, vocabulary.codebook_sizes, strict=True)
-    )
+    needed = max(map(sum, vocabulary.groups))
     if needed > rows:
         raise ModelError(
-            f"{name} has {rows} output rows, but the semantic IDs need {needed}.",
+            f"{name} has {rows} output rows, but its vocabulary of items needs {needed}.",
             "The model was not trained with this vocabulary: train it with `genrec train RUN`.",
         )
     _check_tree_equals_paths(model, vocabulary)

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from genrec.adapter import merge_adapter
 from genrec.config import Weights
-from genrec.decoding.beam import answerable, beam_search, check_request
+from genrec.decoding.beam import answerable, beam_search, check_item_prompts, check_request
 from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode
 from genrec.decoding.prompt_attention import Remembered
 from genrec.decoding.shared_prefix import SharedPrefixScorer, check_length, check_model
@@ -28,7 +28,7 @@ from genrec.evidence import Evidence, check_evidence
 from genrec.quantization import Quantization, keep_exact, quantization_config
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
-from genrec.vocabulary import SidVocabulary, sid_token
+from genrec.vocabulary import SidVocabulary, item_token, sid_token
 
 
 class TransformersEngine:
@@ -105,6 +105,7 @@ class TransformersEngine:
         k: int,
         allowed: Sequence[ItemFilter | None] | None = None,
         evidence: Sequence[Evidence | None] | None = None,
+        item_prompts: Sequence[Sequence[int] | None] | None = None,
     ) -> list[list[RankedItem]]:
         """See `Engine.rank`. Raises ModelError for an empty prompt and one beyond the model's context."""
         model = self._opened()
@@ -115,7 +116,8 @@ class TransformersEngine:
                 f"the trie has codebooks {trie.codebook_sizes}, the model {self._vocabulary.codebook_sizes}.",
                 "The items were tokenized again after training: run `genrec train RUN` again.",
             )
-        _check_prompts(model, prompts, trie.num_levels)
+        asked = check_item_prompts(item_prompts, num_users=len(prompts))
+        _check_prompts(model, [*prompts, *(prompt for prompt in asked if prompt is not None)], trie.num_levels)
         answers: list[list[RankedItem]] = [[] for _ in prompts]
         users = sorted(answerable(filters), key=lambda user: len(prompts[user]))  # little padding
         with _evaluation(model, self._dtype):
@@ -128,6 +130,7 @@ class TransformersEngine:
                         vocabulary=self._vocabulary,
                         score_mode=self._score_mode,
                         remembered=self._remembered,
+                        item_prompts=[asked[user] for user in batch],
                     ),
                     trie,
                     num_users=len(batch),
@@ -252,12 +255,13 @@ def _read_folder(folder: Path, weights: Weights, device: str) -> tuple[PreTraine
 def _check_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, vocabulary: SidVocabulary) -> None:
     """Raise ModelError where the tokenizer does not know the semantic IDs: transformers makes an empty one
     for a folder without tokenizer files."""
-    for level, (first, size) in enumerate(zip(vocabulary.first_token_ids, vocabulary.codebook_sizes, strict=True)):
+    for level, (first, size) in enumerate(vocabulary.groups):
         for code in (0, size - 1):
             found = tokenizer.convert_ids_to_tokens(first + code) if first + code < len(tokenizer) else None
-            if found != sid_token(level, code):
+            expected = sid_token(level, code) if level < len(vocabulary.codebook_sizes) else item_token(code)
+            if found != expected:
                 raise ModelError(
-                    f"the tokenizer of {folder} has {found!r} where {sid_token(level, code)} is expected.",
+                    f"the tokenizer of {folder} has {found!r} where {expected} is expected.",
                     "The folder was saved without the tokenizer that it was trained with.",
                 )
 

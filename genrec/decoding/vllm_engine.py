@@ -19,7 +19,7 @@ from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from genrec.decoding.beam import answerable, beam_search, check_request
+from genrec.decoding.beam import answerable, beam_search, check_item_prompts, check_request
 from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode
 from genrec.decoding.text import Decoder, TextUnderWay
 from genrec.decoding.vllm_processor import QUALIFIED_NAME, SemanticIdProcessor, prepare_cpu
@@ -126,6 +126,7 @@ class VllmEngine:
         k: int,
         allowed: Sequence[ItemFilter | None] | None = None,
         evidence: Sequence[Evidence | None] | None = None,
+        item_prompts: Sequence[Sequence[int] | None] | None = None,
     ) -> list[list[RankedItem]]:
         """See `Engine.rank`. Raises ModelError for an empty prompt and one beyond the model's context."""
         filters = check_request(trie, num_users=len(prompts), beam_width=beam_width, k=k, allowed=allowed)
@@ -135,7 +136,8 @@ class VllmEngine:
                 f"the trie has codebooks {trie.codebook_sizes}, the model {self._vocabulary.codebook_sizes}.",
                 "The items were tokenized again after training: run `genrec train RUN` again.",
             )
-        self._check_prompts(prompts, trie.num_levels)
+        asked = check_item_prompts(item_prompts, num_users=len(prompts))
+        self._check_prompts([*prompts, *(prompt for prompt in asked if prompt is not None)], trie.num_levels)
         answers: list[list[RankedItem]] = [[] for _ in prompts]
         users = answerable(filters)
         for start in range(0, len(users), self._batch_size):
@@ -147,6 +149,7 @@ class VllmEngine:
                     vocabulary=self._vocabulary,
                     score_mode=self._score_mode,
                     lora=self._lora,
+                    item_prompts=[asked[user] for user in batch],
                 ),
                 trie,
                 num_users=len(batch),
@@ -261,7 +264,7 @@ def engine_arguments(folder: Path, vocabulary: SidVocabulary, *, dtype: str, ada
         "dtype": dtype,
         "logits_processors": [QUALIFIED_NAME],
         "logprobs_mode": "processed_logits",  # what the processor left, not what the model said
-        "max_logprobs": max(vocabulary.codebook_sizes),
+        "max_logprobs": max(size for _, size in vocabulary.groups),
         "enable_prefix_caching": True,
         "generation_config": "vllm",  # not the folder's: its top-k would cut the scores of codes
         "max_model_len": -1,  # what the model and the memory allow
@@ -288,7 +291,8 @@ _ADVICE = (
 def _check_folder(folder: Path, vocabulary: SidVocabulary) -> None:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is not a model folder: it has no config.json.", "Check the path.")
-    if SidVocabulary.load(folder) != vocabulary:
+    known = SidVocabulary.load(folder)
+    if vocabulary not in (known, known.of_catalogue(())):
         raise ModelError(f"{folder} was trained with other semantic IDs than those given.", "Train it again.")
 
 

@@ -2,10 +2,9 @@
 
 Scores are handed over as they are (`Scores`). The way around, through log-probabilities of an answer, has vLLM sort
 and count over its whole vocabulary for every beam. And where all requests of a step are such searches, only the rows
-of the output matrix that belong to codes are multiplied (`CodeHead`).
+of the output matrix that they ask for are multiplied: those of codes, or of items' own tokens (`CodeHead`).
 
-Shapes: B requests of a step, D width of the model, K codes of a level, V vocabulary, R tokens from the first code to
-the last.
+Shapes: B requests of a step, D width of the model, K codes of a level, V vocabulary, R tokens that are asked for.
 """
 
 from __future__ import annotations
@@ -45,15 +44,15 @@ class Scores:
 
 
 class CodeHead(nn.Module):
-    """In the place of a model's last layer: logits of the tokens from `start` to `stop` alone, where `alone` allows it.
+    """In the place of a model's last layer: logits of the tokens that `wanted` names alone, where it names some.
 
     vLLM's own layer does the rest: scaling, soft caps, and all V logits elsewhere.
     """
 
-    def __init__(self, layer: LogitsProcessor, *, start: int, stop: int, alone: Callable[[int], bool]) -> None:
-        """`alone` says whether the next step, of so many rows, needs nothing but codes."""
+    def __init__(self, layer: LogitsProcessor, *, wanted: Callable[[int], slice | None]) -> None:
+        """`wanted` says which tokens the next step, of so many rows, needs; None for all of them, as for 0 rows."""
         super().__init__()
-        self._layer, self._start, self._stop, self._alone = layer, start, stop, alone
+        self._layer, self._wanted = layer, wanted
         self._after = copy.copy(layer)
         self._after.logits_as_input = True
 
@@ -62,9 +61,9 @@ class CodeHead(nn.Module):
     ) -> Tensor | None:
         """Hidden states (B, D) -> logits (B, R) or (B, V)."""
         same_precision = self._layer.head_dtype in (None, hidden_states.dtype)
-        if not (self._alone(len(hidden_states)) and same_precision and _is_plain(lm_head)):
+        rows = self._wanted(len(hidden_states) if same_precision and _is_plain(lm_head) else 0)
+        if rows is None:
             return cast("Tensor | None", self._layer(lm_head, hidden_states, embedding_bias, **options))
-        rows = slice(self._start, self._stop)
         bias = None if embedding_bias is None else embedding_bias[rows]
         return cast(Tensor, self._after(lm_head, nn.functional.linear(hidden_states, lm_head.weight[rows], bias)))
 
@@ -75,8 +74,8 @@ def _is_plain(lm_head: Any) -> bool:
     return isinstance(method, UnquantizedEmbeddingMethod | UnquantizedLinearMethod) and lm_head.tp_size == 1
 
 
-def install_code_head(model: nn.Module, *, start: int, stop: int, alone: Callable[[int], bool]) -> None:
+def install_code_head(model: nn.Module, *, wanted: Callable[[int], slice | None]) -> None:
     """Give a model a `CodeHead`; one whose last layer is another than vLLM's own goes on as it is."""
     layer = getattr(model, "logits_processor", None)
     if type(layer) is LogitsProcessor:
-        cast(Any, model).logits_processor = CodeHead(layer, start=start, stop=stop, alone=alone)
+        cast(Any, model).logits_processor = CodeHead(layer, wanted=wanted)

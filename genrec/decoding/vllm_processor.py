@@ -8,7 +8,8 @@ Never register it as an entry point: vLLM would load it everywhere, and processo
 
 A request says what it wants in `extra_args` (`vllm_xargs` over HTTP):
 
-- `genrec_level`: log-probabilities of this level's codes and −inf for all other tokens. `VllmEngine` asks for this
+- `genrec_level`: log-probabilities of this level's codes and −inf for all other tokens; behind the last level those of
+  the items' own tokens, where the model knows such. `VllmEngine` asks for this
   and keeps trie, filters and other evidence on its own side, so the worker knows no catalogue and cannot mix two.
   `genrec_scores` is a place in this process that gets them (`vllm_local`); such a request's own answer means nothing.
 - `genrec_prefix`: the codes of an item chosen so far, `[]` at first. Only codes that lead to an item of the
@@ -105,9 +106,12 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
         if self._shelf is not None and self._end is None:
             raise ConfigError("the model has no end token (eos_token_id), which item requests end with.")
         self._requests: dict[int, _Request] = {}  # by row (V1) or slot (V2)
-        self._start = min(self._vocabulary.first_token_ids)
-        self._stop = max(map(sum, zip(self._vocabulary.first_token_ids, self._vocabulary.codebook_sizes, strict=True)))
-        self._only_codes = 0  # rows of the batch, where all of them ask for codes alone (V1)
+        levels = len(self._vocabulary.codebook_sizes)
+        firsts, ends = zip(*((first, first + size) for first, size in self._vocabulary.groups), strict=True)
+        self._codes = slice(min(firsts[:levels]), max(ends[:levels]))
+        self._items = slice(ends[-1] - len(self._vocabulary.item_rows), ends[-1])
+        self._only: tuple[int, slice] | None = None  # rows of the batch, and what all of them ask for (V1)
+        self._multiplied = slice(0, None)  # what the last logits are of
         SemanticIdProcessor.made_here = self
 
     @classmethod
@@ -126,11 +130,19 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
         )
         if batch_update is not None:
             wanted = [one for one in self._requests.values() if one.scores is not None and one.score_mode != "raw"]
-            self._only_codes = len(wanted) if len(wanted) == batch_update.batch_size else 0
+            kinds = {one.level == len(self._vocabulary.codebook_sizes) for one in wanted}
+            alone = len(wanted) == batch_update.batch_size and len(kinds) == 1
+            self._only = (len(wanted), self._items if kinds == {True} else self._codes) if alone else None
 
     def shorten(self, model: nn.Module) -> None:
         """Have the model multiply no more rows of its output matrix than a step needs (V1)."""
-        install_code_head(model, start=self._start, stop=self._stop, alone=lambda rows: 0 < rows == self._only_codes)
+        install_code_head(model, wanted=self._rows_of_output)
+
+    def _rows_of_output(self, num_rows: int) -> slice | None:
+        """The tokens whose logits a step of so many rows needs; None for all."""
+        only = self._only[1] if self._only is not None and self._only[0] == num_rows else None
+        self._multiplied = only or slice(0, None)
+        return only
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
         """V2: a request takes a slot, in which another one may have been. True where its logits will change."""
@@ -143,7 +155,7 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
     def apply(self, logits: Tensor, ctx: Any = None) -> Tensor:
         """Change the rows of requests that asked for it, in place, float32 (B, V). `ctx` is V2's batch layout.
 
-        From a `CodeHead` come no more than the tokens from the first code to the last.
+        From a `CodeHead` come no more than the tokens that all of the step's requests ask for.
         """
         if not self._requests:
             return logits
@@ -168,7 +180,7 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
 
     def _request(self, arguments: Mapping[str, Any], output: Sequence[int]) -> _Request | None:
         mode = cast(ScoreMode, arguments.get(SCORE, "level"))
-        if LEVEL in arguments and arguments[LEVEL] < len(self._vocabulary.codebook_sizes):
+        if LEVEL in arguments and arguments[LEVEL] < len(self._vocabulary.groups):
             return _Request(mode, arguments[LEVEL], arguments.get(SCORES))
         if PREFIX in arguments or LEVEL in arguments:
             return _Request(mode, 0, walk=self._walk(arguments), output=output)
@@ -236,11 +248,10 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
             scores.put(beams, values if len(numbers) == len(values) else values[numbers])
 
     def _level_values(self, logits: Tensor, level: int, mode: ScoreMode) -> Tensor:
-        """Log-probabilities of one level's codes, a copy (B, K), from logits (B, V) or those of the codes alone."""
-        first = self._vocabulary.first_token_ids[level]
-        if logits.shape[1] == self._stop - self._start:
-            first -= self._start
-        values = logits[:, first : first + self._vocabulary.codebook_sizes[level]].clone()
+        """Log-probabilities of one level's codes, a copy (B, K), from logits (B, V) or those of `_multiplied`."""
+        first, size = self._vocabulary.groups[level]
+        first -= self._multiplied.start
+        values = logits[:, first : first + size].clone()
         values -= (logits if mode == "raw" else values).logsumexp(dim=-1, keepdim=True)
         return values
 
@@ -249,7 +260,7 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
         # All rows at once need no copy of B × V; so it is when a beam search fills the batch.
         part = logits if len(rows) == len(logits) else logits[rows]
         values = self._level_values(part, level, mode)
-        first = self._vocabulary.first_token_ids[level]
+        first, _ = self._vocabulary.groups[level]
         part.fill_(-torch.inf)
         part[:, first : first + values.shape[1]] = values
         if part is not logits:

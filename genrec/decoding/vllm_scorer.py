@@ -20,7 +20,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.outputs import LogprobsLists
 
-from genrec.decoding.beam import Floats, Integers
+from genrec.decoding.beam import Floats, Integers, ItemValues
 from genrec.decoding.engine import ScoreMode
 from genrec.decoding.vllm_local import Scores
 from genrec.decoding.vllm_processor import LEVEL, SCORE, SCORES
@@ -39,16 +39,28 @@ class VllmScorer:
         vocabulary: SidVocabulary,
         score_mode: ScoreMode,
         lora: LoRARequest | None,
+        item_prompts: Sequence[Sequence[int] | None] = (),
     ) -> None:
         self._runner, self._vocabulary, self._lora = runner, vocabulary, lora
         # The search itself normalises over the children of a node.
         self._score_mode = "level" if score_mode == "renormalised" else score_mode
         self._beams = [[list(prompt)] for prompt in prompts]  # per user: token ids of each beam
+        self._item_prompts = item_prompts
         self._level = 0
 
     def prefill(self) -> Floats:
         """See `Scorer.prefill`."""
-        return np.asarray(self._values()[:, 0])
+        return np.asarray(self._values(self._beams, self._level)[:, 0])
+
+    def items(self) -> ItemValues | None:
+        """See `Scorer.items`. One more request per user, for the tokens that stand behind those of the last level."""
+        vocabulary = self._vocabulary
+        asked = [(user, list(prompt)) for user, prompt in enumerate(self._item_prompts) if prompt is not None]
+        if not vocabulary.item_rows or not asked:
+            return None
+        values = self._values([[prompt] for _, prompt in asked], len(vocabulary.codebook_sizes))[:, 0]
+        users = np.array([user for user, _ in asked])
+        return ItemValues(np.array(vocabulary.item_rows), users, values, vocabulary.item_share)
 
     def step(self, parents: Integers, codes: Integers, counts: Integers) -> Floats:
         """See `Scorer.step`."""
@@ -58,11 +70,15 @@ class VllmScorer:
             for user, beams in enumerate(self._beams)
         ]
         self._level += 1
-        return self._values()
+        return self._values(self._beams, self._level)
 
-    def _values(self) -> Floats:
-        """Log-probabilities of the current level's codes after every beam: (B, W, K), −inf behind a user's last."""
-        size, first = self._vocabulary.codebook_sizes[self._level], self._vocabulary.first_token_ids[self._level]
+    def _values(self, asked: list[list[list[int]]], group: int) -> Floats:
+        """Log-probabilities of a group's tokens after every beam: (B, W, K), −inf behind a user's last.
+
+        A group is a level, or behind the last one the items' own tokens.
+        """
+        first, size = self._vocabulary.groups[group]
+        mode = self._score_mode if group == self._level else "level"
         params = SamplingParams(
             max_tokens=1,
             temperature=0.0,
@@ -71,11 +87,11 @@ class VllmScorer:
             ignore_eos=True,
             output_kind=RequestOutputKind.FINAL_ONLY,
             skip_clone=True,  # it is ours: a deep copy per beam is half of the overhead
-            extra_args={LEVEL: self._level, SCORE: self._score_mode},
+            extra_args={LEVEL: group, SCORE: mode},
         )
-        beams = [beam for beams in self._beams for beam in beams]
+        beams = [beam for beams in asked for beam in beams]
         found = self._handed_over(beams, params) if self._runner.local else self._answered(beams, params, first, size)
-        counts = [len(beams) for beams in self._beams]
+        counts = [len(beams) for beams in asked]
         owner = np.repeat(np.arange(len(counts)), counts)
         slot = np.concatenate([np.arange(count) for count in counts])
         values = np.full((len(counts), max(counts), size), -np.inf, dtype=np.float32)

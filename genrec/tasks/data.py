@@ -55,6 +55,7 @@ class TaskData:
     replay: Sequence[str] = ()  # text at hand that is not of the run
     embeddings: Callable[[], Mapping[str, Embeddings]] = dict  # by modality; read by tasks that need them only
     dialogues: Callable[[], Sequence[DialogueTurn]] = list  # turns of the training part; the same
+    own_tokens: NDArray[np.int64] | None = None  # (I,) of items that have one, −1 for the others; None: no item has
 
     def codes(self, items: Sequence[int] | NDArray[np.int32]) -> Codes:
         """The semantic-ID tokens of items, one after the other."""

@@ -27,13 +27,19 @@ _SHOWN = 5
 
 
 class LeakCheck:
-    """What a run's tables allow to be trained on, ready to check examples. `item_tokens` is (I, L)."""
+    """What a run's tables allow to be trained on, ready to check examples."""
 
-    def __init__(self, run: Run, user_ids: Sequence[str], item_tokens: NDArray[np.int64]) -> None:
-        """`user_ids` are those that the examples' `user` numbers."""
+    def __init__(
+        self,
+        run: Run,
+        user_ids: Sequence[str],
+        item_tokens: NDArray[np.int64],
+        own_tokens: NDArray[np.int64] | None = None,
+    ) -> None:
+        """`user_ids` are those that the examples' `user` numbers; `item_tokens` is (I, L), `own_tokens` (I,)."""
         self._catalog = Catalog.load(run)
         self._user_ids = user_ids
-        self._ids = _IdReader(item_tokens)
+        self._ids = _IdReader(item_tokens, own_tokens)
         self._splits = read_run_table(run, "splits.parquet")
         cold = cold_items(run)
         groups = self._ids.groups
@@ -102,9 +108,9 @@ class LeakCheck:
 
 
 class _IdReader:
-    """Finds semantic IDs in tokens. Items with equal IDs are one group; `groups` (I,) says whose group is which."""
+    """Finds semantic IDs and items' own tokens. Items with equal IDs are one group; `groups` (I,) says which."""
 
-    def __init__(self, item_tokens: NDArray[np.int64]) -> None:
+    def __init__(self, item_tokens: NDArray[np.int64], own_tokens: NDArray[np.int64] | None) -> None:
         _, groups = np.unique(item_tokens, axis=0, return_inverse=True)
         self.groups: NDArray[np.int64] = groups.reshape(-1)
         self.num_groups = int(self.groups.max(initial=-1)) + 1
@@ -117,9 +123,12 @@ class _IdReader:
             self._levels.append((keys, level))
         self._group_of = np.zeros(int(prefix.max(initial=-1)) + 1, dtype=np.int64)
         self._group_of[prefix] = self.groups
+        owners = np.zeros(0, np.int64) if own_tokens is None else np.flatnonzero(own_tokens >= 0)
+        self._own = np.zeros(0, np.int64) if own_tokens is None else own_tokens[owners]  # ascending, as rows are
+        self._group_of_own = self.groups[owners]
 
     def read(self, tokens: NDArray[np.int64], owners: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where whole IDs start in `tokens` (T,), and their groups. An ID lies within one owner (T,)."""
+        """Where items start in `tokens` (T,), and their groups. A semantic ID lies within one owner (T,)."""
         num_levels = len(self._levels)
         places = np.arange(max(0, len(tokens) - num_levels + 1))
         places = places[owners[places] == owners[places + num_levels - 1]]
@@ -129,4 +138,9 @@ class _IdReader:
             found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
             real = (keys[found] == wanted) & (tokens[places + level] < self._span)
             places, prefix = places[real], found[real]
-        return places, self._group_of[prefix]
+        if not len(self._own):
+            return places, self._group_of[prefix]
+        found = np.minimum(np.searchsorted(self._own, tokens), len(self._own) - 1)
+        single = np.flatnonzero(self._own[found] == tokens)
+        groups = np.concatenate([self._group_of[prefix], self._group_of_own[found[single]]])
+        return np.concatenate([places, single]), groups

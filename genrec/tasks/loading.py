@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from numpy import int64
@@ -48,14 +49,17 @@ def load_mixture(
     folders: Sequence[Path],
     tokenizer: PreTrainedTokenizerFast,
     item_tokens: NDArray[int64],
+    own_tokens: NDArray[int64] | None = None,
     sources: Sources = SOURCES,
 ) -> Mixture:
     """The tasks of `config` from the template files of `folders`, over the training part of a run.
 
-    `sources` are what can fill templates, by name, beside those of conversations. Raises ConfigError for a task, source
-    or field that does not exist, naming those that do.
+    Whole histories are also spelled by `own_tokens` (I,), −1 for none. `sources` are what can fill templates, by
+    name, beside those of conversations. Raises ConfigError for a task, source or field that does not exist, naming
+    those that do.
     """
     data = load_task_data(run, item_tokens, replay=config.replay)
+    data = replace(data, own_tokens=own_tokens)
     known = read_tasks(folders)
     unknown = sorted(set(config.tasks) - set(known))
     if unknown:
@@ -65,7 +69,7 @@ def load_mixture(
     loader = TaskLoader(data, tokenizer, sources={**sources, **conversation_sources(folders)})
     alone = list(config.tasks) == [SEQUENCE_TASK]
     tasks = {name: (loader.load(*known[name], alone=alone), weight) for name, weight in config.tasks.items()}
-    check = LeakCheck(run, data.sequences.user_ids, item_tokens)
+    check = LeakCheck(run, data.sequences.user_ids, item_tokens, own_tokens)
     pool = [*_words_of(known.values()), *data.common_words] if config.word_noise else []
     return Mixture(
         tasks,

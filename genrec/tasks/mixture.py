@@ -118,6 +118,7 @@ class Mixture:
             max_items=self._max_items,
             rng=rng,
             task=task.name,
+            own_tokens=self.data.own_tokens,
         )
 
     def _pass(self, task: Task, rng: np.random.Generator) -> Iterator[Example]:

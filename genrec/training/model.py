@@ -112,7 +112,8 @@ class PackedLoss(nn.Module):
     """Cross-entropy of the targets of packed rows, through any causal language model.
 
     A semantic-ID token is scored against the K codes of its level, the same normalisation as the default
-    score mode of decoding (`"level"`); with K = 256 that is a small part of the cost of the whole vocabulary.
+    score mode of decoding (`"level"`); with K = 256 that is a small part of the cost of the whole vocabulary. An item's
+    own token is scored against those of all items.
     Any other token is scored against the whole vocabulary. A module of its own, so that accelerate can wrap
     the whole computation for several processes.
     """
@@ -140,8 +141,7 @@ class PackedLoss(nn.Module):
         output = output_layer(self.model)
         total = hidden.new_zeros((), dtype=torch.float32)
         is_text = torch.ones_like(labels, dtype=torch.bool)
-        firsts, sizes = self._vocabulary.first_token_ids, self._vocabulary.codebook_sizes
-        for first, size in zip(firsts, sizes, strict=True):
+        for first, size in self._vocabulary.groups:
             on_level = (labels >= first) & (labels < first + size)
             is_text &= ~on_level
             total = total + self._sum(output.logits(hidden[on_level], first, size), labels[on_level] - first)

@@ -18,15 +18,18 @@ from torch import Tensor
 
 from genrec.adapter import output_layer
 from genrec.training.attention import attention_for
-from genrec.vocabulary import SidVocabulary
 
 
 def item_log_probabilities(
-    model: Any, vocabulary: SidVocabulary, prompts: Sequence[Sequence[int]], item_tokens: NDArray[np.int64]
+    model: Any,
+    groups: Sequence[tuple[int, int]],
+    prompts: Sequence[Sequence[int]],
+    item_tokens: NDArray[np.int64],
 ) -> Tensor:
-    """For each level of each item its code's log-probability over the codes of the level: (B, G, L), float32.
+    """For each token of each item its log-probability over the tokens of its group: (B, G, L), float32.
 
-    `item_tokens` are token ids (B, G, L). Prompts are padded on the left, so that the items stand in the same columns.
+    `item_tokens` are token ids (B, G, L), `groups` first id and size for each of L (`SidVocabulary.groups`). Prompts
+    are padded on the left, so that the items stand in the same columns.
     """
     batch, group, levels = item_tokens.shape
     longest = max(map(len, prompts))
@@ -48,7 +51,7 @@ def item_log_probabilities(
     states = torch.cat([last, after], dim=2)  # (B, G, L, D)
     output = output_layer(model)
     found = []
-    for level, (first, size) in enumerate(zip(vocabulary.first_token_ids, vocabulary.codebook_sizes, strict=True)):
+    for level, (first, size) in enumerate(groups):
         logits = output.logits(states[:, :, level], first, size).float().log_softmax(dim=-1)
         found.append(logits.gather(-1, (items[:, :, level] - first)[..., None])[..., 0])
     return torch.stack(found, dim=-1)

@@ -45,23 +45,24 @@ from genrec.errors import ConfigError, TrieError
 from genrec.evidence import Evidence, Join
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
-from genrec.vocabulary import SidVocabulary
+from tests.contracts.spelling import SIZES, WITH_ITEMS, WithItemPrompts, item_prompt, item_script, with_own_tokens
 
 if TYPE_CHECKING:
     from genrec.decoding.vllm_engine import VllmEngine
 
-SIZES = (5, 3, 4)
-VOCABULARY = SidVocabulary(SIZES, (10, 20, 24))
+VOCABULARY = WITH_ITEMS.of_catalogue(())
 NUM_TOKENS = 32
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 1, 2], [3, 3, 2]]
 Oracle = Callable[[tuple[int, ...], tuple[int, ...]], NDArray[np.float64]]
+ItemOracle = Callable[[tuple[int, ...]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
 class Case:
-    engine: Engine
+    engine: Engine | WithItemPrompts
     oracle: Oracle
     score_mode: ScoreMode
+    items: ItemOracle | None = None  # log-probabilities of the tokens of items' own, where the model has such
 
 
 def tiny_model(family: str) -> PreTrainedModel:
@@ -98,14 +99,19 @@ def script(prompt: tuple[int, ...], codes: tuple[int, ...]) -> NDArray[np.float6
 
 
 @cache
-def case(family: str, score_mode: ScoreMode) -> Case:
+def case(name: str, score_mode: ScoreMode) -> Case:
+    family, _, with_items = name.partition("+")
+    vocabulary = WITH_ITEMS if with_items else VOCABULARY
     if family == "scripted":
 
         def scripted_oracle(prompt: tuple[int, ...], codes: tuple[int, ...]) -> NDArray[np.float64]:
             values = script(prompt, codes)
             return values if score_mode == "raw" else values - np.log(np.exp(values).sum())
 
-        return Case(ScriptedEngine(script, score_mode=score_mode), cache(scripted_oracle), score_mode)
+        scripted = ScriptedEngine(script, items=item_script if with_items else None, score_mode=score_mode)
+        items = (lambda prompt: item_script([prompt])[1][0].astype(np.float64)) if with_items else None
+        engine: Engine | WithItemPrompts = WithItemPrompts(scripted) if with_items else scripted
+        return Case(engine, cache(scripted_oracle), score_mode, items)
     model = tiny_model(family)
 
     def oracle(prompt: tuple[int, ...], codes: tuple[int, ...]) -> NDArray[np.float64]:
@@ -117,10 +123,18 @@ def case(family: str, score_mode: ScoreMode) -> Case:
         values = logits.log_softmax(-1)[rows] if score_mode == "raw" else logits[rows].log_softmax(-1)
         return values.numpy()
 
+    def item_oracle(prompt: tuple[int, ...]) -> NDArray[np.float64]:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([list(prompt)])).logits[0, -1].double()
+        return logits[WITH_ITEMS.first_item_token :].log_softmax(-1).numpy()
+
+    known = cache(item_oracle) if with_items else None
     if family == "vllm":
-        return Case(vllm_engine().with_score_mode(score_mode), cache(oracle), score_mode)
-    engine = TransformersEngine(model, None, vocabulary=VOCABULARY, score_mode=score_mode, batch_size=3)
-    return Case(engine, cache(oracle), score_mode)
+        shared = vllm_engine().with_score_mode(score_mode)
+        shared._vocabulary = vocabulary  # one model for both kinds of cases: a process holds one vLLM
+        return Case(WithItemPrompts(shared) if with_items else shared, cache(oracle), score_mode, known)
+    engine = TransformersEngine(model, None, vocabulary=vocabulary, score_mode=score_mode, batch_size=3)
+    return Case(WithItemPrompts(engine) if with_items else engine, cache(oracle), score_mode, known)
 
 
 @cache
@@ -133,7 +147,7 @@ def vllm_engine() -> VllmEngine:
         words = {f"w{index}": index for index in range(NUM_TOKENS)}
         raw = Tokenizer(WordLevel(words, unk_token="w0"))
         PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="w2").save_pretrained(folder)
-        VOCABULARY.save(Path(folder))
+        WITH_ITEMS.save(Path(folder))
         options = {"kv_cache_memory_bytes": 1 << 26}
         return VllmEngine.load(Path(folder), vocabulary=VOCABULARY, batch_size=3, options=options)
 
@@ -161,13 +175,20 @@ CASES = [
     ("vllm", "level"),
     ("vllm", "raw"),
     ("vllm", "renormalised"),
+    ("scripted+items", "level"),
+    ("scripted+items", "renormalised"),
+    ("qwen3+items", "level"),
+    ("qwen3+items", "raw"),
+    ("gpt2+items", "renormalised"),
+    ("vllm+items", "level"),
+    ("vllm+items", "raw"),
 ]
 NEEDS_VLLM = [
     pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed (docs/install.md)"),
     pytest.mark.xdist_group("vllm"),  # one worker, so one engine
 ]
 PARAMETERS = [
-    pytest.param(names, id="-".join(names), marks=NEEDS_VLLM if names[0] == "vllm" else ()) for names in CASES
+    pytest.param(names, id="-".join(names), marks=NEEDS_VLLM if names[0].startswith("vllm") else ()) for names in CASES
 ]
 
 
@@ -197,7 +218,10 @@ def exhaustive(
                 siblings = np.unique(rows[(rows[:, :level] == prefix).all(1), level])
                 total -= np.log(np.exp(values[siblings]).sum())
         scores[item] = float(total)
-    return scores
+    asked = item_prompt(prompt)
+    if case.items is None or asked is None:
+        return scores
+    return with_own_tokens(case.items(tuple(asked)), scores, renormalise=case.score_mode == "renormalised")
 
 
 def check_answer(case: Case, found: list[RankedItem], scores: dict[int, float], k: int) -> None:
@@ -290,6 +314,9 @@ def test_requests_that_make_no_sense_are_refused(engine_case: Case) -> None:
         engine.rank(PROMPTS, trie, beam_width=5, k=6)
     with pytest.raises(ConfigError, match="1 filters were given for 4"):
         engine.rank(PROMPTS, trie, beam_width=5, k=5, allowed=[None])
+    if not isinstance(engine, WithItemPrompts):
+        with pytest.raises(ConfigError, match="1 item prompts were given for 4"):
+            engine.rank(PROMPTS, trie, beam_width=5, k=5, item_prompts=[None])
     with pytest.raises(TrieError, match="another trie"):
         engine.rank(PROMPTS[:1], trie, beam_width=5, k=5, allowed=[ItemFilter.excluding(other, [1])])
 

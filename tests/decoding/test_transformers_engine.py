@@ -121,7 +121,7 @@ def test_models_that_would_be_scored_wrongly_are_refused_by_name() -> None:
     flex.config._attn_implementation = "flex_attention"
     with pytest.raises(ModelError, match="flex_attention"):
         engine(flex)
-    with pytest.raises(ModelError, match="48 output rows, but the semantic IDs need 49"):
+    with pytest.raises(ModelError, match="48 output rows, but its vocabulary of items needs 49"):
         TransformersEngine(qwen(), None, vocabulary=SidVocabulary((4, 4), (40, 45)))
 
 

@@ -204,14 +204,12 @@ def test_scores_are_handed_over_to_whoever_waits_for_them(runner: Runner, mode: 
     np.testing.assert_allclose(one.collected(), expected[[3, 0]].numpy(), rtol=1e-6)
 
 
-def test_only_codes_are_multiplied_where_nothing_else_is_asked_for(config: Any) -> None:
+def shortened(config: Any, runner: RunnerV1) -> tuple[torch.nn.Linear, Callable[[], torch.Tensor], torch.Tensor]:
+    """An output matrix in vLLM's last layer, a step of two rows through what `shorten` made of it, and all logits."""
     from vllm.config import set_current_vllm_config
     from vllm.model_executor.layers.logits_processor import LogitsProcessor
     from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
 
-    from genrec.decoding.vllm_local import Scores
-
-    runner = RunnerV1(config)
     head = torch.nn.Linear(8, NUM_TOKENS).requires_grad_(False)
     head.quant_method, head.tp_size = UnquantizedEmbeddingMethod(), 1  # type: ignore[assignment]
     head.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]
@@ -222,12 +220,20 @@ def test_only_codes_are_multiplied_where_nothing_else_is_asked_for(config: Any) 
     hidden = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
     full = model.logits_processor(head, hidden, head.bias)
     runner.processor.shorten(model)
-    scores = Scores(2)
 
     def logits() -> torch.Tensor:
         runner.update()
         return model.logits_processor(head, hidden, head.bias)  # type: ignore[no-any-return]
 
+    return head, logits, full
+
+
+def test_only_codes_are_multiplied_where_nothing_else_is_asked_for(config: Any) -> None:
+    from genrec.decoding.vllm_local import Scores
+
+    runner = RunnerV1(config)
+    head, logits, full = shortened(config, runner)
+    scores = Scores(2)
     for row in range(2):
         runner.add(row, {"genrec_level": 2, "genrec_scores": (scores, row)})
     found = logits()

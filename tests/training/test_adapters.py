@@ -19,6 +19,7 @@ from genrec.adapter import merge_adapter, output_layer, with_adapter
 from genrec.config import LoraOptions, TrainConfig, build_config, load_config
 from genrec.data.splits import evaluation_cases
 from genrec.errors import ConfigError, ModelError
+from genrec.preparation import resolve_base
 from genrec.quantization import dequantized
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run
@@ -33,7 +34,7 @@ from genrec.vocabulary import SidVocabulary, soft_prompt
 from tests.training.conftest import BASES
 
 BaseFolder = Callable[[str], Path]
-NUM_SIDS = 16  # of tiny_files: two levels of eight codes
+NUM_ROWS = 16 + 30  # of tiny_files: two levels of eight codes, and the items
 QUICK = {"epochs": 1, "batch_tokens": 512, "max_history_items": 6, "validation_users": 5, "precision": "float32"}
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -72,14 +73,14 @@ def test_lora_keeps_the_base_and_its_rows_to_the_last_bit_and_every_reader_agree
     trained = load_file(tiny_copy / "adapter" / "adapter_model.safetensors")
     assert any("lora_B" in name and weight.abs().max() > 0 for name, weight in trained.items())
     deltas = [weight for name, weight in trained.items() if "trainable_tokens" in name]
-    assert [len(weight) for weight in deltas] == [NUM_SIDS] * (1 + (HEAD in base))
+    assert [len(weight) for weight in deltas] == [NUM_ROWS] * (1 + (HEAD in base))
     loaded = answers(Recommender.load(tiny_copy), run)
     assert loaded != before
     model = AutoModelForCausalLM.from_pretrained(tiny_copy / "model", dtype=torch.float32)
     merged = weights_of(merge_adapter(model, tiny_copy / "adapter"))
     for name in {EMBEDDING, HEAD} & merged.keys():
         assert torch.equal(merged[name][:first], base[name][:first])
-        assert not torch.equal(merged[name][first : first + NUM_SIDS], kept[name][first : first + NUM_SIDS])
+        assert not torch.equal(merged[name][first : first + NUM_ROWS], kept[name][first : first + NUM_ROWS])
 
 
 def weights_of(model: Any) -> dict[str, Tensor]:
@@ -182,13 +183,13 @@ def test_prompt_tuning_learns_rows_alone_and_every_prompt_begins_with_them(base_
     assert tokenizer.convert_ids_to_tokens(soft) == [f"<soft_{number}>" for number in range(5)]
     recommender = Recommender.load(tiny_copy)
     assert recommender.prompt_tokens(np.array([1, 2], dtype=np.int32))[:6] == [tokenizer.bos_token_id, *soft]
-    assert report.facts["num_trained"] == 2 * (NUM_SIDS + 5) * 64
+    assert report.facts["num_trained"] == 2 * (NUM_ROWS + 5) * 64
     kept = weights(tiny_copy / "model")
     for name, weight in base.items():
-        rows = soft[0] - NUM_SIDS if name in (EMBEDDING, HEAD) else len(weight)
+        rows = soft[0] - NUM_ROWS if name in (EMBEDDING, HEAD) else len(weight)
         assert torch.equal(kept[name][:rows], weight[:rows]), name
     trained = load_file(tiny_copy / "adapter" / "adapter_model.safetensors")
-    assert {tuple(weight.shape) for weight in trained.values()} == {(NUM_SIDS + 5, 64)}
+    assert {tuple(weight.shape) for weight in trained.values()} == {(NUM_ROWS + 5, 64)}
     assert answers(recommender, run)[0][0]
 
 
@@ -212,7 +213,7 @@ def test_a_run_with_an_adapter_as_the_base_starts_from_both(
     pipeline.train(Run(tiny_copy), settings(base_folder("qwen3"), adapter="lora", lora={"rank": 4}))
     other = Path(shutil.copytree(tiny_copy, tmp_path / "other"))
     path = tiny_copy if named == "run" else tiny_copy / "model"
-    config, adapter = pipeline._resolve_base(settings(path))
+    config, adapter = resolve_base(settings(path))
     assert (config.base, adapter) == (str(tiny_copy / "model"), tiny_copy / "adapter")
     pipeline.train(Run(other), settings(path, learning_rate=1e-9, adapter="lora"))
     assert same_answers(answers(Recommender.load(other), Run(other)), answers(Recommender.load(tiny_copy), Run(other)))

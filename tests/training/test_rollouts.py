@@ -32,7 +32,7 @@ def test_one_row_per_prompt_equals_one_row_per_item(
     codes = np.stack([rng.integers(0, size, (3, 4)) for size in vocabulary.codebook_sizes], axis=-1)
     items = vocabulary.token_ids(codes)  # (3, 4, L)
     prompts = [rng.integers(0, 300, length).tolist() for length in (5, 1, 9)]
-    found = item_log_probabilities(model, vocabulary, prompts, items)
+    found = item_log_probabilities(model, vocabulary.groups, prompts, items)
     assert found.shape == items.shape
     expected = torch.zeros(items.shape)
     for user, prompt in enumerate(prompts):

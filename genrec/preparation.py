@@ -1,0 +1,118 @@
+"""What a training starts from: a base with rows for semantic IDs, for items with tokens of their own, for prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genrec.adapter import adapter_folder
+from genrec.config import TrainConfig
+from genrec.data.catalog import Catalog
+from genrec.data.sequences import Sequences
+from genrec.prompting import default_prompts
+from genrec.run import Run
+from genrec.tasks.loading import template_words
+from genrec.tokenizers.codes import SemanticIds
+from genrec.training.model import load_base
+from genrec.vocabulary import (
+    SidVocabulary,
+    TextEncoder,
+    add_embedding_rows,
+    add_soft_prompt_rows,
+    extend_tokenizer,
+    extend_with_items,
+    extend_with_soft_prompt,
+    inherited_vocabulary,
+)
+
+_TEXT_FIELDS = ("title", "brand", "categories", "genres")
+# The words of the tasks' templates count so often beside the catalogue where a text tokenizer is trained: often
+# enough to become few tokens, and never the larger part.
+_TEXTS_PER_COPY = 20
+_MOST_ITEM_TOKENS = 1 << 16  # of the most used items; every step of the training scores them all
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A base with rows for the semantic IDs. `rows` are the token ids that learn where the base does not."""
+
+    model: Any
+    tokenizer: Any
+    vocabulary: SidVocabulary
+    rows: list[int]
+
+
+def resolve_base(config: TrainConfig) -> tuple[TrainConfig, Path | None]:
+    """The configuration with a model folder as its base where it names a run, and that run's adapter."""
+    for path in (Path(config.base), Path(config.base).parent):
+        is_run = config.base != "scratch" and (path / "manifest.json").is_file()
+        if is_run and Path(config.base) in (path, path / "model"):
+            run = Run.open(path)
+            run.require("train")
+            return config.model_copy(update={"base": str(path / "model")}), adapter_folder(run)
+    return config, None
+
+
+def prepare_model(
+    config: TrainConfig,
+    catalog: Catalog,
+    *,
+    codes: SemanticIds,
+    checksum: str,
+    histories: Sequences,
+    warm: NDArray[np.bool_],
+    base_adapter: Path | None,
+    spoken: Sequence[str],
+) -> Prepared:
+    """The base model and its tokenizer, both with the semantic-ID tokens of the item tokenizer of `checksum`.
+
+    What is new in them is made from the items of `warm` (I,); a text tokenizer made here also knows words of `spoken`.
+    Items that `histories` use get tokens of their own, if they are wanted.
+    """
+    texts = [text for text, known in zip(catalog.texts(_TEXT_FIELDS), warm, strict=True) if known]
+    words = template_words(task_folders(config), config.tasks, copies=len(texts) // _TEXTS_PER_COPY)
+    model, tokenizer = load_base(config, [*texts, *words, *spoken], adapter=base_adapter)
+    sizes = codes.codebook_sizes
+    vocabulary = None
+    if config.base != "scratch":
+        vocabulary = inherited_vocabulary(
+            Path(config.base), tokenizer, codebook_sizes=sizes, tokenizer_checksum=checksum
+        )
+    text_tokens = TextEncoder(tokenizer).encode_batch(texts)  # before there are tokens that are no text
+    if vocabulary is None:
+        vocabulary = replace(extend_tokenizer(tokenizer, sizes), tokenizer_checksum=checksum)
+        add_embedding_rows(model, vocabulary, codes=codes.codes[warm], item_tokens=text_tokens, seed=config.seed)
+    share = config.item_share if len(sizes) > 1 else 0.0  # a code on the only level is an item's own token already
+    vocabulary = vocabulary.of_catalogue(catalog.item_ids if share else ())
+    if share and not vocabulary.item_rows and len(histories.items):
+        uses = np.bincount(histories.items, minlength=len(catalog))
+        named = np.sort(np.argsort(-uses, kind="stable")[: min(_MOST_ITEM_TOKENS, np.count_nonzero(uses))])
+        vocabulary = extend_with_items(tokenizer, vocabulary, item_ids=catalog.item_ids, rows=named, share=share)
+        numbers = np.full(len(catalog), -1)
+        numbers[named] = np.arange(len(named))
+        add_embedding_rows(
+            model,
+            vocabulary,
+            codes=numbers[warm, None],
+            item_tokens=text_tokens,
+            seed=config.seed,
+            groups=slice(len(sizes), None),
+        )
+    vocabulary = replace(vocabulary, item_share=share if vocabulary.item_rows else 0.0)
+    first = vocabulary.first_token_ids[0]
+    rows = list(range(first, sum(vocabulary.groups[-1])))
+    if config.adapter == "prompt":
+        ids = extend_with_soft_prompt(tokenizer, config.prompt_tokens)
+        add_soft_prompt_rows(model, ids, num_words=first, seed=config.seed)
+        rows += ids
+    return Prepared(model, tokenizer, vocabulary, rows)
+
+
+def task_folders(config: TrainConfig) -> list[Path]:
+    """Where the templates of a training's tasks are: ours, and those of a folder of the user's."""
+    return [default_prompts(), *([config.prompts] if config.prompts else [])]
