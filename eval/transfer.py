@@ -41,6 +41,7 @@ TRAINING = TrainConfig(
     max_history_items=20,
     epochs=10,
     batch_tokens=4096,
+    learning_rate=2e-3,
     dropout=0.2,
     validation_users=500,
     validate_every=2,

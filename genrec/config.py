@@ -209,7 +209,7 @@ class TrainConfig(Config):
         128, ge=32, description="room for a question and its answer, where whole histories need less"
     )
     epochs: int = Field(8, ge=1)
-    batch_tokens: int = Field(2048, ge=64, description="tokens of one optimizer step and process")
+    batch_tokens: int = Field(8192, ge=64, description="tokens of one optimizer step and process")
     gradient_accumulation: int = Field(1, ge=1, description="micro-batches per optimizer step")
     learning_rate: float = Field(3e-3, gt=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the training in which the rate rises")

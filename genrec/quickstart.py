@@ -26,7 +26,9 @@ from genrec.run import Run, StageReport
 from genrec.weighing import weigh_evidence
 
 # The defaults of `genrec train`, but for long histories of few people: 148 films each, of which the newest 50 are read.
-TRAINING = TrainConfig(max_history_items=50, epochs=12, validation_users=300, validate_every=4, patience=2)
+TRAINING = TrainConfig(
+    max_history_items=50, epochs=10, batch_tokens=2048, validation_users=300, validate_every=5, patience=2
+)
 
 
 @dataclass(frozen=True)
