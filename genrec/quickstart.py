@@ -27,7 +27,7 @@ from genrec.weighing import weigh_evidence
 
 # The defaults of `genrec train`, but for long histories of few people: 148 films each, of which the newest 50 are read.
 TRAINING = TrainConfig(
-    max_history_items=50, epochs=6, batch_tokens=2048, validation_users=300, validate_every=3, patience=2
+    max_history_items=50, epochs=10, batch_tokens=2048, validation_users=300, validate_every=5, patience=2
 )
 
 
