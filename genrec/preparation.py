@@ -109,7 +109,7 @@ def prepare_model(
     if config.adapter == "prompt":
         ids = extend_with_soft_prompt(tokenizer, config.prompt_tokens)
         add_soft_prompt_rows(model, ids, num_words=first, seed=config.seed)
-        rows += ids
+        rows = list(range(first, max(ids) + 1))  # in one piece, also where a base has tokens of other items in between
     return Prepared(model, tokenizer, vocabulary, rows)
 
 
