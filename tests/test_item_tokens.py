@@ -137,3 +137,12 @@ def test_a_run_trained_further_keeps_its_tokens_and_another_catalogue_gets_new_o
     anew = trained(Run.open(tiny_copy), tiny_files, base=str(base)).path / "model"
     assert SidVocabulary.load(anew) == source
     assert len(AutoTokenizer.from_pretrained(anew)) == len(AutoTokenizer.from_pretrained(base))
+
+
+def test_a_soft_prompt_learns_on_a_base_whose_item_tokens_are_left_out(
+    tiny_run: Path, tiny_copy: Path, tiny_files: Path
+) -> None:
+    changes = {"base": str(tiny_run), "adapter": "prompt", "prompt_tokens": 3, "item_share": 0.0}
+    recommender = Recommender.load(trained(Run.open(tiny_copy), tiny_files, **changes).path)
+    assert recommender.live.own_tokens is None
+    assert len(recommender.recommend(["i1"], k=3)) == 3
