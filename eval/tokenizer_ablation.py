@@ -63,24 +63,15 @@ def variants(modalities: tuple[str, ...]) -> list[Variant]:
     if "aligned" in modalities:
         found.append(Variant("aligned with behaviour", ({"modalities": ["aligned"]},)))
     everything = content
+    both: dict[str, Any] = {"modalities": ["text", "behaviour"]}
     if "behaviour" in modalities:
         everything = (*content, "behaviour")
         found += [
             Variant("behaviour", ({"modalities": ["behaviour"]},)),
-            Variant("text+behaviour", ({"modalities": ["text", "behaviour"]},)),
-            Variant(
-                "text+behaviour, behaviour twice",
-                ({"modalities": ["text", "behaviour"], "weights": {"behaviour": 2.0}},),
-            ),
-            Variant(
-                "text+behaviour, codes used equally often",
-                ({"modalities": ["text", "behaviour"], "balance": 1.0},),
-            ),
-            Variant(
-                "text+behaviour and items' own tokens",
-                ({"modalities": ["text", "behaviour"]},),
-                {"item_share": TrainConfig().item_share},
-            ),
+            Variant("text+behaviour", (both,)),
+            Variant("text+behaviour, equal shares of the variance", ({**both, "weights": {"behaviour": 1.0}},)),
+            Variant("text+behaviour, codes had by equally many items", ({**both, "balance": 0.0},)),
+            Variant("text+behaviour and items' own tokens", (both,), {"item_share": TrainConfig().item_share}),
         ]
         if len(content) > 1:
             found.append(Variant("+".join(everything), ({"modalities": everything},)))

@@ -54,9 +54,10 @@ class OutputLayer:
     def logits(self, hidden: Tensor, first: int, size: int) -> Tensor:
         """Logits of the tokens `first`, …, `first` + `size` - 1 alone: (…, D) → (…, size)."""
         bias = None if self.bias is None else self.bias[first : first + size]
-        return F.linear(hidden, self._rows(first, size), bias)
+        return F.linear(hidden, self.rows(first, size), bias)
 
-    def _rows(self, first: int, size: int) -> Tensor:
+    def rows(self, first: int, size: int) -> Tensor:
+        """Rows of the tokens `first`, …, `first` + `size` - 1: (size, D)."""
         offset = first - self._first
         if self._trained is not None and offset >= 0 and offset + size <= len(self._trained):
             return self._trained[offset : offset + size]

@@ -109,7 +109,7 @@ class TokenizeConfig(Config):
         None, min_length=1, description="which vectors are joined; all that embed made by default"
     )
     weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default_factory=dict, description="modality → its share of the variance, against 1 of every other"
+        default_factory=dict, description="modality → its share of the variance; others have 1, `behaviour` 2"
     )
     levels: int = Field(4, ge=1, le=8)
     codebook_size: Annotated[int, Field(ge=2, le=4096)] | tuple[Annotated[int, Field(ge=2, le=4096)], ...] = Field(
@@ -120,8 +120,12 @@ class TokenizeConfig(Config):
         0.0, ge=0, description="rqvae: weight of the loss that draws items used one after the other together"
     )
     behaviour_loss_level: int = Field(3, ge=1, description="the first level (from 1) on which that loss acts")
-    balance: float = Field(
-        0.0, ge=0, le=1, description="rqvae: codes take equal shares of (uses + 1) to this power; 0: of the items"
+    balance: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="rqvae: codes take equal shares of (uses + 1) to this power, 0 of the items; by default 1 where "
+        "behaviour is among the modalities, else 0",
     )
     item_codes: int = Field(
         0,
@@ -214,7 +218,7 @@ class TrainConfig(Config):
     learning_rate: float = Field(3e-3, gt=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the training in which the rate rises")
     weight_decay: float = Field(0.1, ge=0)
-    dropout: float = Field(0.15, ge=0, lt=1, description="on embeddings and on what each block adds")
+    dropout: float = Field(0.25, ge=0, lt=1, description="on embeddings and on what each block adds")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     max_gradient_norm: float = Field(1.0, gt=0)
     precision: Precision = "auto"

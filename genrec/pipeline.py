@@ -40,6 +40,7 @@ from genrec.tasks.loading import SOURCES, load_mixture, reads_dialogues
 from genrec.tasks.mixture import Mixture
 from genrec.tokenizers.codes import Policy, SemanticIds
 from genrec.tokenizers.files import tokenizer_checksum
+from genrec.tokenizers.stage import ItemVectors, load_fusion
 from genrec.tokenizers.stage import tokenize as tokenize_items
 from genrec.tokenizers.transfer import tokenize_from as encode_items
 from genrec.training.adapters import remove_adapter, save_adapter
@@ -155,11 +156,13 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
         sources={**SOURCES, **lesson_sources(run, folders)},
     )
     inputs += [dialogues_file(run)] if with_dialogues else []
+    item_vectors = _item_vectors(run, catalog, vocabulary)
     identity = dump_config(config) | {path.name: file_checksum(path) for path in (*inputs, *task_files(*folders))}
     identity |= {source: file_checksum(TextSource.parse(source).path) for source in config.replay}
     task = _training_task(
         run, config, recommender=recommender, mixture=mixture, vocabulary=vocabulary, identity=identity
     )
+    task = replace(task, item_vectors=item_vectors)
     _check_context(model, config, num_tokens=task.max_example_tokens)
     trainer, adapter = train_in_stages(
         model, config, task, rows=prepared.rows, folder=run.path / "training", resume=resume, progress=progress
@@ -259,6 +262,16 @@ def _training_task(
         vocabulary=vocabulary,
         identity=identity,
     )
+
+
+def _item_vectors(run: Run, catalog: Catalog, vocabulary: SidVocabulary) -> NDArray[np.float32] | None:
+    """Directions of the vectors that semantic IDs were made from, of the items with tokens of their own, (N, C)."""
+    if not vocabulary.item_rows:
+        return None
+    fusion = load_fusion(run)
+    items = ItemVectors.load(run, fusion.names, catalog=catalog)
+    fused = fusion.apply(items.vectors, items.masks)[0][list(vocabulary.item_rows)]
+    return fused / np.linalg.norm(fused, axis=1, keepdims=True).clip(min=1e-12)
 
 
 def _check_context(model: Any, config: TrainConfig, *, num_tokens: int) -> None:

@@ -28,6 +28,7 @@ from genrec.data.catalog import Catalog, removed_items
 from genrec.data.splits import cold_items, evaluation_cases, training_sequences
 from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.errors import DataError, ModelError, RunError
+from genrec.memory import freed_memory_kept
 from genrec.pipeline import validation_metrics
 from genrec.precision import uses_bfloat16
 from genrec.progress import SILENT, Progress
@@ -83,7 +84,7 @@ def reinforce(run: Run, config: ReinforceConfig, *, out: Path, progress: Progres
     history = [{"step": 0.0, **validation_metrics(recommender, cases)}]
     best, weights = history[0]["ndcg@10"], copy.deepcopy(model.state_dict())
     progress.say(f"before: NDCG@10 {best:.4f}, Recall@10 {history[0]['recall@10']:.4f}")
-    with progress.track("reinforcing", config.steps, "steps") as task:
+    with freed_memory_kept(), progress.track("reinforcing", config.steps, "steps") as task:
         for number in range(1, config.steps + 1):
             step = draw.step(number)
             loss, reward = _learn(step, (model, reference), recommender, config, likeness, optimizer, vocabulary)

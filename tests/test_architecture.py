@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # "genrec" is the package's own __init__, which offers the public names.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("progress", "schedule", "precision"),
+    ("progress", "schedule", "precision", "memory"),
     ("journal",),
     ("run",),
     ("config",),
@@ -63,7 +63,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # Parts that may use less than what lies below them.
 ONLY_PARTS = {
     "metrics": set[str](),
-    "baselines": {"errors", "progress", "schedule", "precision", "run", "config", "data", "encoders"},
+    "baselines": {"errors", "progress", "schedule", "precision", "memory", "run", "config", "data", "encoders"},
 }
 # Parts that may use no other third-party package than these.
 ONLY_PACKAGES = {

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
 from transformers import AutoTokenizer
 
 from genrec import pipeline
@@ -20,6 +24,7 @@ from genrec.data.splits import cold_items, training_sequences
 from genrec.encoders.embed import embed
 from genrec.errors import ModelError
 from genrec.examples import Example, history_examples
+from genrec.progress import SilentProgress, Task
 from genrec.recommender import Recommender
 from genrec.run import Run
 from genrec.tasks.leaks import LeakCheck
@@ -146,3 +151,44 @@ def test_a_soft_prompt_learns_on_a_base_whose_item_tokens_are_left_out(
     recommender = Recommender.load(trained(Run.open(tiny_copy), tiny_files, **changes).path)
     assert recommender.live.own_tokens is None
     assert len(recommender.recommend(["i1"], k=3)) == 3
+
+
+def rows_of_items(run: Run) -> torch.Tensor:
+    with safe_open(run.path / "model" / "model.safetensors", "pt") as file:
+        matrix = file.get_tensor("model.embed_tokens.weight")
+    vocabulary = SidVocabulary.load(run.path / "model")
+    return matrix[vocabulary.first_item_token : sum(vocabulary.groups[-1])]
+
+
+class StopsAt(SilentProgress):
+    """Progress that interrupts at one step of the training."""
+
+    def __init__(self, step: int) -> None:
+        self.left = step
+
+    @contextmanager
+    def track(self, label: str, total: int, unit: str) -> Iterator[Task]:
+        yield self
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def test_rows_learn_from_vectors_and_an_interrupted_training_ends_with_the_same(
+    tiny_run: Path, tmp_path: Path, tiny_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [Run.open(shutil.copytree(tiny_run, tmp_path / name)) for name in ("whole", "stopped", "without")]
+    config = load_config(TrainConfig, tiny_files / "train.yaml").model_copy(
+        update={"epochs": 3, "validate_every": 1, "checkpoint_seconds": 0, "batch_tokens": 128}
+    )
+    whole = pipeline.train(runs[0], config)
+    for step in (2, whole.facts["steps"] // 3 + 2, 3):
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.train(runs[1], config, resume=True, progress=StopsAt(step))
+    pipeline.train(runs[1], config, resume=True)
+    assert torch.equal(rows_of_items(runs[0]), rows_of_items(runs[1]))
+    monkeypatch.setattr(pipeline, "_item_vectors", lambda *_: None)
+    pipeline.train(runs[2], config)
+    assert not torch.equal(rows_of_items(runs[0]), rows_of_items(runs[2]))

@@ -32,6 +32,7 @@ from genrec.encoders.sequential import (
     pad,
     train_epoch,
 )
+from genrec.memory import freed_memory_kept
 from genrec.precision import multiplies_bfloat16
 from genrec.progress import SILENT, Progress
 
@@ -71,7 +72,7 @@ class SASRec:
         optimizer = make_optimizer(self._model, settings)
         cases = self._validation.sample(settings.validation_users, seed=seed)
         best, best_epoch, best_state = -1.0, 0, self._model.state_dict()
-        with progress.track("Training sasrec", settings.max_epochs, "epochs") as task:
+        with freed_memory_kept(), progress.track("Training sasrec", settings.max_epochs, "epochs") as task:
             for epoch in range(settings.max_epochs):
                 loss = train_epoch(self._model, optimizer, make_batches(windows, settings, rng))
                 quality = self._validation_ndcg(cases, seed)

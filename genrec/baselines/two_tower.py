@@ -33,6 +33,7 @@ from genrec.baselines.base import centred_directions, item_counts, mean_vector
 from genrec.data.sequences import Sequences
 from genrec.encoders.sequential import SequentialSettings, cut_windows, make_batches, train_epoch
 from genrec.errors import RunError
+from genrec.memory import freed_memory_kept
 from genrec.progress import SILENT, Progress
 from genrec.schedule import learning_rate_share
 
@@ -223,7 +224,7 @@ def _train(net: _Net, sequences: Sequences, settings: TwoTowerSettings, *, seed:
     )
     windows = cut_windows(sequences, settings.max_length)
     rng = np.random.default_rng(seed)
-    with progress.track("Training the retriever", settings.epochs, "epochs") as task:
+    with freed_memory_kept(), progress.track("Training the retriever", settings.epochs, "epochs") as task:
         for epoch in range(settings.epochs if windows else 0):
             loss = train_epoch(
                 net, optimizer, make_batches(windows, settings, rng), rate=partial(_rate, settings, epoch)

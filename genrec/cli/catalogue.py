@@ -135,7 +135,9 @@ def tokenize(
         ),
     ] = None,
     modalities: Annotated[str | None, typer.Option(help="Such as `text,image`.  [default: all of them]")] = None,
-    weights: Annotated[str | None, typer.Option(help="Shares of variance, such as `behaviour=2,image=0.5`.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Shares of variance, such as `image=0.5`.  [1; behaviour 2]")
+    ] = None,
     levels: Annotated[int | None, typer.Option(help="Codes per item.  [default: 4]")] = None,
     codebook_size: Annotated[
         str | None, typer.Option(help="Codes per level, or one number per level: `512,256,256,128`.  [default: 256]")
@@ -144,7 +146,8 @@ def tokenize(
         int | None, typer.Option(help="One level more, in which items have codes of their own: at most so many.  [0]")
     ] = None,
     balance: Annotated[
-        float | None, typer.Option(help="1: codes are used equally often; 0: had by equally many items.  [default: 0]")
+        float | None,
+        typer.Option(help="1: codes are used equally often; 0: had by equally many items.  [1 with behaviour, else 0]"),
     ] = None,
     behaviour_loss: Annotated[
         float | None, typer.Option(help="Draw items used one after the other together.  [default: 0]")

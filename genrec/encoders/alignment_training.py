@@ -22,6 +22,7 @@ from genrec.encoders.alignment_data import PairData
 from genrec.encoders.alignment_model import AlignmentModel
 from genrec.encoders.alignment_objectives import Batch, Objective
 from genrec.errors import ModelError
+from genrec.memory import freed_memory_kept
 from genrec.progress import Progress
 
 _HELD_OUT_BATCHES = 8
@@ -135,7 +136,7 @@ def train(
     held_out = _held_out_batches(objective, data, phase, accelerator.device)
     first = best = _held_out_loss(loss, held_out)
     kept, best_step, waited, step = _trainable(loss), 0, 0, 0
-    with progress.track(phase.name, phase.steps, "steps") as task:
+    with freed_memory_kept(), progress.track(phase.name, phase.steps, "steps") as task:
         for step in range(1, phase.steps + 1):
             # Seed, phase, step and process decide what is drawn.
             rng = np.random.default_rng([phase.seed, 1 + phase.number, step, accelerator.process_index])

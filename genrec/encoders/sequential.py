@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from genrec.data.sequences import Sequences
+from genrec.memory import freed_memory_kept
 from genrec.precision import multiplies_bfloat16
 from genrec.progress import SILENT, Progress
 
@@ -54,7 +55,7 @@ def train_item_embeddings(
         model = SequentialModel(num_items, settings)
         optimizer = make_optimizer(model, settings)
         windows, rng = cut_windows(sequences, settings.max_length), np.random.default_rng(seed)
-        with progress.track("behaviour", _EMBEDDING_EPOCHS, "epochs") as task:
+        with freed_memory_kept(), progress.track("behaviour", _EMBEDDING_EPOCHS, "epochs") as task:
             for _ in range(_EMBEDDING_EPOCHS):
                 loss = train_epoch(model, optimizer, make_batches(windows, settings, rng))
                 task.advance(note=f"loss {loss:.3f}")
@@ -142,7 +143,7 @@ class _Layer(nn.Module):
 
 
 class FullCrossEntropy(torch.autograd.Function):
-    """Sum of cross-entropies of a softmax over all items; products in bfloat16 where the CPU has it, exponentials not.
+    """Sum of cross-entropies of a softmax over all items, on a CPU; products as autocast says, exponentials in float32.
 
     The gradient is made in the forward pass, a few rows at a time, so that the (N, I) logits stay in the
     processor's cache: half the time of `F.cross_entropy` on a CPU.
@@ -151,7 +152,7 @@ class FullCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         """Hidden (N, D), weight (I, D), targets (N,) -> loss (); keeps d loss / d hidden and / d weight."""
-        dtype = torch.bfloat16 if multiplies_bfloat16() else torch.float32
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         rows, columns = hidden.to(dtype), weight.to(dtype)
         error = torch.empty(len(rows), len(columns), dtype=dtype)  # softmax minus one-hot, (N, I)
         loss = torch.zeros(())
@@ -162,14 +163,15 @@ class FullCrossEntropy(torch.autograd.Function):
             hit = shares.gather(1, target)
             loss -= hit.clamp(min=1e-30).log().sum()
             error[piece] = shares.scatter_(1, target, hit - 1.0)
-        ctx.save_for_backward((error @ columns).float(), (error.T @ rows).float())
+        of_weight = (error.T @ rows).float() if ctx.needs_input_grad[1] else None
+        ctx.save_for_backward((error @ columns).float(), of_weight)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
         """Scale what the forward pass kept."""
         of_hidden, of_weight = ctx.saved_tensors
-        return of_hidden * gradients[0], of_weight * gradients[0], None
+        return of_hidden * gradients[0], None if of_weight is None else of_weight * gradients[0], None
 
 
 def train_epoch(
@@ -192,9 +194,10 @@ def train_epoch(
         tokens = pad(batch)  # (B, T + 1)
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         present = targets != _PADDING
+        rows = model.output_rows()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=multiplies_bfloat16()):
             hidden = model(inputs)[present]  # (N, D): padding costs no row of the softmax
-        loss = FullCrossEntropy.apply(hidden, model.output_rows(), targets[present])  # type: ignore[no-untyped-call]
+            loss = FullCrossEntropy.apply(hidden, rows, targets[present])  # type: ignore[no-untyped-call]
         optimizer.zero_grad()
         (loss / len(hidden)).backward()
         optimizer.step()

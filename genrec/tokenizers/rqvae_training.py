@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genrec.memory import freed_memory_kept
 from genrec.progress import Progress
 from genrec.tokenizers.base import Makeup
 from genrec.tokenizers.kmeans import squared_distances
@@ -127,7 +128,7 @@ def train(
     report = {"start": _error(parts, data), "best": 0.0, "epochs": 0, "restarted": 0}
     report["best"] = report["start"]
     best, waited = copy.deepcopy(parts), 0
-    with progress.track("RQ-VAE", total=options.epochs, unit="epochs") as task:
+    with freed_memory_kept(), progress.track("RQ-VAE", total=options.epochs, unit="epochs") as task:
         for epoch in range(options.epochs):
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * (1.0 - epoch / options.epochs)

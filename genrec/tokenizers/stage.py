@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,6 +38,9 @@ from genrec.tokenizers.rqvae import RQVAE
 from genrec.tokenizers.rqvae_training import RQVAEOptions
 
 _PAIR_LEARNING_RATE = 3e-4
+# Of the variance: with these and codes used equally often, each of the first two levels says more than twice as much of
+# the next item as codes of texts do (eval/RESULTS.md).
+_WEIGHTS = {"behaviour": 2.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,7 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
     _check(config, items)
     warm = ~cold_items(run)
     known = items.only(warm)
-    fusion = Fusion.fit(known.vectors, known.masks, weights=config.weights, seed=config.seed)
+    fusion = Fusion.fit(known.vectors, known.masks, weights=_WEIGHTS | config.weights, seed=config.seed)
     fused, guesses = fusion.apply(items.vectors, items.masks)
     # An item without any vector teaches nothing; but every item has an id.
     some = np.asarray(warm & (items.present.any(axis=1) | (config.method == ItemIdCodes.method)), dtype=np.bool_)
@@ -93,7 +96,7 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
         pairs=_pairs(histories, some) if config.behaviour_loss > 0 else None,
         uses=np.bincount(histories.items, minlength=len(catalog))[some],
     )
-    tokenizer = _make(config)
+    tokenizer = _make(config, balance=_balance(config, fusion.names))
     tokenizer.fit(fused[some], seed=config.seed, makeup=makeup, progress=progress)
     before = np.zeros((len(fused), len(tokenizer.codebook_sizes)), dtype=np.uint16)
     before[some] = tokenizer.encode(fused[some])
@@ -162,7 +165,7 @@ def _check(config: TokenizeConfig, items: ItemVectors) -> None:
         )
     if config.behaviour_loss > 0 and config.method != "rqvae":
         raise ConfigError(f"{config.method} learns no behaviour_loss.", "Use --method rqvae, or leave it out.")
-    if config.balance > 0 and config.method != "rqvae":
+    if config.balance and config.method != "rqvae":
         raise ConfigError(f"{config.method} balances no codes.", "Use --method rqvae, or leave --balance out.")
     if config.item_codes and config.method in (RandomCodes.method, ItemIdCodes.method):
         raise ConfigError(
@@ -175,21 +178,24 @@ def _check(config: TokenizeConfig, items: ItemVectors) -> None:
         )
 
 
-def _make(config: TokenizeConfig) -> ItemTokenizer:
+def _balance(config: TokenizeConfig, modalities: Sequence[str]) -> float:
+    """By default, equally often used codes where behaviour has a say in them; with content alone, levels collapse."""
+    return float("behaviour" in modalities) if config.balance is None else config.balance
+
+
+def _make(config: TokenizeConfig, *, balance: float) -> ItemTokenizer:
     if config.method == "item-id":
         return ItemIdCodes()
     if config.method == "random":
         return RandomCodes(codebook_sizes=config.sizes)
-    inside = _made_inside(config)
+    inside = _made_inside(config, balance)
     return ItemLevel(inside, most_codes=config.item_codes) if config.item_codes else inside
 
 
-def _made_inside(config: TokenizeConfig) -> ItemTokenizer:
+def _made_inside(config: TokenizeConfig, balance: float) -> ItemTokenizer:
     if config.method == "residual-kmeans":
         return ResidualKMeans(codebook_sizes=config.sizes)
-    options = RQVAEOptions(
-        modality_dropout=config.modality_dropout, balance=config.balance, separate=not config.item_codes
-    )
+    options = RQVAEOptions(modality_dropout=config.modality_dropout, balance=balance, separate=not config.item_codes)
     if config.behaviour_loss > 0:
         options = replace(
             options,

@@ -79,8 +79,11 @@ def load_checkpoint(
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise RunError(f"{folder} is damaged: {error}.", "Train again without --resume.") from error
     _check_identity(found, identity)
+    weights = trainable_state(model)
+    if missing := [name for name in weights if f"model.{name}" not in tensors]:
+        raise RunError(f"{folder} has no weights for {missing[0]}.", "Train again without --resume.")
     with torch.no_grad():
-        for name, tensor in trainable_state(model).items():
+        for name, tensor in weights.items():
             tensor.copy_(tensors[f"model.{name}"])
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

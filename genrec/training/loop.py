@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import Tensor
 
 from genrec.config import TrainConfig
 from genrec.errors import ModelError
 from genrec.examples import Example
+from genrec.memory import freed_memory_kept
 from genrec.precision import uses_bfloat16
 from genrec.progress import SILENT, Progress, Task
 from genrec.schedule import learning_rate_share
@@ -46,6 +48,7 @@ class TrainingTask:
     vocabulary: SidVocabulary
     identity: Mapping[str, Any] = field(default_factory=dict)
     monitor: str = "recall@10"  # which of `validate`'s figures decides; more is better
+    item_vectors: NDArray[np.float32] | None = None  # of the items with tokens of their own, as PackedLoss takes them
 
 
 class Trainer:
@@ -70,7 +73,13 @@ class Trainer:
             project_dir=str(folder),
         )
         self.bfloat16 = uses_bfloat16(config.precision, self.accelerator.device.type)
-        self.loss = PackedLoss(model, task.vocabulary, dropout=config.dropout, label_smoothing=config.label_smoothing)
+        self.loss = PackedLoss(
+            model,
+            task.vocabulary,
+            dropout=config.dropout,
+            label_smoothing=config.label_smoothing,
+            item_vectors=task.item_vectors,
+        )
         self.optimizer = _optimizer(self.loss, config)
         self.row_tokens = max(_MIN_ROW_TOKENS, task.max_example_tokens)
         # Counted now: an adapter may be taken out afterwards. Quantised weights count as the numbers they stand for.
@@ -90,7 +99,7 @@ class Trainer:
         if resume and (self.folder / "checkpoint").exists():
             self.state, self.best = load_checkpoint(
                 self.folder / "checkpoint",
-                model=self.model,
+                model=self.loss,
                 optimizer=self.optimizer,
                 identity=self.task.identity,
             )
@@ -101,11 +110,12 @@ class Trainer:
         # The number of steps differs a little between epochs; the first one's is a good estimate of all.
         rng = np.random.default_rng([self.config.seed, 0])
         steps = self._num_steps(pack(self.task.make_examples(rng), self.row_tokens, rng)) * self.config.epochs
-        with self.progress.track("training", max(0, steps - self.state.step), "steps") as task:
+        left = max(0, steps - self.state.step)
+        with freed_memory_kept(), self.progress.track("training", left, "steps") as task:
             while self._goes_on:
                 self._epoch(wrapped, optimizer, task)
         self.accelerator.end_training()
-        self.loss.remove_dropout()
+        self.loss.finish()
         if self.best:
             self._restore_best()
         return self.state
@@ -195,6 +205,7 @@ class Trainer:
             else:
                 state.bad_validations += 1
                 state.finished = config.keep == "best" and state.bad_validations >= config.patience
+            wrapped.train()
         state.history.append(entry)
         self.accelerator.log({k: v for k, v in entry.items() if k != "epoch"}, step=state.step)
         figures = "  ".join(f"{name} {value:.4f}" for name, value in entry.items() if name != "epoch")
@@ -206,7 +217,7 @@ class Trainer:
             save_checkpoint(
                 self.folder / "checkpoint",
                 state=self.state,
-                model=self.model,
+                model=self.loss,
                 optimizer=self.optimizer,
                 best=self.best,
                 identity=self.task.identity,

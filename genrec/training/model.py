@@ -12,9 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -22,6 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from genrec.adapter import merge_adapter, output_layer
 from genrec.config import ScratchConfig, TrainConfig
+from genrec.encoders.sequential import FullCrossEntropy
 from genrec.errors import ConfigError, ModelError
 from genrec.quantization import keep_exact, quantization_config
 from genrec.training.attention import attention_for
@@ -30,6 +33,8 @@ from genrec.vocabulary import SidVocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_MANY_ITEMS = 2048  # from here a softmax does not fit a CPU's cache as a whole
 
 
 def load_base(
@@ -113,23 +118,47 @@ class PackedLoss(nn.Module):
 
     A semantic-ID token is scored against the K codes of its level, the same normalisation as the default
     score mode of decoding (`"level"`); with K = 256 that is a small part of the cost of the whole vocabulary. An item's
-    own token is scored against those of all items.
-    Any other token is scored against the whole vocabulary. A module of its own, so that accelerate can wrap
-    the whole computation for several processes.
+    own token is scored against those of all items, and counts as much as the codes of an item together, so either
+    spelling of a history weighs the same. Any other token is scored against the whole vocabulary. A module of its own,
+    so that accelerate can wrap the whole computation for several processes.
     """
 
     def __init__(
-        self, model: PreTrainedModel, vocabulary: SidVocabulary, *, dropout: float, label_smoothing: float
+        self,
+        model: PreTrainedModel,
+        vocabulary: SidVocabulary,
+        *,
+        dropout: float,
+        label_smoothing: float,
+        item_vectors: NDArray[np.float32] | None = None,
     ) -> None:
+        """`item_vectors` (N, C) are what the items with tokens of their own are like, in the order of these tokens.
+
+        Then the row of an item's token is a free row and a linear map of its vector, both learned, so what one item
+        teaches is known of those like it; the two are one row whenever the loss is not in training mode.
+        """
         super().__init__()
         self.model = model
         self._vocabulary = vocabulary
         self._label_smoothing = label_smoothing
-        self._hooks = _add_dropout(model, dropout) if dropout > 0 else []
+        self._content: ItemContent | None = None
+        self._hooks: list[RemovableHandle] = []
+        if item_vectors is not None:
+            self._content = ItemContent(model, item_vectors, first=vocabulary.first_item_token)
+            self._hooks.append(model.get_input_embeddings().register_forward_hook(self._content.add_to_input))
+        self._hooks += _add_dropout(model, dropout) if dropout > 0 else []
+
+    def train(self, mode: bool = True) -> PackedLoss:
+        """As of any module; outside of training mode the model is whole without what is learned beside it."""
+        super().train(mode)
+        if self._content is not None:
+            self._content.set_apart(mode)
+        return self
 
     def forward(self, tokens: Tensor, positions: Tensor, segments: Tensor, targets: Tensor) -> Tensor:
         """Mean loss in nats over the targets; all arguments are (B, T)."""
         backbone: Any = self.model.base_model
+        from_vectors = self._content.make_rows() if self._content is not None and self.training else None
         with attention_for(self.model, tokens):
             hidden = backbone(
                 input_ids=tokens, attention_mask=packed_mask(segments), position_ids=positions, use_cache=False
@@ -140,24 +169,88 @@ class PackedLoss(nn.Module):
         hidden, labels = hidden[:, :-1][wanted], tokens[:, 1:][wanted]
         output = output_layer(self.model)
         total = hidden.new_zeros((), dtype=torch.float32)
+        count = torch.zeros((), device=hidden.device)
         is_text = torch.ones_like(labels, dtype=torch.bool)
-        for first, size in self._vocabulary.groups:
-            on_level = (labels >= first) & (labels < first + size)
-            is_text &= ~on_level
-            total = total + self._sum(output.logits(hidden[on_level], first, size), labels[on_level] - first)
+        levels = len(self._vocabulary.codebook_sizes)
+        for number, (first, size) in enumerate(self._vocabulary.groups):
+            here = (labels >= first) & (labels < first + size)
+            is_text &= ~here
+            weight, bias = 1 if number < levels else levels, output.bias
+            rows = output.rows(first, size)
+            rows = rows + from_vectors if number == levels and from_vectors is not None else rows
+            bias = None if bias is None else bias[first : first + size]
+            total = total + weight * self._group_sum(hidden[here], labels[here] - first, rows, bias)
+            count += weight * here.sum()
         if bool(is_text.any()):
             total = total + self._sum(output(hidden[is_text]), labels[is_text])
-        mean: Tensor = total / max(1, len(labels))
+        mean: Tensor = total / (count + is_text.sum()).clamp(min=1)
         return mean
 
-    def remove_dropout(self) -> None:
-        """Leave the model as it was before: what comes next may put in dropout of its own."""
+    def finish(self) -> None:
+        """Leave the model whole and without hooks: what comes next may put in dropout of its own."""
+        self.eval()
         for hook in self._hooks:
             hook.remove()
-        self._hooks = []
+        self._hooks, self._content = [], None
+
+    def _group_sum(self, hidden: Tensor, labels: Tensor, rows: Tensor, bias: Tensor | None) -> Tensor:
+        """Sum of the cross-entropies of labels (N,) among a group's rows (K, D)."""
+        if len(rows) < _MANY_ITEMS or hidden.device.type != "cpu" or self._label_smoothing or bias is not None:
+            return self._sum(F.linear(hidden, rows, bias), labels)
+        total: Tensor = FullCrossEntropy.apply(hidden, rows, labels)  # type: ignore[no-untyped-call]
+        return total
 
     def _sum(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), labels, label_smoothing=self._label_smoothing, reduction="sum")
+
+
+class ItemContent(nn.Module):
+    """A linear map of what items are like, which is part of the rows of their own tokens while these are trained."""
+
+    def __init__(self, model: PreTrainedModel, vectors: NDArray[np.float32], *, first: int) -> None:
+        """Vectors (N, C) of the items of the tokens `first`, `first` + 1, …; the map starts at zero."""
+        super().__init__()
+        embedding: Any = model.get_input_embeddings()
+        self.map = nn.Parameter(torch.zeros(vectors.shape[1], embedding.weight.shape[1]))
+        self.register_buffer("_vectors", torch.from_numpy(vectors), persistent=False)
+        self._vectors: Tensor
+        output: Any = model.get_output_embeddings()
+        tied = output is None or output.weight is embedding.weight
+        # Not modules of this one: the model trains and stores them.
+        self._matrices = (embedding.weight,) if tied else (embedding.weight, output.weight)
+        self._first = first
+        self._rows: Tensor | None = None
+        self._free: list[Tensor] | None = None
+
+    def make_rows(self) -> Tensor:
+        """What the map gives every item, (N, D); the next pass through the model reads the same."""
+        with torch.autocast(self.map.device.type, enabled=False):  # as exact as the rows that it is added to
+            self._rows = self._vectors @ self.map
+        return self._rows
+
+    def add_to_input(self, embedding: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        """A hook of the input embedding: token ids (B, T) and their free rows (B, T, D) to whole rows."""
+        if not self.training or self._rows is None:
+            return output
+        numbers = inputs[0] - self._first
+        own = (numbers >= 0) & (numbers < len(self._vectors))
+        scale = getattr(embedding, "embed_scale", 1.0)  # Gemma's embeddings multiply what they read
+        return output.index_put((own,), output[own] + (self._rows[numbers[own]] * scale).to(output))
+
+    @torch.no_grad()
+    def set_apart(self, apart: bool) -> None:
+        """Whether the model's rows are the free ones alone, as in training, or whole."""
+        if apart == (self._free is None):
+            return
+        pieces = [matrix[self._first : self._first + len(self._vectors)] for matrix in self._matrices]
+        if not apart:
+            self._free = [piece.clone() for piece in pieces]
+            for piece in pieces:
+                piece += self._vectors @ self.map
+        elif self._free is not None:
+            for piece, free in zip(pieces, self._free, strict=True):
+                piece.copy_(free)  # to the last digit: subtracting would round
+            self._free = None
 
 
 def packed_mask(segments: Tensor) -> Tensor:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from numpy.typing import NDArray
 
 from genrec.config import TokenizeConfig
 from genrec.data.catalog import Catalog
@@ -98,6 +101,25 @@ def test_behaviour_as_a_loss_draws_items_of_one_walk_together(run: Run) -> None:
     plain = tokenize(run, TokenizeConfig(method="random", modalities=("text",), levels=2, codebook_size=8))
     drawn = tokenize(run, TokenizeConfig(levels=2, codebook_size=8, behaviour_loss=1.0, behaviour_loss_level=1))
     assert drawn.facts["prefix_lift"][0] > 2 * plain.facts["prefix_lift"][0]
+
+
+def test_where_behaviour_is_known_it_counts_twice_and_codes_are_used_equally_often(run: Run) -> None:
+    image = Embeddings.load(run, "image", catalog=Catalog.load(run))
+    replace(image, modality="behaviour").save(run)
+
+    def codes(*modalities: str, **options: Any) -> NDArray[np.uint16]:
+        tokenize(run, TokenizeConfig(modalities=modalities, levels=2, codebook_size=8, **options))
+        return SemanticIds.load(run, catalog=Catalog.load(run)).codes
+
+    def same(one: NDArray[np.uint16], other: NDArray[np.uint16]) -> bool:
+        return np.array_equal(one, other)
+
+    found = codes("text", "behaviour")
+    assert same(found, codes("text", "behaviour", balance=1.0, weights={"behaviour": 2.0}))
+    assert not same(found, codes("text", "behaviour", balance=0.0))
+    assert not same(found, codes("text", "behaviour", weights={"behaviour": 1.0}))
+    assert same(codes("text"), codes("text", balance=0.0))
+    assert not same(codes("text"), codes("text", balance=1.0))
 
 
 @pytest.mark.parametrize(

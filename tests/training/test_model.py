@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoModelForCausalLM,
     BloomConfig,
     BloomForCausalLM,
     CodeGenConfig,
@@ -264,3 +266,59 @@ def test_a_base_that_is_nowhere_is_refused_without_a_word_to_the_network(name: s
     with pytest.raises(ModelError, match="cannot be loaded") as caught:
         load_base(TrainConfig(base=name), [])
     assert repr(name) in caught.value.message
+
+
+ITEMS = SidVocabulary((4, 5), (300, 304), item_rows=(1, 2, 5), items_checksum="-", item_share=0.9)
+ITEM_VECTORS = np.random.default_rng(2).normal(size=(3, 6)).astype(np.float32)
+
+
+def item_rows_model(family: str, base_folder: Callable[[str], Path]) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base_folder(family), dtype=torch.float32)
+    model.resize_token_embeddings(ITEMS.first_item_token + 3, mean_resizing=False)
+    return model
+
+
+def test_a_token_of_an_items_own_weighs_as_much_as_its_codes_together():
+    model = tiny_model("scratch")
+    model.resize_token_embeddings(NUM_TOKENS + 3, mean_resizing=False)
+    model.eval()
+    tokens = np.array([7, 301, 306, 309, 311, 8])
+    loss = PackedLoss(model, ITEMS, dropout=0.0, label_smoothing=0.0).eval()
+    with torch.no_grad():
+        found = loss(*packed([Example(tokens, np.arange(6) > 0)]))
+        logits = model(input_ids=torch.from_numpy(tokens)[None]).logits[0]
+    groups = [(300, 304), (304, 309), (309, 312), (309, 312), (0, 312)]
+    losses = [
+        F.cross_entropy(logits[place, first:last], torch.tensor(tokens[place + 1] - first)).item()
+        for place, (first, last) in enumerate(groups)
+    ]
+    assert found.item() == pytest.approx(np.average(losses, weights=[1, 1, 2, 2, 1]), rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwen3-untied", "gemma", "gemma3"])
+def test_what_vectors_teach_is_in_the_rows_when_the_training_is_over(
+    family: str, base_folder: Callable[[str], Path]
+) -> None:
+    model = item_rows_model(family, base_folder)
+    loss = PackedLoss(model, ITEMS, dropout=0.0, label_smoothing=0.0, item_vectors=ITEM_VECTORS)
+    free = model.get_input_embeddings().weight.detach().clone()
+    tokens = np.array([7, 309, 311, 301, 310, 309])
+    arrays = packed([Example(tokens, np.arange(6) > 0)])
+    names = {name: weight for name, weight in loss.named_parameters() if not name.startswith("model.")}
+    assert [weight.shape for weight in names.values()] == [(6, model.config.hidden_size)]
+    untouched = loss(*arrays).item()
+    for weight in names.values():
+        torch.nn.init.normal_(weight)
+    before = loss(*arrays)
+    before.backward()
+    assert all(weight.grad is not None and weight.grad.norm() > 0 for weight in names.values())
+    assert abs(before.item() - untouched) > 1e-3
+    loss.eval()
+    whole = model.get_input_embeddings().weight.detach().clone()
+    assert (whole != free).any(dim=1).nonzero()[:, 0].tolist() == [309, 310, 311]
+    loss.train()
+    assert torch.equal(model.get_input_embeddings().weight, free)  # to the last digit, or resuming would differ
+    loss.finish()
+    assert torch.equal(model.get_input_embeddings().weight, whole)
+    after = PackedLoss(model, ITEMS, dropout=0.0, label_smoothing=0.0)(*arrays)
+    assert after.item() == pytest.approx(before.item(), rel=1e-5)
