@@ -25,6 +25,7 @@ from genrec.data.sequences import EvaluationCases
 from genrec.data.splits import cold_items, evaluation_cases, training_sequences
 from genrec.data.text_source import TextSource
 from genrec.decoding.transformers_engine import TransformersEngine
+from genrec.encoders.base import embedding_files
 from genrec.errors import ConfigError, DataError
 from genrec.evaluation import Recommend
 from genrec.evaluation import evaluate as evaluate_split
@@ -156,7 +157,8 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
         sources={**SOURCES, **lesson_sources(run, folders)},
     )
     inputs += [dialogues_file(run)] if with_dialogues else []
-    item_vectors = _item_vectors(run, catalog, vocabulary)
+    item_vectors, vector_files = _item_vectors(run, catalog, vocabulary)
+    inputs += vector_files
     identity = dump_config(config) | {path.name: file_checksum(path) for path in (*inputs, *task_files(*folders))}
     identity |= {source: file_checksum(TextSource.parse(source).path) for source in config.replay}
     task = _training_task(
@@ -264,14 +266,18 @@ def _training_task(
     )
 
 
-def _item_vectors(run: Run, catalog: Catalog, vocabulary: SidVocabulary) -> NDArray[np.float32] | None:
-    """Directions of the vectors that semantic IDs were made from, of the items with tokens of their own, (N, C)."""
+def _item_vectors(
+    run: Run, catalog: Catalog, vocabulary: SidVocabulary
+) -> tuple[NDArray[np.float32] | None, list[Path]]:
+    """Directions of the vectors that semantic IDs were made from, of the items with tokens of their own, (N, C), and
+    the files with the vectors. None where no item has a token."""
     if not vocabulary.item_rows:
-        return None
+        return None, []
     fusion = load_fusion(run)
     items = ItemVectors.load(run, fusion.names, catalog=catalog)
     fused = fusion.apply(items.vectors, items.masks)[0][list(vocabulary.item_rows)]
-    return fused / np.linalg.norm(fused, axis=1, keepdims=True).clip(min=1e-12)
+    directions = fused / np.linalg.norm(fused, axis=1, keepdims=True).clip(min=1e-12)
+    return directions, [file for name in fusion.names for file in embedding_files(run, name)]
 
 
 def _check_context(model: Any, config: TrainConfig, *, num_tokens: int) -> None:

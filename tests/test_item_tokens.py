@@ -189,6 +189,6 @@ def test_rows_learn_from_vectors_and_an_interrupted_training_ends_with_the_same(
             pipeline.train(runs[1], config, resume=True, progress=StopsAt(step))
     pipeline.train(runs[1], config, resume=True)
     assert torch.equal(rows_of_items(runs[0]), rows_of_items(runs[1]))
-    monkeypatch.setattr(pipeline, "_item_vectors", lambda *_: None)
+    monkeypatch.setattr(pipeline, "_item_vectors", lambda *_: (None, []))
     pipeline.train(runs[2], config)
     assert not torch.equal(rows_of_items(runs[0]), rows_of_items(runs[2]))
