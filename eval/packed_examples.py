@@ -120,6 +120,7 @@ def main() -> int:
         max_history_items=20,
         batch_tokens=2048,
         learning_rate=3e-3,
+        dropout=0.15,
         validate_every=1,
         patience=1000,
         seed=given.seed,
