@@ -28,6 +28,7 @@ from genrec.config import (
     IngestConfig,
     TokenizeConfig,
     TrainConfig,
+    TuneConfig,
     build_config,
     load_config,
 )
@@ -38,6 +39,7 @@ from genrec.errors import GenrecError
 from genrec.evaluation import check_config
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, read_json
+from genrec.tuning import tune_baselines
 from genrec.weighing import weigh_evidence
 
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
@@ -53,6 +55,7 @@ class Recipe:
     embed: EmbedConfig = field(default_factory=EmbedConfig)
     tokenize: TokenizeConfig = field(default_factory=TokenizeConfig)
     evidence: EvidenceConfig = field(default_factory=EvidenceConfig)
+    tune: TuneConfig | None = None  # None: baselines as they come. Its seed is the same for all seeds of a table.
 
 
 def run_seed(
@@ -67,6 +70,7 @@ def run_seed(
         ("trie", lambda: pipeline.tokenize(run, codes, progress=progress)),
         ("train", lambda: pipeline.train(run, recipe.training, resume=True, progress=progress)),
         ("evidence", lambda: weigh_evidence(run, evidence, progress=progress)),
+        *([("tune", lambda: tune_baselines(run, tune, progress=progress))] if (tune := recipe.tune) else []),
         ("evaluate:test", lambda: pipeline.evaluate(run, recipe.evaluation, progress=progress)),
     ]
     for name, stage in stages:
@@ -123,6 +127,7 @@ def main() -> int:
     parser.add_argument(
         "--max-users", type=int, help="evaluate a seeded sample of so many test users, of every seed the same"
     )
+    parser.add_argument("--tune", type=int, metavar="TRIALS", help="as `genrec tune`, of the baselines that count")
     given = parser.parse_args()
     try:
         training = load_config(TrainConfig, given.config)
@@ -132,10 +137,16 @@ def main() -> int:
             source="options",
         )
         tokenize = build_config(TokenizeConfig, {"method": given.method}, source="options")
+        counted = tuple(name for name in TuneConfig().baselines if name in evaluation.baselines)
+        tune = (
+            build_config(TuneConfig, {"baselines": counted, "trials": given.tune}, source="--tune")
+            if given.tune
+            else None
+        )
         results = []
         check_config(evaluation, with_model=True)  # now, and not after hours of training
         for seed in given.seeds:
-            recipe = Recipe(training.model_copy(update={"seed": seed}), evaluation, tokenize=tokenize)
+            recipe = Recipe(training.model_copy(update={"seed": seed}), evaluation, tokenize=tokenize, tune=tune)
             folder = given.out / f"seed-{seed}"
             results.append(run_seed(folder, given.source, given.files, recipe, progress=ConsoleProgress()))
     except GenrecError as error:

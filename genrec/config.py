@@ -304,6 +304,15 @@ class ReinforceConfig(Config):
     seed: Seed = 0
 
 
+class TuneConfig(Config):
+    """Settings of baselines, chosen on the validation split by the same number of trials each."""
+
+    baselines: tuple[str, ...] = Field(("item-knn", "ease", "transitions", "star", "hybrid"), min_length=1)
+    trials: int = Field(16, ge=1, description="settings per baseline: the defaults, then others drawn at random")
+    users: int = Field(5000, ge=1, description="validation users, a seeded sample")
+    seed: Seed = 0
+
+
 class EvaluateConfig(Config):
     """Ranks over the full catalogue, beside baselines."""
 
@@ -311,8 +320,10 @@ class EvaluateConfig(Config):
     baselines: tuple[str, ...] = (
         "popularity",
         "item-knn",
+        "ease",
         "transitions",
         "dense-knn",
+        "star",
         "hybrid",
         "evidence",
         "two-tower",

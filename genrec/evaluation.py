@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from genrec import metrics
 from genrec.baselines.base import Baseline, item_counts, rank_all
-from genrec.baselines_of_run import BASELINES, baseline_inputs, make_baselines
+from genrec.baselines_of_run import BASELINES, baseline_inputs, make_baselines, tuned_file, tuned_settings
 from genrec.cold_evaluation import evaluate_cold
 from genrec.config import EvaluateConfig, dump_config
 from genrec.data.catalog import Catalog, removed_items
@@ -91,6 +91,7 @@ def evaluate(
     cases = cases.select(live[cases.targets])
     if config.max_users is not None:
         cases = cases.sample(config.max_users, seed=config.seed)
+    tuned = {name: found for name, found in tuned_settings(run).items() if name in config.baselines}
     baselines, skipped = make_baselines(run, config, catalog)
     for name, reason in skipped.items():
         progress.say(f"{name} is left out: {reason}")
@@ -106,7 +107,7 @@ def evaluate(
     )
     model = named_models(recommend).get(MODEL)
     cold = _evaluate_cold(run, config, live, baselines=baselines, recommend=model, progress=progress)
-    result = replace(result, skipped=skipped, cold=cold, num_removed_targets=num_removed)
+    result = replace(result, skipped=skipped, tuned=tuned, cold=cold, num_removed_targets=num_removed)
     outputs = _write(run, result)
     report = StageReport(
         stage=f"evaluate:{config.split}",
@@ -118,7 +119,11 @@ def evaluate(
         report,
         config=dump_config(config),
         seed=config.seed,
-        inputs=[*baseline_inputs(run, config), *model_files],
+        inputs=[
+            *baseline_inputs(run, config.baselines, dense_modality=config.dense_modality),
+            *([tuned_file(run)] if tuned else []),
+            *model_files,
+        ],
         outputs=outputs,
         seconds=time.perf_counter() - started,
     )

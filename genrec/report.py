@@ -110,6 +110,7 @@ class EvaluationResult:
     methods: list[MethodResult]
     comparisons: list[Comparison] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)  # baseline → why it could not run
+    tuned: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # baseline → settings chosen on validation
     cold: ColdResult | None = None  # where ingest held items out
     num_removed_targets: int = 0  # cases that are left out: their target was removed from the catalogue
 
@@ -142,12 +143,20 @@ def figure(value: float | None, *, sign: bool = False) -> str:
     return f"{value:+.4f}" if sign else f"{value:.4f}"
 
 
+def words(settings: Mapping[str, Any]) -> str:
+    """Settings on one line; none are the defaults."""
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "the defaults"
+
+
 def verdicts(result: EvaluationResult) -> list[str]:
     """What the table means, in sentences: first the comparisons, then what is missing or limits them."""
     lines = [entry.words for entry in sorted(result.comparisons, key=lambda entry: entry.difference.value)]
     if not any(method.name == MODEL for method in result.methods):
         lines.append("No model was evaluated: these are the baselines alone.")
     lines += [f"{name} was left out: {reason}" for name, reason in result.skipped.items()]
+    lines += [
+        f"{name} has settings of its own, chosen on validation: {words(found)}." for name, found in result.tuned.items()
+    ]
     if result.num_removed_targets:
         lines.append(f"{result.num_removed_targets:,} users are left out: what they took was removed since.")
     if result.num_repeats:

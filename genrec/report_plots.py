@@ -12,11 +12,10 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe & Ito's palette: distinct for colour-blind readers, readable on white and on near-black.
 # Of Okabe and Ito, then of Tol's muted scheme: told apart by colour-blind people, and enough for every baseline.
 _COLOURS = (
     *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#8a8a8a"),
-    *("#882255", "#ddcc77", "#332288", "#999933", "#44aa99"),
+    *("#882255", "#ddcc77", "#332288", "#999933", "#44aa99", "#661100"),
 )
 _MODEL_COLOUR = "#d55e00"  # the same in every plot, and no other method's
 _INK = "#010203"  # stands for the page's text colour until the SVG is written

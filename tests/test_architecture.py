@@ -47,7 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("explanation", "explanation_judge"),
     ("recommender",),
     ("weighing",),
-    ("evaluation", "task_evaluation", "batch", "inspection", "catalogue_changes"),
+    ("evaluation", "tuning", "task_evaluation", "batch", "inspection", "catalogue_changes"),
     ("explanation_batch",),
     ("explanation_ray",),
     ("preparation",),

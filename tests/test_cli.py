@@ -25,6 +25,7 @@ VERBS = (
     "dialogues",
     "train",
     "evidence",
+    "tune",
     "evaluate",
     "recommend",
     "explain",

@@ -104,7 +104,10 @@ def test_evaluate_writes_a_report_beside_every_baseline(run: Run) -> None:
     report = evaluate(run, CUTOFFS, recommend=on_the_circle_of(run))
     data = json.loads((run.path / "evaluation" / "test.json").read_text(encoding="utf-8"))
     names = [method["name"] for method in data["methods"]]
-    assert names == ["model", "popularity", "item-knn", "transitions", "dense-knn", "hybrid", "two-tower", "sasrec"]
+    assert names == [
+        *("model", "popularity", "item-knn", "ease", "transitions", "dense-knn", "star", "hybrid"),
+        *("two-tower", "sasrec"),
+    ]
     assert data["methods"][0]["metrics"]["recall@2"]["value"] == 1.0
     assert [entry["baseline"] for entry in data["comparisons"]] == names[1:]
     assert "<svg" in (run.path / "evaluation" / "report.html").read_text(encoding="utf-8")

@@ -127,6 +127,33 @@ def item_counts(sequences: Sequences, num_items: int) -> NDArray[np.int64]:
     return np.bincount(sequences.items, minlength=num_items).astype(np.int64)
 
 
+def taken_items(sequences: Sequences, num_items: int) -> sparse.csr_array:
+    """Who took what, sparse (users, I): 1 where a user took an item, however often."""
+    users = np.repeat(np.arange(len(sequences)), np.diff(sequences.offsets))
+    ones = np.ones(len(users), dtype=np.float32)
+    taken = sparse.coo_array((ones, (users, sequences.items)), shape=(len(sequences), num_items)).tocsr()
+    taken.data[:] = 1.0
+    return taken
+
+
+def common_users(sequences: Sequences, num_items: int) -> sparse.csr_array:
+    """How many users took both items, sparse (I, I); nothing on the diagonal."""
+    taken = taken_items(sequences, num_items)
+    common = (taken.T @ taken).tocoo()
+    row, column = common.coords
+    apart = row != column
+    return sparse.coo_array((common.data[apart], (row[apart], column[apart])), shape=common.shape).tocsr()
+
+
+def item_cosines(sequences: Sequences, num_items: int, *, shrinkage: float = 0.0) -> sparse.csr_array:
+    """Common users / (sqrt(users_i * users_j) + shrinkage), sparse (I, I); nothing on the diagonal."""
+    num_users = np.asarray(taken_items(sequences, num_items).sum(axis=0)).ravel()
+    common = common_users(sequences, num_items).tocoo()
+    row, column = common.coords
+    values = common.data / (np.sqrt(num_users[row] * num_users[column]) + np.float32(shrinkage))
+    return sparse.coo_array((values.astype(np.float32), (row, column)), shape=common.shape).tocsr()
+
+
 def recency_weights(
     histories: Sequence[NDArray[np.int32]], num_items: int, *, last: int, decay: float = 0.5
 ) -> sparse.csr_array:
@@ -154,3 +181,16 @@ def transition_counts(sequences: Sequences, num_items: int, *, distances: int = 
         weight = np.full(len(before), 1.0 / distance, dtype=np.float32)
         total = total + sparse.coo_array((weight, (before, after)), shape=total.shape).tocsr()
     return total
+
+
+def damped_transitions(
+    sequences: Sequences, num_items: int, *, distances: int, backwards: float, damping: float
+) -> sparse.csr_array:
+    """Counts of j after i plus `backwards` times those of j before i, over (pop_i * pop_j)^damping; sparse (I, I).
+
+    pop_i is the number of training interactions of item i (at least 1); a damping of 0.5 would be the cosine.
+    """
+    forward = transition_counts(sequences, num_items, distances=distances)
+    weight = np.maximum(item_counts(sequences, num_items), 1) ** -damping
+    scale = sparse.diags_array(weight.astype(np.float32))
+    return (scale @ (forward + backwards * forward.T) @ scale).tocsr()

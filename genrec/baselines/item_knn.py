@@ -6,13 +6,14 @@ latest history items weighing most, because what comes next is asked for here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from genrec.baselines.base import recency_weights
+from genrec.baselines.base import item_cosines, recency_weights
 from genrec.data.sequences import Sequences
 from genrec.progress import SILENT, Progress
 
@@ -25,6 +26,12 @@ class ItemKNN:
     """
 
     name = "item-knn"
+    SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "neighbours": (200, 50, 1000),
+        "shrinkage": (5.0, 0.0, 2.0, 10.0, 20.0),
+        "last": (10, 3, 5, 50),
+        "decay": (0.7, 0.5, 0.85, 1.0),
+    }
 
     def __init__(self, *, neighbours: int = 200, shrinkage: float = 5.0, last: int = 10, decay: float = 0.7) -> None:
         self._neighbours = neighbours
@@ -35,16 +42,7 @@ class ItemKNN:
     def fit(self, sequences: Sequences, num_items: int, *, seed: int, progress: Progress = SILENT) -> None:
         """Compute the similarities of all pairs that share a user; nothing is random."""
         self._num_items = num_items
-        users = np.repeat(np.arange(len(sequences)), np.diff(sequences.offsets))
-        ones = np.ones(len(users), dtype=np.float32)
-        taken = sparse.coo_array((ones, (users, sequences.items)), shape=(len(sequences), num_items)).tocsr()
-        taken.data[:] = 1.0  # an item taken twice by one user counts once
-        num_users = np.asarray(taken.sum(axis=0)).ravel()  # (I,)
-        common = (taken.T @ taken).tocoo()  # (I, I)
-        row, column = common.coords
-        norm = np.sqrt(num_users[row] * num_users[column]) + self._shrinkage
-        similar = np.where(row == column, 0.0, common.data / norm).astype(np.float32)
-        matrix = sparse.coo_array((similar, (row, column)), shape=common.shape).tocsr()
+        matrix = item_cosines(sequences, num_items, shrinkage=self._shrinkage)
         self._similarity = _keep_largest(matrix, self._neighbours)
 
     def scores(self, histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:

@@ -2,108 +2,31 @@
 
 A causal transformer over item ids (Kang & McAuley 2018). We deviate where the paper's choices are known
 to cost accuracy: instead of a binary loss against one sampled negative, every position predicts the next
-item by a softmax over all items (Klenitskiy & Vasilev 2023), layers normalise first, and training stops
-when the validation NDCG@10 no longer rises.
-
-Adaptive cost: an epoch reads every training position once, and the number of epochs follows from early
-stopping, so the seconds follow from the size of the data and never from the clock.
-
-B sequences, T positions, D width, N targets of a batch, I items.
+item by a softmax over all items (Klenitskiy & Vasilev 2023), and layers normalise first. How it is trained:
+`next_item`.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from genrec.baselines.base import top_k
-from genrec.data.sequences import EvaluationCases, Sequences
-from genrec.encoders.sequential import (
-    SequentialModel,
-    SequentialSettings,
-    cut_windows,
-    make_batches,
-    make_optimizer,
-    pad,
-    train_epoch,
-)
-from genrec.memory import freed_memory_kept
-from genrec.precision import multiplies_bfloat16
-from genrec.progress import SILENT, Progress
+from genrec.baselines.next_item import NextItemBaseline, NextItemSettings
+from genrec.encoders.sequential import ItemNetwork, SequentialModel
 
 
-@dataclass(frozen=True)
-class SASRecSettings(SequentialSettings):
-    """Sizes and training choices; the defaults were compared on validation splits only (Amazon Beauty, MovieLens)."""
-
-    max_epochs: int = 20
-    patience: int = 3  # epochs without a better validation NDCG@10
-    validation_users: int = 5000
-
-
-class SASRec:
-    """Self-attentive sequential recommendation; `validation` decides when to stop and is not learned from."""
+class SASRec(NextItemBaseline):
+    """Self-attentive sequential recommendation."""
 
     name = "sasrec"
+    SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "dropout": (0.4, 0.2, 0.3, 0.5),
+        "learning_rate": (1e-3, 5e-4, 2e-3),
+        "width": (128, 64, 256),
+        "num_layers": (2, 1, 3),
+        "weight_decay": (0.1, 0.0, 0.3),
+        "batch_positions": (1024, 512, 2048),
+    }
 
-    def __init__(self, validation: EvaluationCases, settings: SASRecSettings | None = None) -> None:
-        self._validation = validation
-        self._settings = settings or SASRecSettings()
-
-    def fit(self, sequences: Sequences, num_items: int, *, seed: int, progress: Progress = SILENT) -> None:
-        """Train until the validation NDCG@10 stops rising and keep the best epoch's weights.
-
-        The caller's global torch generator is left as it was.
-        """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self._train(sequences, num_items, seed, progress)
-
-    def _train(self, sequences: Sequences, num_items: int, seed: int, progress: Progress) -> None:
-        settings = self._settings
-        self._model = SequentialModel(num_items, settings)
-        windows = cut_windows(sequences, settings.max_length)
-        rng = np.random.default_rng(seed)
-        optimizer = make_optimizer(self._model, settings)
-        cases = self._validation.sample(settings.validation_users, seed=seed)
-        best, best_epoch, best_state = -1.0, 0, self._model.state_dict()
-        with freed_memory_kept(), progress.track("Training sasrec", settings.max_epochs, "epochs") as task:
-            for epoch in range(settings.max_epochs):
-                loss = train_epoch(self._model, optimizer, make_batches(windows, settings, rng))
-                quality = self._validation_ndcg(cases, seed)
-                task.advance(note=f"loss {loss:.3f}, validation NDCG@10 {quality:.4f}")
-                if quality > best:
-                    best, best_epoch = quality, epoch
-                    best_state = copy.deepcopy(self._model.state_dict())
-                elif epoch - best_epoch >= settings.patience:
-                    break
-        self._model.load_state_dict(best_state)
-
-    def _validation_ndcg(self, cases: EvaluationCases, seed: int) -> float:
-        found = 0.0
-        for start in range(0, len(cases), 256):
-            histories = [cases.histories[case] for case in range(start, min(start + 256, len(cases)))]
-            ranked = top_k(self.scores(histories), 10, exclude=histories, seed=seed)
-            hits = ranked == cases.targets[start : start + 256, None]
-            found += float((hits / np.log2(np.arange(hits.shape[1]) + 2.0)).sum())
-        return found / max(len(cases), 1)
-
-    @torch.no_grad()
-    def scores(self, histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
-        """Logits of every item as the next one, (B, I). An empty history gets zeros: nothing is known."""
-        self._model.eval()
-        scores = np.zeros((len(histories), self._model.num_items), dtype=np.float32)
-        known = [row for row, history in enumerate(histories) if len(history)]
-        if known:
-            inputs = pad([histories[row][-self._settings.max_length :] for row in known])
-            last = torch.tensor([min(len(histories[row]), self._settings.max_length) - 1 for row in known])
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=multiplies_bfloat16()):
-                hidden = self._model(inputs)[torch.arange(len(known)), last]  # (B, D)
-            # Float32, so that close items do not become ties.
-            scores[known] = (hidden.float() @ self._model.items.weight.T).numpy()
-        return scores
+    def _network(self, num_items: int, settings: NextItemSettings) -> ItemNetwork:
+        return SequentialModel(num_items, settings)

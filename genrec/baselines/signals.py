@@ -19,7 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from genrec.baselines.base import centred_directions, item_counts, recency_weights, transition_counts
+from genrec.baselines.base import (
+    centred_directions,
+    common_users,
+    item_counts,
+    recency_weights,
+    transition_counts,
+)
 from genrec.baselines.two_tower import TowerScores
 from genrec.data.sequences import Sequences
 
@@ -27,7 +33,7 @@ RETRIEVER = "retriever"
 _PRIOR = 2.0  # interactions that every item is given before its lateness is told
 _NEAREST = 30  # items of similar text that stand for an item
 _LAST = 5  # history items that content is compared with
-_NEIGHBOURS_AT_ONCE = 8_000_000  # cosines of a block: 32 MB
+_COSINES_AT_ONCE = 8_000_000  # cosines of a block: 32 MB
 _LOG_START = 0.05  # of a signal's scale: where counting begins to tell from nothing
 
 
@@ -108,9 +114,15 @@ class Signals:
     def _nearest(self, histories: Sequence[NDArray[np.int32]], directions: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cosine of the most similar of the last history items, (B, I)."""
         found = np.zeros((len(histories), self.num_items), dtype=np.float32)
-        for row, history in enumerate(histories):
-            if len(history):
-                found[row] = (directions @ directions[history[-_LAST:]].T).max(axis=1)
+        last = [history[-_LAST:] for history in histories]
+        items, places = np.unique(np.concatenate([*last, np.zeros(0, np.int32)]), return_inverse=True)
+        ends = np.cumsum([len(one) for one in last])
+        block = max(1, _COSINES_AT_ONCE // max(len(items), 1))
+        for start in range(0, self.num_items, block):
+            cosines = directions[items] @ directions[start : start + block].T
+            for row, (one, end) in enumerate(zip(last, ends, strict=True)):
+                if len(one):
+                    found[row, start : start + block] = cosines[places[end - len(one) : end]].max(axis=0)
         return found
 
 
@@ -177,7 +189,7 @@ def _walks(
     yield _Walk("transitions", "next", (damped(forward, 0.5, 0.0),), 5, 0.5)
     yield _Walk("transitions", "next, rare items first", (damped(forward, 0.5, 0.5),), 5, 0.5)
     yield _Walk("transitions", "before", (damped(sparse.csr_array(forward.T), 0.3, 0.3),), 5, 0.5)
-    common = _common_users(sequences, num_items)
+    common = common_users(sequences, num_items)
     yield _Walk("common users", "common users", (damped(common, 0.5, 0.5),), 20, 0.8)
     yield _Walk("common users", "common users, popular items first", (damped(common, 0.3, 0.3),), 10, 0.7)
     chances = _rows_to_one(both)
@@ -188,24 +200,12 @@ def _walks(
         yield _Walk("similar items", "similar to next", (both, similar), 5, 0.5)
 
 
-def _common_users(sequences: Sequences, num_items: int) -> sparse.csr_array:
-    """How many users took both items, (I, I); nothing on the diagonal."""
-    users = np.repeat(np.arange(len(sequences)), np.diff(sequences.offsets))
-    ones = np.ones(len(users), dtype=np.float32)
-    taken = sparse.coo_array((ones, (users, sequences.items)), shape=(len(sequences), num_items)).tocsr()
-    taken.data[:] = 1.0  # an item taken twice by one user counts once
-    common = (taken.T @ taken).tocoo()
-    row, column = common.coords
-    apart = row != column
-    return sparse.coo_array((common.data[apart], (row[apart], column[apart])), shape=common.shape).tocsr()
-
-
 def _similar_items(directions: NDArray[np.float32]) -> sparse.csr_array:
     """Each item's nearest by cosine, cubed so that the nearest count most; rows sum to 1 or are empty. (I, I)."""
     num_items = len(directions)
     size = min(_NEAREST, num_items - 1)
     columns, values = [], []
-    block = max(1, _NEIGHBOURS_AT_ONCE // max(num_items, 1))
+    block = max(1, _COSINES_AT_ONCE // max(num_items, 1))
     for start in range(0, num_items, block):
         cosines = directions[start : start + block] @ directions.T
         cosines[np.arange(len(cosines)), np.arange(start, start + len(cosines))] = -1.0

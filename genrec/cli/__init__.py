@@ -19,8 +19,8 @@ from genrec.errors import GenrecError
 
 # As --help lists them: the way to a run, its use, and what else can be done with it.
 _ORDER = (
-    "quickstart ingest embed tokenize dialogues train evidence evaluate recommend explain chat serve export transfer "
-    "inspect"
+    "quickstart ingest embed tokenize dialogues train evidence tune evaluate recommend explain chat serve export "
+    "transfer inspect"
 )
 app.registered_commands.sort(
     key=lambda verb: _ORDER.split().index(str(verb.name or getattr(verb.callback, "__name__", "")))

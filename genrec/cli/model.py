@@ -1,4 +1,4 @@
-"""`genrec train | evaluate | recommend`: from semantic IDs to recommendations."""
+"""`genrec train | evidence | tune | evaluate | recommend`: from semantic IDs to recommendations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from genrec.cli.options import AsJson, ConfigFile, RunPath, app, as_json, resolve
-from genrec.config import EvaluateConfig, EvidenceConfig, TrainConfig, Weights
+from genrec.config import EvaluateConfig, EvidenceConfig, TrainConfig, TuneConfig, Weights
 from genrec.console import ConsoleProgress, print_lines, print_report
 from genrec.run import Run
 
@@ -87,6 +87,34 @@ def evidence(
     from genrec.weighing import weigh_evidence
 
     print_report(weigh_evidence(opened, resolved, engine=engine, progress=ConsoleProgress()), as_json=json_)
+
+
+@app.command()
+def tune(
+    run: RunPath,
+    baselines: Annotated[
+        str | None,
+        typer.Option(
+            help="Names with commas; `sasrec` and `gru4rec` train anew in every trial.  "
+            "[default: item-knn,ease,transitions,star,hybrid]"
+        ),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Settings to try per baseline.  [default: 16]")] = None,
+    users: Annotated[int | None, typer.Option(help="Validation users that decide.  [default: 5000]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the settings, the users and the trainings.")] = None,
+    config: ConfigFile = None,
+    json_: AsJson = False,
+) -> None:
+    """Choose the settings of baselines on the validation split; `genrec evaluate` compares with them from then on.
+
+    A killed search goes on where it stopped: give the same command again.
+    """
+    names = None if baselines is None else tuple(name.strip() for name in baselines.split(","))
+    resolved = resolve(TuneConfig, config, baselines=names, trials=trials, users=users, seed=seed)
+    opened = Run.open(run)
+    from genrec.tuning import tune_baselines
+
+    print_report(tune_baselines(opened, resolved, progress=ConsoleProgress()), as_json=json_)
 
 
 @app.command()

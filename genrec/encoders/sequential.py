@@ -84,18 +84,33 @@ class NextItemModel(Protocol):
         ...
 
 
-class SequentialModel(nn.Module):
+class ItemNetwork(nn.Module):
     """Item ids (B, T) to hidden states (B, T, D); the item embeddings are also the output matrix."""
 
-    def __init__(self, num_items: int, settings: SequentialSettings) -> None:
+    def __init__(self, num_items: int, width: int) -> None:
         super().__init__()
-        self.num_items = num_items
-        self.items = nn.Embedding(num_items, settings.width)
+        self.items = nn.Embedding(num_items, width)
+        nn.init.normal_(self.items.weight, std=0.02)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Items (B, T), padded at the end, to hidden states (B, T, D)."""
+        states: Tensor = super().__call__(inputs)
+        return states
+
+    def output_rows(self) -> Tensor:
+        """The item embeddings."""
+        return self.items.weight
+
+
+class SequentialModel(ItemNetwork):
+    """A causal transformer with learned positions."""
+
+    def __init__(self, num_items: int, settings: SequentialSettings) -> None:
+        super().__init__(num_items, settings.width)
         self.positions = nn.Embedding(settings.max_length, settings.width)
         self.dropout = nn.Dropout(settings.dropout)
         self.layers = nn.ModuleList(_Layer(settings) for _ in range(settings.num_layers))
         self.norm = nn.LayerNorm(settings.width)
-        nn.init.normal_(self.items.weight, std=0.02)
         nn.init.normal_(self.positions.weight, std=0.02)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -106,10 +121,6 @@ class SequentialModel(nn.Module):
             hidden = layer(hidden)
         states: Tensor = self.norm(hidden)
         return states
-
-    def output_rows(self) -> Tensor:
-        """The item embeddings."""
-        return self.items.weight
 
 
 class _Layer(nn.Module):

@@ -1,4 +1,4 @@
-"""Popularity, transitions, item-kNN and the hybrid against scores made by hand or by loops."""
+"""Popularity, transitions, item-kNN, EASE, STAR and the hybrid against scores made by hand or by loops."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import pytest
 
 from genrec import metrics
 from genrec.baselines.base import Baseline, rank_all
+from genrec.baselines.ease import EASE
 from genrec.baselines.hybrid import Hybrid
 from genrec.baselines.item_knn import ItemKNN
 from genrec.baselines.popularity import Popularity
+from genrec.baselines.star import STAR
 from genrec.baselines.transitions import Transitions
 from genrec.data.sequences import Sequences
 
@@ -96,9 +98,53 @@ def test_a_hybrid_without_any_vector_ranks_by_behaviour_alone() -> None:
     assert baseline.scores([history(0)])[0].argmax() == 1
 
 
-@pytest.mark.parametrize(
-    "baseline", [Popularity(), Transitions(), ItemKNN(), Hybrid(np.eye(5, dtype=np.float32), np.ones(5, bool))]
-)
+def test_ease_equals_the_ridge_regression_of_every_item_on_the_others() -> None:
+    baseline = EASE(ridge=2.0, last=3, decay=0.5)
+    baseline.fit(TRAINING, 5, seed=0)
+    taken = np.zeros((3, 5))
+    for user, items in enumerate(LISTS):
+        taken[user, items] = 1
+    weights = np.zeros((5, 5))
+    for item in range(5):
+        rest = [other for other in range(5) if other != item]
+        of_rest = taken[:, rest]
+        weights[rest, item] = np.linalg.solve(of_rest.T @ of_rest + 2.0 * np.eye(4), of_rest.T @ taken[:, item])
+    found = baseline.scores([history(3, 0, 1)])[0]
+    np.testing.assert_allclose(found, weights[1] + 0.5 * weights[0] + 0.25 * weights[3], rtol=1e-5, atol=1e-6)
+
+
+def test_star_scores_equal_the_papers_sum() -> None:
+    rng = np.random.default_rng(0)
+    vectors = (1 + rng.normal(size=(5, 3))).astype(np.float32)
+    mask = np.array([True, True, True, False, True])
+    baseline = STAR(vectors, mask, semantic_share=0.3, last=2, decay=0.5)
+    baseline.fit(TRAINING, 5, seed=0)
+    taken = np.zeros((3, 5))
+    for user, items in enumerate(LISTS):
+        taken[user, items] = 1
+    norms = np.linalg.norm(taken, axis=0)
+    users = taken.T @ taken / np.maximum(np.outer(norms, norms), 1e-9)
+    np.fill_diagonal(users, 0)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True) * mask[:, None]
+    both = 0.7 * users + 0.3 * unit @ unit.T
+    found = baseline.scores([history(3, 0, 2)])[0]
+    np.testing.assert_allclose(found, both[2] + 0.5 * both[0], rtol=1e-5, atol=1e-6)
+
+
+def test_transitions_with_the_hybrids_settings_are_its_half_without_texts() -> None:
+    hybrid = Hybrid(np.zeros((5, 3), np.float32), np.zeros(5, np.bool_), damping=0.4, last=2, distances=1)
+    counts = Transitions(last=2, distances=1, damping=0.4, backwards=0.5)
+    for baseline in (hybrid, counts):
+        baseline.fit(TRAINING, 5, seed=0)
+    found = counts.scores([history(3, 1, 2)])
+    np.testing.assert_allclose(hybrid.scores([history(3, 1, 2)]), found)
+    assert found.any()
+
+
+EYE = np.eye(5, dtype=np.float32), np.ones(5, bool)
+
+
+@pytest.mark.parametrize("baseline", [Popularity(), Transitions(), ItemKNN(), EASE(), STAR(*EYE), Hybrid(*EYE)])
 def test_batch_equals_single_and_an_empty_history_is_answered(baseline: Baseline) -> None:
     baseline.fit(TRAINING, 5, seed=0)
     histories = [history(0, 1), history(), history(3)]

@@ -1,0 +1,167 @@
+"""The stage `tune`: settings of baselines, chosen on the validation split, the same number of trials for each.
+
+A baseline that was not tuned proves little when a model is above it. The first trial has the defaults, the others are
+drawn from the baseline's `SPACE` (random search, Bergstra & Bengio 2012); the best validation NDCG@10 wins. From then
+on `genrec evaluate` makes the baseline with what was chosen, and says so.
+
+A trial is written down when it is done, so that a killed search goes on with the next one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genrec import metrics
+from genrec.baselines.base import rank_all
+from genrec.baselines_of_run import (
+    SPACES,
+    TUNING,
+    Settings,
+    baseline_inputs,
+    make_baseline,
+    tuned_file,
+    tuned_settings,
+)
+from genrec.config import TuneConfig, dump_config
+from genrec.data.catalog import Catalog, removed_items
+from genrec.data.sequences import EvaluationCases, Sequences
+from genrec.data.splits import evaluation_cases, training_sequences
+from genrec.errors import ConfigError, DataError
+from genrec.progress import SILENT, Progress
+from genrec.report import words
+from genrec.run import Run, StageReport, file_checksum, read_json, write_json
+
+_K = 10
+_TRIED = "trials.json"  # beside the chosen settings, while a search is under way
+
+
+def tune_baselines(run: Run, config: TuneConfig, *, progress: Progress = SILENT) -> StageReport:
+    """Try settings, write the best of each baseline to `evaluation/tuned.json` and record the stage.
+
+    Baselines that were tuned before and are not named keep their settings. Raises ConfigError for a baseline that has
+    nothing to choose, DataError where there are no validation users or a baseline cannot run.
+    """
+    started = time.monotonic()
+    unknown = [name for name in config.baselines if name not in SPACES]
+    if unknown:
+        raise ConfigError(f"{', '.join(unknown)} cannot be tuned.", f"Can be: {', '.join(SPACES)}.")
+    catalog = Catalog.load(run)
+    live = ~removed_items(run, catalog=catalog)
+    cases = evaluation_cases(run, "validation")
+    cases = cases.select(live[cases.targets]).sample(config.users, seed=config.seed)
+    if len(cases) == 0:
+        raise DataError(
+            f"{run.path} has no validation user.", "Ingest data in which users have three interactions or more."
+        )
+    inputs = baseline_inputs(run, config.baselines)
+    search = _Search(run, config, inputs)
+    training = training_sequences(run)
+    planned = {name: draw_settings(SPACES[name], config.trials, seed=config.seed) for name in config.baselines}
+    with progress.track("Tuning", sum(map(len, planned.values())), "trials") as task:
+        for name, drawn in planned.items():
+            for settings in drawn:
+                if search.find(name, settings) is None:
+                    search.add(name, settings, _try(name, settings, run, catalog, training, cases, live, config.seed))
+                task.advance(note=search.note(name))
+    earlier = {} if not tuned_settings(run) else read_json(tuned_file(run))["baselines"]
+    chosen = {**earlier, **{name: search.best(name) for name in planned}}
+    write_json(tuned_file(run), {"baselines": chosen})
+    report = StageReport(
+        stage=TUNING,
+        facts={name: {key: found[key] for key in ("settings", "ndcg@10", "default")} for name, found in chosen.items()},
+        words=[_line(name, chosen[name], len(cases)) for name in planned],
+        next_command=f"genrec evaluate {run.path}",
+    )
+    run.record(
+        report,
+        config=dump_config(config),
+        seed=config.seed,
+        inputs=baseline_inputs(run, tuple(chosen)),
+        outputs=[tuned_file(run)],
+        seconds=time.monotonic() - started,
+    )
+    search.path.unlink()
+    return report
+
+
+def draw_settings(space: Mapping[str, Sequence[Any]], trials: int, *, seed: int) -> list[Settings]:
+    """The defaults as {}, then other settings at random, none twice; fewer than `trials` where there are no more.
+
+    Only what differs from the defaults is in a setting. The first n of a longer list are the list of n.
+    """
+    names, size = list(space), prod(len(values) for values in space.values())
+    default = {name: values[0] for name, values in space.items()}
+    order = np.random.default_rng(seed).permutation(np.arange(1, size))[: trials - 1]
+    combinations = list(product(*space.values()))
+    found = [dict(zip(names, combinations[number], strict=True)) for number in (0, *order)]
+    return [{name: value for name, value in one.items() if value != default[name]} for one in found]
+
+
+class _Search:
+    """The trials so far, on disk; those of other data, users or seeds are not looked at."""
+
+    def __init__(self, run: Run, config: TuneConfig, inputs: Sequence[Path]) -> None:
+        self.path = tuned_file(run).with_name(_TRIED)
+        of = {str(file.relative_to(run.path)): file_checksum(file) for file in inputs}
+        self._state: dict[str, Any] = {"of": {**of, "users": config.users, "seed": config.seed}, "trials": {}}
+        if self.path.exists() and (before := read_json(self.path)).get("of") == self._state["of"]:
+            self._state = before
+
+    def find(self, name: str, settings: Settings) -> dict[str, Any] | None:
+        """What a trial found, None where it was not made."""
+        found = (one for one in self._state["trials"].get(name, []) if one["settings"] == settings)
+        return next(found, None)
+
+    def add(self, name: str, settings: Settings, figures: Mapping[str, float]) -> None:
+        """Write a trial down."""
+        self._state["trials"].setdefault(name, []).append({"settings": dict(settings), **figures})
+        write_json(self.path, self._state)
+
+    def best(self, name: str) -> dict[str, Any]:
+        """The best trial, with what the defaults found and with all trials."""
+        trials = self._state["trials"][name]
+        best = max(trials, key=lambda one: one[f"ndcg@{_K}"])
+        return {**best, "default": trials[0][f"ndcg@{_K}"], "trials": trials}
+
+    def note(self, name: str) -> str:
+        """The best trial in a few words."""
+        best = self.best(name)
+        return f"{name}: NDCG@{_K} {best[f'ndcg@{_K}']:.4f} with {words(best['settings'])}"
+
+
+def _try(
+    name: str,
+    settings: Settings,
+    run: Run,
+    catalog: Catalog,
+    training: Sequences,
+    cases: EvaluationCases,
+    live: Any,
+    seed: int,
+) -> dict[str, float]:
+    started = time.monotonic()
+    baseline = make_baseline(name, run, catalog, settings=settings)
+    if isinstance(baseline, str):
+        raise DataError(f"{name} cannot be tuned: {baseline}", "Leave it out with --baselines.")
+    baseline.fit(training, len(catalog), seed=seed)
+    ranked = rank_all(baseline, list(cases.histories), _K, num_items=len(catalog), seed=seed, allowed=live)
+    ranks = metrics.target_ranks(ranked, cases.targets)
+    return {
+        f"recall@{_K}": round(float(metrics.recall(ranks, _K).mean()), 6),
+        f"ndcg@{_K}": round(float(metrics.ndcg(ranks, _K).mean()), 6),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _line(name: str, found: Mapping[str, Any], num_users: int) -> str:
+    figures = (
+        f"NDCG@{_K} {found[f'ndcg@{_K}']:.4f} on {num_users:,} validation users ({found['default']:.4f} by default)"
+    )
+    return f"{name}: {figures} with {words(found['settings'])}, the best of {len(found['trials'])} trials"
