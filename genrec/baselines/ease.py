@@ -46,7 +46,7 @@ class EASE:
             inverse /= -inverse.diagonal().clone()
             inverse.fill_diagonal_(0.0)
             task.advance()
-        self._weights: NDArray[np.float32] = inverse.numpy()
+        self._weights = np.ascontiguousarray(inverse.numpy())  # rows are what is added up
 
     def scores(self, histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
         """Weighted sum of the weights from the history items, (B, I)."""
