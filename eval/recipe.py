@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from genrec import pipeline
-from genrec.baselines_of_run import BASELINES
 from genrec.config import (
     EmbedConfig,
     EvaluateConfig,
@@ -123,7 +122,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, default=Path(__file__).parents[1] / "train" / "configs" / "default.yaml")
     parser.add_argument("--method", default="rqvae", help="of `genrec tokenize`")
     parser.add_argument("--seeds", type=_seeds, default="0,1,2", help="numbers with commas")
-    parser.add_argument("--baselines", default=",".join(BASELINES), help="names with commas")
+    parser.add_argument("--baselines", default=",".join(EvaluateConfig().baselines), help="names with commas")
     parser.add_argument(
         "--max-users", type=int, help="evaluate a seeded sample of so many test users, of every seed the same"
     )

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from genrec import metrics
 from genrec.baselines.base import rank_all
 from genrec.baselines_of_run import (
+    NEURAL,
     SPACES,
     TUNING,
     Settings,
@@ -60,15 +63,17 @@ def tune_baselines(run: Run, config: TuneConfig, *, progress: Progress = SILENT)
         raise DataError(
             f"{run.path} has no validation user.", "Ingest data in which users have three interactions or more."
         )
-    inputs = baseline_inputs(run, config.baselines)
-    search = _Search(run, config, inputs)
-    training = training_sequences(run)
+    search = _Search(run, config, baseline_inputs(run, config.baselines))
+    bench = _Bench(run, catalog, training_sequences(run), cases, live, config.seed)
     planned = {name: draw_settings(SPACES[name], config.trials, seed=config.seed) for name in config.baselines}
-    with progress.track("Tuning", sum(map(len, planned.values())), "trials") as task:
-        for name, drawn in planned.items():
-            for settings in drawn:
+    for name, drawn in planned.items():
+        slow = name in NEURAL  # a training shows its own progress
+        with (SILENT if slow else progress).track(f"Tuning {name}", len(drawn), "trials") as task:
+            for number, settings in enumerate(drawn, 1):
                 if search.find(name, settings) is None:
-                    search.add(name, settings, _try(name, settings, run, catalog, training, cases, live, config.seed))
+                    if slow:
+                        progress.say(f"{name}, trial {number} of {len(drawn)}: {words(settings)}")
+                    search.add(name, settings, bench.measure(name, settings, progress if slow else SILENT))
                 task.advance(note=search.note(name))
     earlier = {} if not tuned_settings(run) else read_json(tuned_file(run))["baselines"]
     chosen = {**earlier, **{name: search.best(name) for name in planned}}
@@ -136,28 +141,32 @@ class _Search:
         return f"{name}: NDCG@{_K} {best[f'ndcg@{_K}']:.4f} with {words(best['settings'])}"
 
 
-def _try(
-    name: str,
-    settings: Settings,
-    run: Run,
-    catalog: Catalog,
-    training: Sequences,
-    cases: EvaluationCases,
-    live: Any,
-    seed: int,
-) -> dict[str, float]:
-    started = time.monotonic()
-    baseline = make_baseline(name, run, catalog, settings=settings)
-    if isinstance(baseline, str):
-        raise DataError(f"{name} cannot be tuned: {baseline}", "Leave it out with --baselines.")
-    baseline.fit(training, len(catalog), seed=seed)
-    ranked = rank_all(baseline, list(cases.histories), _K, num_items=len(catalog), seed=seed, allowed=live)
-    ranks = metrics.target_ranks(ranked, cases.targets)
-    return {
-        f"recall@{_K}": round(float(metrics.recall(ranks, _K).mean()), 6),
-        f"ndcg@{_K}": round(float(metrics.ndcg(ranks, _K).mean()), 6),
-        "seconds": round(time.monotonic() - started, 1),
-    }
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """Where all trials are measured."""
+
+    run: Run
+    catalog: Catalog
+    training: Sequences
+    cases: EvaluationCases
+    live: NDArray[np.bool_]  # (I,)
+    seed: int
+
+    def measure(self, name: str, settings: Settings, progress: Progress) -> dict[str, float]:
+        """Figures on the validation users. Raises DataError for a baseline that cannot run."""
+        started = time.monotonic()
+        baseline = make_baseline(name, self.run, self.catalog, settings=settings)
+        if isinstance(baseline, str):
+            raise DataError(f"{name} cannot be tuned: {baseline}", "Leave it out with --baselines.")
+        baseline.fit(self.training, len(self.catalog), seed=self.seed, progress=progress)
+        histories = list(self.cases.histories)
+        ranked = rank_all(baseline, histories, _K, num_items=len(self.catalog), seed=self.seed, allowed=self.live)
+        ranks = metrics.target_ranks(ranked, self.cases.targets)
+        return {
+            f"recall@{_K}": round(float(metrics.recall(ranks, _K).mean()), 6),
+            f"ndcg@{_K}": round(float(metrics.ndcg(ranks, _K).mean()), 6),
+            "seconds": round(time.monotonic() - started, 1),
+        }
 
 
 def _line(name: str, found: Mapping[str, Any], num_users: int) -> str:

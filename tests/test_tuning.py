@@ -11,10 +11,11 @@ import pytest
 
 from genrec import pipeline, tuning
 from genrec.baselines.next_item import NextItemSettings
-from genrec.baselines_of_run import COUNTING, NEURAL, OF_TEXTS, SPACES, make_baselines, tuned_file
+from genrec.baselines_of_run import COUNTING, NEURAL, OF_TEXTS, SPACES, Settings, make_baselines, tuned_file
 from genrec.config import EvaluateConfig, TuneConfig
 from genrec.data.catalog import Catalog
 from genrec.errors import ConfigError, DataError, RunError
+from genrec.progress import Progress
 from genrec.run import Run, read_json
 from genrec.tuning import draw_settings, tune_baselines
 
@@ -75,16 +76,15 @@ def test_an_evaluation_says_what_was_tuned_and_is_stale_after_another_search(tin
 
 
 def test_a_killed_search_goes_on_with_the_next_trial(tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, asked = Run.open(tiny_copy), []
+    run, asked, measure = Run.open(tiny_copy), [], tuning._Bench.measure
 
-    def dying(name: str, settings: object, *rest: object) -> dict[str, float]:
+    def dying(bench: tuning._Bench, name: str, settings: Settings, progress: Progress) -> dict[str, float]:
         asked.append(settings)
         if len(asked) == 4:
             raise KeyboardInterrupt
-        return _try(name, settings, *rest)  # type: ignore[arg-type]
+        return measure(bench, name, settings, progress)
 
-    _try = tuning._try
-    monkeypatch.setattr(tuning, "_try", dying)
+    monkeypatch.setattr(tuning._Bench, "measure", dying)
     with pytest.raises(KeyboardInterrupt):
         tune_baselines(run, TRANSITIONS)
     assert "tune" not in run.stages
@@ -126,6 +126,7 @@ def test_settings_that_were_changed_by_hand_are_refused(tiny_copy: Path) -> None
 def test_the_verb_prints_what_it_chose(tiny_copy: Path, genrec: Callable[..., tuple[int, str, str]]) -> None:
     status, out, err = genrec("tune", tiny_copy, "--baselines", "sasrec,ease", "--trials", "1", "--users", "20")
     assert status == 0, err
+    assert "sasrec, trial 1 of 1: the defaults" in err
     assert "sasrec: NDCG@10" in out
     assert "the best of 1 trials" in out
     assert "genrec evaluate" in out
