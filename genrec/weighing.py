@@ -6,8 +6,10 @@ recommended after what had been mentioned. While weights are fitted, only traini
 
 Two thirds of the users fit the weights of a blend (see `baselines.blend`) with the model's log-probability as one more
 feature; dividing by the model's weight gives the product of experts that the beam search decodes. The last third
-chooses, by decoding, how strongly evidence joins and as what; `nothing` is among the choices, so evidence that does
-not help is not used. A second blend, fitted without the model, is what remains when the model is taken out.
+chooses, by decoding, how strongly evidence joins and as what. Choices of one list differ by less than a thousand users
+can tell, so of those within one standard error of the best it takes the one nearest to what was fitted (the rule of
+Breiman et al. 1984, sec. 3.4.3). `nothing` is among the choices: evidence that harms is not used. A second blend,
+fitted without the model, is what remains when the model is taken out.
 
 C users, W beams.
 """
@@ -15,7 +17,7 @@ C users, W beams.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -50,7 +52,7 @@ from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run, StageReport, atomic_file, write_json
 
 _CUTOFF = 10
-_STRENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0)  # of the product, in units of what was fitted
+_STRENGTHS = (1.0, 0.7, 1.4, 0.5, 2.0)  # of the product, in units of what was fitted; the nearest to it first
 _MIXTURES = (0.4, 0.8)
 _LEAST_MODEL_WEIGHT = 0.05  # a model that helped nothing would ask for an infinite weight of the evidence
 _SHARES_OF = 200  # users over whom the report averages what spoke
@@ -148,20 +150,21 @@ def _choose(
     alone: Blend,
     progress: Progress,
 ) -> tuple[dict[str, tuple[float, float]], EvidenceSource]:
-    """Recall and NDCG of every choice on the choosing users, and the best choice by NDCG."""
+    """Recall and NDCG of every choice on the choosing users, and the choice: see the module's first words."""
     fitted = 1.0 / max(beside.model_weight, _LEAST_MODEL_WEIGHT)
-    nothing = EvidenceSource(signals, alone, alone, 0.0, "product")
-    choices: dict[str, EvidenceSource] = {"model alone": nothing}
     options: list[tuple[Join, float, Blend]] = [("product", fitted * strength, beside) for strength in _STRENGTHS]
     options += [("mixture", share, alone) for share in _MIXTURES]
-    for join, weight, blend in options:
-        choices[f"{join} {weight:.2f}"] = EvidenceSource(signals, blend, alone, weight, join)
+    choices = {
+        f"{join} {weight:.2f}": EvidenceSource(signals, blend, alone, weight, join) for join, weight, blend in options
+    }
+    choices["model alone"] = EvidenceSource(signals, alone, alone, 0.0, "product")
     found: dict[str, tuple[float, float]] = {}
+    ndcg: dict[str, NDArray[np.float64]] = {}
     with progress.track("Choosing the weight", len(choices), "choices") as task:
         for name, source in choices.items():
-            found[name] = _quality(recommender.with_evidence(source), cases)
+            ndcg[name], found[name] = _quality(recommender.with_evidence(source), cases)
             task.advance(note=f"{name}: NDCG@{_CUTOFF} {found[name][1]:.4f}")
-    best = max(choices, key=lambda name: found[name][1])
+    best = nearest_of_the_best(ndcg)
     ranked = rank_all(
         BlendBaseline(signals, alone), list(cases.histories), _CUTOFF, num_items=signals.num_items, seed=0
     )
@@ -170,10 +173,25 @@ def _choose(
     return found, choices[best]
 
 
-def _quality(recommender: Recommender, cases: EvaluationCases) -> tuple[float, float]:
+def nearest_of_the_best(quality: Mapping[str, NDArray[np.float64]]) -> str:
+    """The first of the choices whose users, (C,), are on average within a standard error of the best choice's.
+
+    The error is that of the difference between the two, over the same users.
+    """
+    best = quality[max(quality, key=lambda name: quality[name].mean())]
+
+    def level(one: NDArray[np.float64]) -> bool:
+        behind = best - one
+        return bool(behind.mean() <= behind.std() / np.sqrt(len(behind)))
+
+    return next(name for name, one in quality.items() if level(one))
+
+
+def _quality(recommender: Recommender, cases: EvaluationCases) -> tuple[NDArray[np.float64], tuple[float, float]]:
+    """NDCG of every user, (C,); then the means of recall and NDCG."""
     answers = recommender.rank([RankRequest(history) for history in cases.histories], _CUTOFF)
     ranked = metrics.pad_rankings([[item.item_index for item in answer] for answer in answers], _CUTOFF)
-    return _figures(ranked, cases)
+    return metrics.ndcg(metrics.target_ranks(ranked, cases.targets), _CUTOFF), _figures(ranked, cases)
 
 
 def _figures(ranked: NDArray[np.int32], cases: EvaluationCases) -> tuple[float, float]:
