@@ -154,9 +154,7 @@ def verdicts(result: EvaluationResult) -> list[str]:
     if not any(method.name == MODEL for method in result.methods):
         lines.append("No model was evaluated: these are the baselines alone.")
     lines += [f"{name} was left out: {reason}" for name, reason in result.skipped.items()]
-    lines += [
-        f"{name} has settings of its own, chosen on validation: {words(found)}." for name, found in result.tuned.items()
-    ]
+    lines += [f"{name} was tuned on validation: {words(found)}." for name, found in result.tuned.items()]
     if result.num_removed_targets:
         lines.append(f"{result.num_removed_targets:,} users are left out: what they took was removed since.")
     if result.num_repeats:

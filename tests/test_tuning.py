@@ -68,7 +68,7 @@ def test_an_evaluation_says_what_was_tuned_and_is_stale_after_another_search(tin
     found = read_json(run.path / "evaluation" / "test.json")
     chosen = read_json(tuned_file(run))["baselines"]["transitions"]["settings"]
     assert found["tuned"] == {"transitions": chosen}
-    assert "chosen on validation" in (run.path / "evaluation" / "report.md").read_text()
+    assert "transitions was tuned on validation" in (run.path / "evaluation" / "report.md").read_text()
     assert "evaluate:test" in run.stages
     tune_baselines(run, TuneConfig(baselines=("hybrid",), trials=2, users=30))
     assert list(read_json(tuned_file(run))["baselines"]) == ["transitions", "hybrid"]
