@@ -41,13 +41,14 @@ class GRU4Rec(NextItemBaseline):
     """A gated recurrent unit over item ids, one layer."""
 
     name = "gru4rec"
-    DEFAULTS: ClassVar[Mapping[str, Any]] = {"num_layers": 1}
+    # SASRec's own find a third of it on MovieLens' validation split.
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {"num_layers": 1, "dropout": 0.2, "width": 256, "weight_decay": 0.0}
     SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "num_layers": (1, 2),
-        "dropout": (0.4, 0.2, 0.3, 0.5),
+        "dropout": (0.2, 0.1, 0.3, 0.4),
         "learning_rate": (1e-3, 2e-3, 4e-3),
-        "width": (128, 64, 256),
-        "weight_decay": (0.1, 0.0, 0.3),
+        "width": (256, 64, 128),
+        "weight_decay": (0.0, 0.01, 0.1),
         "batch_positions": (1024, 512, 2048),
     }
 
