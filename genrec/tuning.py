@@ -36,7 +36,7 @@ from genrec.config import TuneConfig, dump_config
 from genrec.data.catalog import Catalog, removed_items
 from genrec.data.sequences import EvaluationCases, Sequences
 from genrec.data.splits import evaluation_cases, training_sequences
-from genrec.errors import ConfigError, DataError
+from genrec.errors import ConfigError, DataError, RunError
 from genrec.progress import SILENT, Progress
 from genrec.report import words
 from genrec.run import Run, StageReport, file_checksum, read_json, write_json
@@ -116,8 +116,13 @@ class _Search:
         self.path = tuned_file(run).with_name(_TRIED)
         of = {str(file.relative_to(run.path)): file_checksum(file) for file in inputs}
         self._state: dict[str, Any] = {"of": {**of, "users": config.users, "seed": config.seed}, "trials": {}}
-        if self.path.exists() and (before := read_json(self.path)).get("of") == self._state["of"]:
-            self._state = before
+        if self.path.exists():
+            try:
+                before = read_json(self.path)
+                if before["of"] == self._state["of"]:
+                    self._state = before
+            except (RunError, KeyError, TypeError) as error:
+                raise RunError(f"{self.path} is damaged.", "Delete it: the trials in it are made again.") from error
 
     def find(self, name: str, settings: Settings) -> dict[str, Any] | None:
         """What a trial found, None where it was not made."""

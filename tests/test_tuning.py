@@ -104,6 +104,15 @@ def test_trials_of_other_users_do_not_count(tiny_copy: Path) -> None:
     assert read_json(tuned_file(run))["baselines"]["transitions"]["default"] <= 1
 
 
+@pytest.mark.parametrize("content", ["garbage", "[]", "{}"])
+def test_damaged_trials_are_an_error_that_says_what_to_do(tiny_copy: Path, content: str) -> None:
+    run = Run.open(tiny_copy)
+    tuned_file(run).parent.mkdir(exist_ok=True)
+    tuned_file(run).with_name("trials.json").write_text(content)
+    with pytest.raises(RunError, match=r"trials\.json is damaged.*Delete it"):
+        tune_baselines(run, TRANSITIONS)
+
+
 def test_what_cannot_be_tuned_is_refused_with_what_can(tiny_copy: Path) -> None:
     run = Run.open(tiny_copy)
     with pytest.raises(ConfigError, match=r"popularity cannot be tuned.*item-knn"):
