@@ -276,7 +276,9 @@ class EvidenceConfig(Config):
     learn_from: Literal["users", "dialogues"] = Field(
         "users", description="whose next items: those of the validation split, or of the run's dialogues"
     )
-    users: int = Field(3000, ge=3, description="validation users: two thirds fit the weights, one third chooses")
+    users: int = Field(
+        20_000, ge=3, description="validation users: a third, but at most 2,000, chooses; the others fit the weights"
+    )
     proposals: int = Field(100, ge=1, description="the model's best items that the fit sees per user")
     beam_width: int = Field(50, ge=10, description="beams with which the last third is decoded")
     seed: Seed = 0

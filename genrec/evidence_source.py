@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from genrec.baselines.blend import MODEL, Blend
+from genrec.baselines.blend import Blend
+from genrec.baselines.candidates import MODEL
 from genrec.baselines.signals import Signals, SignalSource, SignalsWithDialogues
 from genrec.baselines.two_tower import TwoTower
 from genrec.data.catalog import Catalog
@@ -32,7 +33,7 @@ from genrec.trie import ItemTrie
 
 Setting: TypeAlias = Literal["users", "dialogues"]
 STAGES: dict[Setting, str] = {"users": "evidence", "dialogues": "evidence:dialogues"}
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def weights_file(run: Run, setting: Setting = "users") -> Path:
@@ -72,8 +73,8 @@ class EvidenceSource:
             blend, alone = Blend.from_json(values["beside_model"]), Blend.from_json(values["alone"])
             joined = float(values["weight"]), cast(Join, values["join"])
             modality = values["modality"]
-        except (KeyError, TypeError) as error:
-            raise RunError(f"{file} lacks {error}.", again) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{file} is damaged: {error}.", again) from error
         turns = load_turns(run, catalog=catalog) if setting == "dialogues" else None
         tower = TwoTower.load(retriever_file(run, setting))
         return cls(load_signals(run, modality, catalog=catalog, tower=tower, turns=turns), blend, alone, *joined)
@@ -90,14 +91,14 @@ class EvidenceSource:
     def shares(self, history: NDArray[np.int32], ranked: Sequence[RankedItem]) -> list[dict[str, float]]:
         """What speaks for each ranked item: shares by group of signals and for the model, largest first.
 
-        A part speaks for an item by as much as it lifts the item's score above the catalogue's average item, the
-        model by as much as it lifts it above 1 / R. What lowers it has no share. Shares sum to 1, or there are none.
+        A group speaks for an item by as much as the item's score falls where the group says what it says of the
+        catalogue's average item, the model by as much as it lifts it above 1 / R. What lowers it has no share. Shares
+        sum to 1, or there are none.
         """
-        groups = self.blend.by_group(self.signals, [history])
+        groups = self.blend.lifts(self.signals, history, [item.item_index for item in ranked])
         found = []
-        for item in ranked:
-            lifts = {name: float(part[0, item.item_index] - part[0].mean()) for name, part in groups.items()}
-            lifts = {name: self.weight * lift for name, lift in lifts.items()}
+        for row, item in enumerate(ranked):
+            lifts = {name: self.weight * float(lift[row]) for name, lift in groups.items()}
             lifts[MODEL] = item.model_score + float(np.log(self.signals.num_items))
             lifted = {name: lift for name, lift in lifts.items() if lift > 0}
             total = sum(lifted.values())
@@ -119,7 +120,9 @@ def load_signals(
     """
     vectors, mask = load_content(run, modality, catalog=catalog)
     retriever = tower.over(len(catalog), vectors, mask)
-    signals = Signals(training_sequences(run), len(catalog), vectors=vectors, mask=mask, retriever=retriever)
+    signals = Signals(
+        training_sequences(run), len(catalog), vectors=vectors, mask=mask, titles=catalog.titles, retriever=retriever
+    )
     return signals if turns is None else SignalsWithDialogues(signals, item_sequences(turns))
 
 

@@ -4,12 +4,12 @@ The retriever (`baselines.two_tower`) learns from training histories, the weight
 `learn_from: dialogues` the cases are those of the run's dialogues that are kept for validation: what somebody
 recommended after what had been mentioned. While weights are fitted, only training dialogues are counted.
 
-Two thirds of the users fit the weights of a blend (see `baselines.blend`) with the model's log-probability as one more
-feature; dividing by the model's weight gives the product of experts that the beam search decodes. The last third
-chooses, by decoding, how strongly evidence joins and as what. Choices of one list differ by less than a thousand users
-can tell, so of those within one standard error of the best it takes the one nearest to what was fitted (the rule of
-Breiman et al. 1984, sec. 3.4.3). `nothing` is among the choices: evidence that harms is not used. A second blend,
-fitted without the model, is what remains when the model is taken out.
+Most users fit a blend (see `baselines.blend`) with the model's log-probability as one more feature; dividing by the
+model's weight gives the product of experts that the beam search decodes. The others choose: whether a weighted sum is
+enough, and, by decoding, how strongly evidence joins and as what. Choices of one list differ by less than they can
+tell, so of those within one standard error of the best it takes the simplest, or the one nearest to what was fitted
+(the rule of Breiman et al. 1984, sec. 3.4.3). `nothing` is among the choices: evidence that harms is not used. A second
+blend, fitted without the model, is what remains when the model is taken out.
 
 C users, W beams.
 """
@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from genrec import metrics
 from genrec.baselines.base import rank_all
-from genrec.baselines.blend import Blend, BlendBaseline, ModelBeams, fit_blend, gather_candidates
+from genrec.baselines.blend import Blend, BlendBaseline, fit_blend, with_network
+from genrec.baselines.candidates import ModelBeams, gather_candidates
 from genrec.baselines.signals import SignalSource
 from genrec.baselines.two_tower import train_two_tower
 from genrec.config import EvidenceConfig, dump_config
@@ -55,6 +56,7 @@ _CUTOFF = 10
 _STRENGTHS = (1.0, 0.7, 1.4, 0.5, 2.0)  # of the product, in units of what was fitted; the nearest to it first
 _MIXTURES = (0.4, 0.8)
 _LEAST_MODEL_WEIGHT = 0.05  # a model that helped nothing would ask for an infinite weight of the evidence
+_CHOOSERS = 2000  # at most: every one is decoded eight times
 _SHARES_OF = 200  # users over whom the report averages what spoke
 
 
@@ -82,6 +84,9 @@ def weigh_evidence(
         if len(candidates.starts) == 0:
             raise DataError("no validation user's next item is among anybody's candidates.", "Use more users.")
         beside, alone = (fit_blend(candidates, with_model=with_model) for with_model in (True, False))
+        layered = with_network(alone, candidates, progress=progress)
+        if _is_better(layered, alone, signals, choosing):
+            beside, alone = with_network(beside, candidates, progress=progress), layered
         found, chosen = _choose(recommender, signals, choosing, beside=beside, alone=alone, progress=progress)
         report = _report(
             recommender.with_evidence(chosen), config, choosing, found=found, num_fitting=len(fitting), path=run.path
@@ -109,7 +114,7 @@ def weigh_evidence(
 
 
 def _split_users(run: Run, config: EvidenceConfig, catalog: Catalog) -> tuple[EvaluationCases, EvaluationCases]:
-    """Cases that fit and cases that choose, two to one; those of one user or dialogue stay together."""
+    """Cases that fit and cases that choose, a third and not too many; those of one user or dialogue stay together."""
     if config.learn_from == "users":
         cases = evaluation_cases(run, "validation")
     else:
@@ -122,7 +127,7 @@ def _split_users(run: Run, config: EvidenceConfig, catalog: Catalog) -> tuple[Ev
             f"{run.path} has {len(users)} validation {config.learn_from}; evidence needs three at least.",
             what[config.learn_from],
         )
-    chosen = np.random.default_rng(config.seed).permutation(len(users)) < len(users) // 3
+    chosen = np.random.default_rng(config.seed).permutation(len(users)) < min(len(users) // 3, _CHOOSERS)
     chooses = chosen[[users[user] for user in cases.user_ids]]
     return cases.select(~chooses), cases.select(chooses)
 
@@ -139,6 +144,13 @@ def _model_beams(recommender: Recommender, cases: EvaluationCases, *, width: int
                 scores[row, : len(ranked)] = [item.score for item in ranked]
             task.advance(len(batch))
     return ModelBeams(items, scores)
+
+
+def _is_better(layered: Blend, plain: Blend, signals: SignalSource, cases: EvaluationCases) -> bool:
+    """Whether the hidden layer is worth it: ahead of the sum alone by more than a standard error."""
+    blends = {"plain": plain, "layered": layered}
+    ranked = {name: _ranked(signals, blend, cases) for name, blend in blends.items()}
+    return nearest_of_the_best({name: _ndcg(one, cases) for name, one in ranked.items()}) == "layered"
 
 
 def _choose(
@@ -165,10 +177,7 @@ def _choose(
             ndcg[name], found[name] = _quality(recommender.with_evidence(source), cases)
             task.advance(note=f"{name}: NDCG@{_CUTOFF} {found[name][1]:.4f}")
     best = nearest_of_the_best(ndcg)
-    ranked = rank_all(
-        BlendBaseline(signals, alone), list(cases.histories), _CUTOFF, num_items=signals.num_items, seed=0
-    )
-    found["evidence alone"] = _figures(ranked, cases)
+    found["evidence alone"] = _figures(_ranked(signals, alone, cases), cases)
     found["chosen"] = found[best]
     return found, choices[best]
 
@@ -191,7 +200,17 @@ def _quality(recommender: Recommender, cases: EvaluationCases) -> tuple[NDArray[
     """NDCG of every user, (C,); then the means of recall and NDCG."""
     answers = recommender.rank([RankRequest(history) for history in cases.histories], _CUTOFF)
     ranked = metrics.pad_rankings([[item.item_index for item in answer] for answer in answers], _CUTOFF)
-    return metrics.ndcg(metrics.target_ranks(ranked, cases.targets), _CUTOFF), _figures(ranked, cases)
+    return _ndcg(ranked, cases), _figures(ranked, cases)
+
+
+def _ranked(signals: SignalSource, blend: Blend, cases: EvaluationCases) -> NDArray[np.int32]:
+    """The best items by evidence alone, (C, 10)."""
+    baseline = BlendBaseline(signals, blend)
+    return rank_all(baseline, list(cases.histories), _CUTOFF, num_items=signals.num_items, seed=0)
+
+
+def _ndcg(ranked: NDArray[np.int32], cases: EvaluationCases) -> NDArray[np.float64]:
+    return metrics.ndcg(metrics.target_ranks(ranked, cases.targets), _CUTOFF)
 
 
 def _figures(ranked: NDArray[np.int32], cases: EvaluationCases) -> tuple[float, float]:
@@ -230,6 +249,7 @@ def _report(
     facts = {
         "join": source.join,
         "weight": round(source.weight, 4),
+        "hidden_layer": source.alone.network is not None,
         "num_fitting_users": num_fitting,
         "num_choosing_users": len(cases),
         "shares": shares,

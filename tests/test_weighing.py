@@ -149,7 +149,7 @@ def test_the_retriever_of_the_evidence_is_the_row_two_tower(weighed_copy: Path) 
     source = EvidenceSource.load(run, catalog=Catalog.load(run))
     assert source is not None
     assert source.signals.retriever is not None
-    assert "retriever" in source.blend.by_group(source.signals, [np.array([0, 3], np.int32)])
+    assert "retriever" in source.blend.lifts(source.signals, np.array([0, 3], np.int32), [1])
     made, skipped = make_baselines(run, EvaluateConfig(baselines=("two-tower",)), Catalog.load(run))
     assert not skipped
     histories = [np.array([0, 3], np.int32)]

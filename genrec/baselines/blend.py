@@ -3,25 +3,28 @@
 P(item) is the softmax of a weighted sum of features. The weights maximise the mean of P(target)^q over validation
 users, the saturating likelihood of Ferrari & Yang (2010, "Maximum Lq-likelihood"): at q = 1/3 a user whose next item
 nobody could foresee hardly counts, and what decides is the order at the top of the lists. A ridge keeps features that
-say the same from growing against each other. Everything learned is the two dozen numbers of `Blend`.
+say the same from growing against each other. Where users are many, a hidden layer (`blend_network`) learns what a sum
+cannot say and is added to it.
 
 A model's own scores may be one more feature, so that the other weights are what the model does not know yet.
 
-C users, N candidates of all users together, F features.
+B histories, I items, K items of one history, N candidates of all users together, F features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from genrec.baselines.signals import Feature, SignalSource, shapes
-from genrec.data.sequences import EvaluationCases, Sequences
+from genrec.baselines.blend_network import BlendNetwork, best_of, fit_network
+from genrec.baselines.candidates import MODEL, Candidates
+from genrec.baselines.signals import SignalSource, shapes
+from genrec.data.sequences import Sequences
 from genrec.progress import SILENT, Progress
 
 Floats = NDArray[np.float64]
@@ -29,73 +32,96 @@ Floats = NDArray[np.float64]
 _Q = 1 / 3
 _RIDGE = 1e-3
 _STEPS = {"maxiter": 150}
-_PER_SIGNAL = 50  # a user's candidates are so many best items of every signal
-_BEYOND = 2.0  # an item that the model's beam did not find counts as so much below the last that it found
-_USERS_AT_ONCE = 64
-MODEL = "model"
+_SUM_OF = 3000  # users who fit a sum: it has few weights, and more users cost minutes
+_NUMBERS_AT_ONCE = 8_000_000  # features of a block of users: 32 MB
 
 
-@dataclass(frozen=True)
-class ModelBeams:
-    """A model's best items per user and their log-probabilities, (C, W); item −1 where there are fewer."""
-
-    items: NDArray[np.int32]
-    scores: NDArray[np.float32]
-
-    def of(self, user: int, candidates: NDArray[np.int64], *, num_items: int) -> NDArray[np.float32]:
-        """The user's scores of candidates."""
-        found = self.items[user] >= 0
-        scores = self.scores[user][found]
-        values = np.full(num_items, scores.min() - _BEYOND if len(scores) else 0.0, dtype=np.float32)
-        values[self.items[user][found]] = scores
-        return values[candidates]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Blend:
     """Weights and scales. `weights` go by feature name, `scales` by signal name; `model_weight` is the model's own."""
 
     weights: Mapping[str, float]
     scales: Mapping[str, float]
     model_weight: float = 0.0
+    network: BlendNetwork | None = None
 
     def scores(self, signals: SignalSource, histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
-        """The weighted sum without the model, (B, I)."""
-        return sum_of(self.by_group(signals, histories), (len(histories), signals.num_items))
+        """What it says of every item without the model, (B, I)."""
+        found = np.zeros((len(histories), signals.num_items), dtype=np.float32)
+        block = max(1, _NUMBERS_AT_ONCE // max(1, signals.num_items * len(self.weights)))
+        for start in range(0, len(histories), block):
+            batch = histories[start : start + block]
+            _, features = self._read(signals, batch)
+            for row, history in enumerate(batch):
+                found[start + row] = self._of_rows(features[row], features[row], history)
+        return found
 
-    def by_group(self, signals: SignalSource, histories: Sequence[NDArray[np.int32]]) -> dict[str, NDArray[np.float32]]:
-        """What each group of signals adds to every item, each (B, I)."""
-        added: dict[str, NDArray[np.float32]] = {}
+    def lifts(
+        self, signals: SignalSource, history: NDArray[np.int32], items: Sequence[int]
+    ) -> dict[str, NDArray[np.float32]]:
+        """By how much each group of signals lifts items (K,) above what they would have if it said the average, (K,).
+
+        The average is over the catalogue. In a sum that is the group's part of the score above its average.
+        """
+        groups, (features,) = self._read(signals, [history])
+        chosen, average = features[list(items)], features.mean(axis=0)
+        full = self._of_rows(chosen, features, history)
+        found = {}
+        for group in dict.fromkeys(groups):
+            without = chosen.copy()
+            columns = [column for column, name in enumerate(groups) if name == group]
+            without[:, columns] = average[columns]
+            found[group] = full - self._of_rows(without, features, history)
+        return found
+
+    def _read(
+        self, signals: SignalSource, histories: Sequence[NDArray[np.int32]]
+    ) -> tuple[list[str], NDArray[np.float32]]:
+        """The group of every feature, (F,), and its values, (B, I, F)."""
+        features = np.empty((len(histories), signals.num_items, len(self.weights)), dtype=np.float32)
+        groups: list[str] = []
         for signal in signals.raw(histories):
             for feature in shapes(signal, self.scales[signal.name]):
-                part = np.float32(self.weights[feature.name]) * feature.values
-                added[feature.group] = added[feature.group] + part if feature.group in added else part
-        return added
+                features[:, :, len(groups)] = feature.values
+                groups.append(feature.group)
+        return groups, features
+
+    def _of_rows(
+        self, rows: NDArray[np.float32], features: NDArray[np.float32], history: NDArray[np.int32]
+    ) -> NDArray[np.float32]:
+        """What it says of rows (K, F) for a user to whom every item's features are (I, F)."""
+        total = rows @ np.array(list(self.weights.values()), dtype=np.float32)
+        if self.network is not None:
+            others = np.ones(len(features), dtype=np.bool_)
+            others[history] = False
+            total += self.network.scores(rows, best_of(features, others), len(history))
+        return np.asarray(total, dtype=np.float32)
 
     @property
     def as_json(self) -> dict[str, Any]:
         """Plain values, for a file."""
-        return {"weights": dict(self.weights), "scales": dict(self.scales), "model_weight": self.model_weight}
+        return {
+            "weights": dict(self.weights),
+            "scales": dict(self.scales),
+            "model_weight": self.model_weight,
+            "network": None if self.network is None else self.network.as_json,
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Blend:
-        """The reverse of `as_json`. Raises KeyError where something is missing."""
-        return cls(values["weights"], values["scales"], float(values["model_weight"]))
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Users whose target is among their candidates: features, and where each user's rows begin."""
-
-    features: NDArray[np.float32]  # (N, F)
-    starts: NDArray[np.int64]  # (C,)
-    targets: NDArray[np.int64]  # (C,) row of each user's target
-    names: tuple[str, ...]
-    scales: dict[str, float]
+        """The reverse of `as_json`. Raises KeyError, TypeError or ValueError for what it never wrote."""
+        network = values["network"]
+        return cls(
+            values["weights"],
+            values["scales"],
+            float(values["model_weight"]),
+            None if network is None else BlendNetwork.from_json(network),
+        )
 
 
 def fit_blend(candidates: Candidates, *, with_model: bool) -> Blend:
-    """The weights under which the candidates' targets stand best. Deterministic."""
+    """The weights of a sum under which the candidates' targets stand best. Deterministic."""
+    candidates = candidates.first(_SUM_OF)
     kept = [row for row, name in enumerate(candidates.names) if with_model or name != MODEL]
     features = np.ascontiguousarray(candidates.features[:, kept])
     found = np.zeros(len(kept))
@@ -104,6 +130,14 @@ def fit_blend(candidates: Candidates, *, with_model: bool) -> Blend:
     weights = {candidates.names[row]: float(weight) for row, weight in zip(kept, found, strict=True)}
     model_weight = weights.pop(MODEL, 0.0)
     return Blend(weights, candidates.scales, model_weight)
+
+
+def with_network(blend: Blend, candidates: Candidates, *, progress: Progress = SILENT) -> Blend:
+    """A fitted blend and what a hidden layer adds to it; the model's weight, where it has one, is learned with it."""
+    network, model_weight = fit_network(
+        candidates, blend.weights, model_weight=blend.model_weight, q=_Q, progress=progress
+    )
+    return replace(blend, network=network, model_weight=model_weight)
 
 
 def _loss(weights: Floats, features: NDArray[np.float32], candidates: Candidates, q: float) -> tuple[float, Floats]:
@@ -120,79 +154,6 @@ def _loss(weights: Floats, features: NDArray[np.float32], candidates: Candidates
     np.add.at(rows, candidates.targets, pull)
     slope = (rows.astype(np.float32) @ features).astype(np.float64) / len(starts)
     return float(-value + _RIDGE * weights @ weights), -slope + 2 * _RIDGE * weights
-
-
-def gather_candidates(
-    signals: SignalSource, cases: EvaluationCases, *, beams: ModelBeams | None = None, progress: Progress = SILENT
-) -> Candidates:
-    """Every user's candidates (the best of each signal and of the model, without the history) with their features.
-
-    Users whose target is not among them teach nothing about the order at the top and are left out.
-    """
-    histories = list(cases.histories)
-    rows: list[NDArray[np.float32]] = []
-    targets: list[int] = []
-    names: tuple[str, ...] = ()
-    scales: dict[str, float] = {}
-    with progress.track("Reading signals", len(cases), "users") as task:
-        for start in range(0, len(cases), _USERS_AT_ONCE):
-            batch = histories[start : start + _USERS_AT_ONCE]
-            raw = list(signals.raw(batch))
-            # Of the first users: scales only bring features to one size, the weights do the rest.
-            scales = scales or {one.name: _scale(one) for one in raw}
-            for row, history in enumerate(batch):
-                user = start + row
-                items = _candidate_items(raw, row, history, [] if beams is None else beams.items[user])
-                target = np.flatnonzero(items == cases.targets[user])
-                if len(target):
-                    names, values = _features(raw, row, items, scales)
-                    if beams is not None:
-                        own = beams.of(user, items, num_items=signals.num_items)
-                        names, values = (*names, MODEL), np.concatenate([values, own[:, None]], axis=1)
-                    rows.append(values)
-                    targets.append(int(target[0]))
-            task.advance(len(batch))
-    sizes = np.array([len(values) for values in rows], dtype=np.int64)
-    starts = np.cumsum(sizes) - sizes
-    features = np.concatenate(rows) if rows else np.zeros((0, len(names)), np.float32)
-    return Candidates(features, starts, starts + np.array(targets, dtype=np.int64), names, scales)
-
-
-def _scale(signal: Feature) -> float:
-    """Root mean square where the signal says something; 1 where it says nothing at all."""
-    spoken = signal.values[signal.values != 0]
-    return float(np.sqrt(np.mean(spoken.astype(np.float64) ** 2))) if len(spoken) else 1.0
-
-
-def _candidate_items(
-    raw: Sequence[Feature], row: int, history: NDArray[np.int32], found: Sequence[int] | NDArray[np.int32]
-) -> NDArray[np.int64]:
-    chosen = {int(item) for item in found if item >= 0}
-    for signal in raw:
-        values = signal.values[row]
-        size = min(_PER_SIGNAL, len(values))
-        chosen.update(np.argpartition(-values, size - 1)[:size].tolist())
-    return np.array(sorted(chosen - set(history.tolist())), dtype=np.int64)
-
-
-def _features(
-    raw: Sequence[Feature], row: int, items: NDArray[np.int64], scales: Mapping[str, float]
-) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-    """Names (F,) and values (candidates, F) of one user."""
-    made = [
-        feature
-        for signal in raw
-        for feature in shapes(Feature(signal.group, signal.name, signal.values[row, items]), scales[signal.name])
-    ]
-    return tuple(feature.name for feature in made), np.stack([feature.values for feature in made], axis=1)
-
-
-def sum_of(parts: Mapping[str, NDArray[np.float32]], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """The sum of what groups add, of the given shape (B, I)."""
-    total = np.zeros(shape, dtype=np.float32)
-    for part in parts.values():
-        total += part
-    return total
 
 
 class BlendBaseline:

@@ -6,7 +6,7 @@ catalogues: counts as a logarithm and as they are, cosines as they are and squar
 cube root. What each is worth is learned in `blend`. Items without any interaction have the content signals, and what
 is reached through similar texts.
 
-B histories, I items, D width, F features.
+B histories, I items, D width, V words.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from genrec.baselines.base import (
     centred_directions,
@@ -74,7 +75,7 @@ class Signals:
     """All signals of one catalogue and its training sequences.
 
     `vectors` (I, D) float32 with `mask` (I,), True where an item has a vector; None leaves out what needs content.
-    `retriever` None leaves out what is trained.
+    `titles` (I,) None leaves out the words of titles, `retriever` None what is trained.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Signals:
         *,
         vectors: NDArray[np.float32] | None = None,
         mask: NDArray[np.bool_] | None = None,
+        titles: Sequence[str] | None = None,
         retriever: TowerScores | None = None,
     ) -> None:
         self.num_items, self.retriever = num_items, retriever
@@ -93,6 +95,7 @@ class Signals:
         self._directions: NDArray[np.float32] | None = None
         if vectors is not None and mask is not None:
             self._directions = centred_directions(vectors, mask)
+        self._words = None if titles is None else _words(titles)
         self._walks = list(_walks(sequences, counts.astype(np.float64), self._directions))
 
     def raw(self, histories: Sequence[NDArray[np.int32]]) -> Iterator[Feature]:
@@ -101,17 +104,23 @@ class Signals:
             reached = recency_weights(histories, self.num_items, last=walk.last, decay=walk.decay)
             for step in walk.steps:
                 reached = reached @ step
-            yield Feature(walk.group, walk.name, np.asarray(reached.toarray(), dtype=np.float32))
+            yield Feature(walk.group, walk.name, _dense(reached))
         if self._directions is not None:
             weights = recency_weights(histories, self.num_items, last=_LAST)
             yield Feature("text", "text mean", np.asarray((weights @ self._directions) @ self._directions.T))
             yield Feature("text", "text nearest", self._nearest(histories, self._directions))
+        if self._words is not None:
+            weights = recency_weights(histories, self.num_items, last=_LAST)
+            yield Feature("words", "words mean", _dense((weights @ self._words) @ self._words.T))
+            yield Feature("words", "words nearest", self._nearest(histories, self._words))
         if self.retriever is not None:
             yield Feature(RETRIEVER, "two towers", self.retriever.log_chances(histories))
         yield Feature("popularity", "popularity", np.tile(self._popularity, (len(histories), 1)))
         yield Feature("popularity", "lateness", np.tile(self._lateness, (len(histories), 1)))
 
-    def _nearest(self, histories: Sequence[NDArray[np.int32]], directions: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _nearest(
+        self, histories: Sequence[NDArray[np.int32]], directions: NDArray[np.float32] | sparse.csr_array
+    ) -> NDArray[np.float32]:
         """Cosine of the most similar of the last history items, (B, I)."""
         found = np.zeros((len(histories), self.num_items), dtype=np.float32)
         last = [history[-_LAST:] for history in histories]
@@ -119,7 +128,7 @@ class Signals:
         ends = np.cumsum([len(one) for one in last])
         block = max(1, _COSINES_AT_ONCE // max(len(items), 1))
         for start in range(0, self.num_items, block):
-            cosines = directions[items] @ directions[start : start + block].T
+            cosines = _dense(directions[items] @ directions[start : start + block].T)
             for row, (one, end) in enumerate(zip(last, ends, strict=True)):
                 if len(one):
                     found[row, start : start + block] = cosines[places[end - len(one) : end]].max(axis=0)
@@ -150,12 +159,28 @@ def shapes(signal: Feature, scale: float) -> Iterator[Feature]:
     yield Feature(signal.group, f"{signal.name}, linear", values)
     if signal.group == RETRIEVER:
         yield Feature(signal.group, f"{signal.name}, cube root", np.exp(signal.values / 3))
-    elif signal.group == "text":
+    elif signal.group in ("text", "words"):
         yield Feature(signal.group, f"{signal.name}, squared", values * values)
     elif signal.group != "popularity":
         # 0 stays 0: a signal that says nothing adds nothing.
         grown = np.log1p(np.maximum(values, 0) / np.float32(_LOG_START))
         yield Feature(signal.group, f"{signal.name}, log", grown)
+
+
+def _words(titles: Sequence[str]) -> sparse.csr_array | None:
+    """TF-IDF of words and pairs of words that two titles share, rows of length 1 or empty, (I, V); None without any.
+
+    Unlike a sentence encoder it knows product lines and series by name.
+    """
+    count = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, dtype=np.float32)
+    try:
+        return sparse.csr_array(count.fit_transform(titles))
+    except ValueError:  # no word stands in two titles: where titles are ids, for example
+        return None
+
+
+def _dense(values: NDArray[np.float32] | sparse.csr_array) -> NDArray[np.float32]:
+    return np.asarray(values.toarray() if isinstance(values, sparse.csr_array) else values, dtype=np.float32)
 
 
 def _lateness(sequences: Sequences, num_items: int) -> NDArray[np.float32]:

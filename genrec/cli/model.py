@@ -69,7 +69,7 @@ def train(
 @app.command()
 def evidence(
     run: RunPath,
-    users: Annotated[int | None, typer.Option(help="Validation users to learn from.  [default: 3000]")] = None,
+    users: Annotated[int | None, typer.Option(help="Validation users to learn from.  [default: 20000]")] = None,
     dialogues: Annotated[
         bool, typer.Option("--dialogues", help="Learn from the run's dialogues what counts in conversations.")
     ] = False,

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from genrec.baselines.base import rank_all
-from genrec.baselines.blend import (
-    MODEL,
-    Blend,
-    BlendBaseline,
-    Candidates,
-    ModelBeams,
-    _loss,
-    fit_blend,
-    gather_candidates,
-)
+from genrec.baselines.blend import Blend, BlendBaseline, _loss, fit_blend, with_network
+from genrec.baselines.candidates import MODEL, Candidates, ModelBeams, gather_candidates
 from genrec.baselines.signals import Feature, Signals, shapes
 from genrec.baselines.two_tower import train_two_tower
 from genrec.data.sequences import EvaluationCases, Sequences
@@ -96,7 +91,7 @@ def random_candidates(seed: int, *, truth: np.ndarray, num_users: int = 400) -> 
     gumbel = rng.gumbel(size=len(features))
     best = (features @ truth + gumbel).reshape(num_users, 20).argmax(axis=1)
     names = (*(f"f{row}" for row in range(len(truth) - 1)), MODEL)
-    return Candidates(features, starts, starts + best, names, {})
+    return Candidates(features, starts, starts + best, np.full(num_users, 5), names, {})
 
 
 @pytest.mark.parametrize("q", [1.0, 1 / 3])
@@ -120,6 +115,53 @@ def test_weights_come_back_from_choices_that_were_drawn_with_them() -> None:
     np.testing.assert_allclose(found / np.linalg.norm(found), truth / np.linalg.norm(truth), atol=0.05)
 
 
+def target_chances(blend: Blend, candidates: Candidates) -> np.ndarray:
+    """Of every user's target among 20 candidates."""
+    columns = [candidates.names.index(name) for name in blend.weights]
+    logits = candidates.features[:, columns] @ np.array(list(blend.weights.values()), np.float32)
+    logits += blend.model_weight * candidates.features[:, candidates.names.index(MODEL)]
+    if blend.network is not None:
+        for start in candidates.starts:
+            rows = candidates.features[start : start + 20, columns]
+            logits[start : start + 20] += blend.network.scores(rows, rows.max(axis=0), 5)
+    chances = np.exp(logits.reshape(-1, 20))
+    return (chances / chances.sum(axis=1, keepdims=True)).ravel()[candidates.targets]
+
+
+def test_a_hidden_layer_finds_what_two_signals_say_together() -> None:
+    candidates = random_candidates(3, truth=np.array([0.0, 0.0, 0.5]), num_users=8000)
+    rng = np.random.default_rng(0)
+    together = 3 * (candidates.features[:, 0] > 0.5) * (candidates.features[:, 1] > 0.5)
+    wanted = together + candidates.features[:, 2] + rng.gumbel(size=len(together))
+    targets = candidates.starts + wanted.reshape(-1, 20).argmax(axis=1)
+    candidates = dataclasses.replace(candidates, targets=targets)
+    plain = fit_blend(candidates.first(7000), with_model=True)
+    layered = with_network(plain, candidates.first(7000))
+    unseen = slice(7000, None)
+    before, after = (target_chances(blend, candidates)[unseen] for blend in (plain, layered))
+    assert after.mean() > 1.2 * before.mean()
+    assert layered.model_weight > 0.3  # the model keeps its word beside the layer
+    again = with_network(plain, candidates.first(7000))
+    assert again.as_json == layered.as_json
+    assert Blend.from_json(layered.as_json).as_json == layered.as_json
+
+
+def test_a_hidden_layer_adds_hardly_anything_where_a_sum_says_it_all() -> None:
+    candidates = random_candidates(4, truth=np.array([1.0, -0.5, 0.7]), num_users=2000)
+    plain = fit_blend(candidates.first(1000), with_model=True)
+    layered = with_network(plain, candidates.first(1000))
+    before, after = (np.cbrt(target_chances(blend, candidates)[1000:]).mean() for blend in (plain, layered))
+    assert after == pytest.approx(before, rel=0.02)
+
+
+def test_a_layer_of_the_wrong_shape_is_refused() -> None:
+    candidates = random_candidates(5, truth=np.array([1.0, 0.5]), num_users=20)
+    values = with_network(fit_blend(candidates, with_model=False), candidates).as_json
+    values["network"]["bias"].pop()
+    with pytest.raises(ValueError, match="other shapes"):
+        Blend.from_json(values)
+
+
 def test_without_the_model_its_column_is_not_looked_at() -> None:
     candidates = random_candidates(2, truth=np.array([1.0, 0.5]))
     blend = fit_blend(candidates, with_model=False)
@@ -137,17 +179,41 @@ def test_a_fitted_blend_ranks_targets_that_follow_a_rule_above_popularity() -> N
     baseline = BlendBaseline(signals, blend)
     ranked = rank_all(baseline, list(cases.histories), 1, num_items=NUM_ITEMS, seed=0)
     assert (ranked[:, 0] == cases.targets).mean() > 0.95
-    assert Blend.from_json(blend.as_json) == blend
+    assert Blend.from_json(blend.as_json).as_json == blend.as_json
 
 
-def test_groups_add_up_to_the_scores() -> None:
+def test_what_groups_lift_is_their_part_of_a_sum_above_the_catalogues_average() -> None:
     signals, sequences = some_signals()
     cases = EvaluationCases(sequences, np.array([(history[-1] + 1) % NUM_ITEMS for history in sequences], np.int32))
     blend = fit_blend(gather_candidates(signals, cases), with_model=False)
-    histories = [sequences[0], sequences[1]]
-    groups = blend.by_group(signals, histories)
-    assert {"transitions", "common users", "two steps", "similar items", "text", "popularity"} == set(groups)
-    np.testing.assert_allclose(sum(groups.values()), blend.scores(signals, histories), atol=1e-4)
+    lifts = blend.lifts(signals, sequences[0], [4, 9])
+    assert set(lifts) == {"transitions", "common users", "two steps", "similar items", "text", "popularity"}
+    (scores,) = blend.scores(signals, [sequences[0]])
+    np.testing.assert_allclose(sum(lifts.values()), scores[[4, 9]] - scores.mean(), atol=1e-4)
+
+
+def test_what_a_group_lifts_beside_a_hidden_layer_is_what_the_score_falls_without_it() -> None:
+    signals, sequences = some_signals()
+    cases = EvaluationCases(sequences, np.array([(history[-1] + 1) % NUM_ITEMS for history in sequences], np.int32))
+    candidates = gather_candidates(signals, cases)
+    blend = with_network(fit_blend(candidates, with_model=False), candidates)
+    assert blend.network is not None
+    history = sequences[0]
+    (scores,) = blend.scores(signals, [history])
+    features = np.stack(
+        [shape.values[0] for one in signals.raw([history]) for shape in shapes(one, blend.scales[one.name])], axis=1
+    )
+    weights = np.array([blend.weights[name] for name in candidates.names], np.float32)
+    others = [item for item in range(NUM_ITEMS) if item not in set(history.tolist())]
+    best = features[others].max(axis=0)
+    expected = features @ weights + blend.network.scores(features, best, len(history))
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    silent = features.copy()
+    columns = [row for row, name in enumerate(candidates.names) if name.startswith("text")]
+    silent[:, columns] = features[:, columns].mean(axis=0)
+    without = silent @ weights + blend.network.scores(silent, best, len(history))
+    lifts = blend.lifts(signals, history, others[:3])
+    np.testing.assert_allclose(lifts["text"], (expected - without)[others[:3]], atol=1e-4)
 
 
 def test_candidates_are_never_of_the_history_and_hold_the_models_own_scores() -> None:
@@ -174,6 +240,19 @@ def test_a_retriever_is_a_signal_of_two_shapes() -> None:
     np.testing.assert_allclose(4 * linear.values, retriever.log_chances(history), rtol=1e-5)
     np.testing.assert_allclose(root.values**3, np.exp(retriever.log_chances(history)), rtol=1e-4)
     assert linear.group == root.group == "retriever"
+
+
+def test_words_that_titles_share_are_signals_and_titles_that_share_none_are_silent() -> None:
+    titles = ["OPI nail lacquer red", "OPI nail lacquer blue", "Red shatter", "Dove soap"]
+    sequences = Sequences.from_lists(["a"], [[0, 2]])
+    count = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    cosines = (lambda rows: rows @ rows.T)(count.fit_transform(titles).toarray())
+    found = raw(Signals(sequences, 4, titles=titles), [0, 2])
+    np.testing.assert_allclose(found["words mean"], cosines[2] + 0.5 * cosines[0], atol=1e-6)
+    np.testing.assert_allclose(found["words nearest"], np.maximum(cosines[0], cosines[2]), atol=1e-6)
+    assert found["words nearest"][1] > 0.8
+    assert found["words nearest"][3] == 0
+    assert "words mean" not in raw(Signals(sequences, 4, titles=["i1", "i2", "i3", "i4"]), [0])
 
 
 def test_lateness_is_the_share_of_the_counts_that_stands_near_the_ends() -> None:

@@ -1,0 +1,129 @@
+"""Candidates: what a blend learns from. A user's best items of every signal, with what all signals say of them.
+
+C users, N candidates of all users together, F features, W beams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genrec.baselines.signals import Feature, SignalSource, shapes
+from genrec.data.sequences import EvaluationCases
+from genrec.progress import SILENT, Progress
+
+_PER_SIGNAL = 25  # a user's candidates are so many best items of every signal,
+_DRAWN = 20  # and so many others, which keep what no signal asks for low
+_BEYOND = 2.0  # an item that the model's beam did not find counts as so much below the last that it found
+_USERS_AT_ONCE = 64
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class ModelBeams:
+    """A model's best items per user and their log-probabilities, (C, W); item −1 where there are fewer."""
+
+    items: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+    def of(self, user: int, candidates: NDArray[np.int64], *, num_items: int) -> NDArray[np.float32]:
+        """The user's scores of candidates."""
+        found = self.items[user] >= 0
+        scores = self.scores[user][found]
+        values = np.full(num_items, scores.min() - _BEYOND if len(scores) else 0.0, dtype=np.float32)
+        values[self.items[user][found]] = scores
+        return values[candidates]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Users whose target is among their candidates: features, and where each user's rows begin."""
+
+    features: NDArray[np.float32]  # (N, F)
+    starts: NDArray[np.int64]  # (C,)
+    targets: NDArray[np.int64]  # (C,) row of each user's target
+    lengths: NDArray[np.int64]  # (C,) of each user's history
+    names: tuple[str, ...]
+    scales: dict[str, float]
+
+    def first(self, users: int) -> Candidates:
+        """Those of the first so many users; all where there are no more."""
+        if users >= len(self.starts):
+            return self
+        end = self.starts[users]
+        kept = self.starts[:users], self.targets[:users], self.lengths[:users]
+        return Candidates(self.features[:end], *kept, self.names, self.scales)
+
+
+def gather_candidates(
+    signals: SignalSource, cases: EvaluationCases, *, beams: ModelBeams | None = None, progress: Progress = SILENT
+) -> Candidates:
+    """Every user's candidates (the best of each signal and of the model, without the history) with their features.
+
+    Users whose target is not among them teach nothing about the order at the top and are left out.
+    """
+    histories = list(cases.histories)
+    drawing = np.random.default_rng(len(cases))
+    rows: list[NDArray[np.float32]] = []
+    targets: list[int] = []
+    lengths: list[int] = []
+    names: tuple[str, ...] = ()
+    scales: dict[str, float] = {}
+    with progress.track("Reading signals", len(cases), "users") as task:
+        for start in range(0, len(cases), _USERS_AT_ONCE):
+            batch = histories[start : start + _USERS_AT_ONCE]
+            raw = list(signals.raw(batch))
+            # Of the first users: scales only bring features to one size, the weights do the rest.
+            scales = scales or {one.name: _scale(one) for one in raw}
+            for row, history in enumerate(batch):
+                user = start + row
+                drawn = drawing.integers(signals.num_items, size=_DRAWN)
+                found = drawn if beams is None else np.concatenate([beams.items[user], drawn])
+                items = _candidate_items(raw, row, history, found)
+                target = np.flatnonzero(items == cases.targets[user])
+                if len(target):
+                    names, values = _features(raw, row, items, scales)
+                    if beams is not None:
+                        own = beams.of(user, items, num_items=signals.num_items)
+                        names, values = (*names, MODEL), np.concatenate([values, own[:, None]], axis=1)
+                    rows.append(values)
+                    targets.append(int(target[0]))
+                    lengths.append(len(history))
+            task.advance(len(batch))
+    sizes = np.array([len(values) for values in rows], dtype=np.int64)
+    starts = np.cumsum(sizes) - sizes
+    features = np.concatenate(rows) if rows else np.zeros((0, len(names)), np.float32)
+    places = starts + np.array(targets, dtype=np.int64)
+    return Candidates(features, starts, places, np.array(lengths, dtype=np.int64), names, scales)
+
+
+def _scale(signal: Feature) -> float:
+    """Root mean square where the signal says something; 1 where it says nothing at all."""
+    spoken = signal.values[signal.values != 0]
+    return float(np.sqrt(np.mean(spoken.astype(np.float64) ** 2))) if len(spoken) else 1.0
+
+
+def _candidate_items(
+    raw: Sequence[Feature], row: int, history: NDArray[np.int32], found: NDArray[np.int32] | NDArray[np.int64]
+) -> NDArray[np.int64]:
+    chosen = {int(item) for item in found if item >= 0}
+    for signal in raw:
+        values = signal.values[row]
+        size = min(_PER_SIGNAL, len(values))
+        chosen.update(np.argpartition(-values, size - 1)[:size].tolist())
+    return np.array(sorted(chosen - set(history.tolist())), dtype=np.int64)
+
+
+def _features(
+    raw: Sequence[Feature], row: int, items: NDArray[np.int64], scales: Mapping[str, float]
+) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+    """Names (F,) and values (candidates, F) of one user."""
+    made = [
+        feature
+        for signal in raw
+        for feature in shapes(Feature(signal.group, signal.name, signal.values[row, items]), scales[signal.name])
+    ]
+    return tuple(feature.name for feature in made), np.stack([feature.values for feature in made], axis=1)
