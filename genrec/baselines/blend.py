@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from genrec.baselines.blend_network import BlendNetwork, best_of, fit_network
+from genrec.baselines.blend_network import BlendNetwork, fit_network
 from genrec.baselines.candidates import MODEL, Candidates
 from genrec.baselines.signals import SignalSource, shapes
 from genrec.data.sequences import Sequences
@@ -53,7 +53,7 @@ class Blend:
             batch = histories[start : start + block]
             _, features = self._read(signals, batch)
             for row, history in enumerate(batch):
-                found[start + row] = self._of_rows(features[row], features[row], history)
+                found[start + row] = self._of_items(features[:, row], self._best(features[:, row], history), history)
         return found
 
     def lifts(
@@ -63,38 +63,44 @@ class Blend:
 
         The average is over the catalogue. In a sum that is the group's part of the score above its average.
         """
-        groups, (features,) = self._read(signals, [history])
-        chosen, average = features[list(items)], features.mean(axis=0)
-        full = self._of_rows(chosen, features, history)
+        groups, read = self._read(signals, [history])
+        features = read[:, 0]
+        chosen, average, best = features[:, list(items)], features.mean(axis=1), self._best(features, history)
+        full = self._of_items(chosen, best, history)
         found = {}
         for group in dict.fromkeys(groups):
             without = chosen.copy()
-            columns = [column for column, name in enumerate(groups) if name == group]
-            without[:, columns] = average[columns]
-            found[group] = full - self._of_rows(without, features, history)
+            rows = [row for row, name in enumerate(groups) if name == group]
+            without[rows] = average[rows, None]
+            found[group] = full - self._of_items(without, best, history)
         return found
 
     def _read(
         self, signals: SignalSource, histories: Sequence[NDArray[np.int32]]
     ) -> tuple[list[str], NDArray[np.float32]]:
-        """The group of every feature, (F,), and its values, (B, I, F)."""
-        features = np.empty((len(histories), signals.num_items, len(self.weights)), dtype=np.float32)
+        """The group of every feature, (F,), and its values, (F, B, I)."""
+        features = np.empty((len(self.weights), len(histories), signals.num_items), dtype=np.float32)
         groups: list[str] = []
         for signal in signals.raw(histories):
             for feature in shapes(signal, self.scales[signal.name]):
-                features[:, :, len(groups)] = feature.values
+                features[len(groups)] = feature.values
                 groups.append(feature.group)
         return groups, features
 
-    def _of_rows(
-        self, rows: NDArray[np.float32], features: NDArray[np.float32], history: NDArray[np.int32]
+    def _best(self, features: NDArray[np.float32], history: NDArray[np.int32]) -> NDArray[np.float32]:
+        """The highest value of every feature, (F, I), among items that are not of the history, (F,); 0 without any."""
+        others = features.copy() if len(history) else features
+        others[:, history] = -np.inf
+        best = others.max(axis=1)
+        return np.where(np.isfinite(best), best, np.float32(0.0))
+
+    def _of_items(
+        self, features: NDArray[np.float32], best: NDArray[np.float32], history: NDArray[np.int32]
     ) -> NDArray[np.float32]:
-        """What it says of rows (K, F) for a user to whom every item's features are (I, F)."""
-        total = rows @ np.array(list(self.weights.values()), dtype=np.float32)
+        """What it says of items with these features, (F, K) → (K,)."""
+        total = np.array(list(self.weights.values()), dtype=np.float32) @ features
         if self.network is not None:
-            others = np.ones(len(features), dtype=np.bool_)
-            others[history] = False
-            total += self.network.scores(rows, best_of(features, others), len(history))
+            total += self.network.scores(features, best, len(history))
         return np.asarray(total, dtype=np.float32)
 
     @property

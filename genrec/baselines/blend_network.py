@@ -53,10 +53,11 @@ class BlendNetwork:
     out: Floats  # (H,)
 
     def scores(self, features: Floats, best: Floats, length: int) -> Floats:
-        """What it adds to items of these features, (K, F) → (K,), for a user with `best` (F,) and a history so long."""
-        hidden = features @ self.items
-        hidden += best @ self.context + np.float32(np.log1p(length)) * self.length + self.bias
-        return np.asarray(np.maximum(hidden, 0.0, out=hidden) @ self.out, dtype=np.float32)
+        """What it adds to items of these features, (F, K) → (K,), for a user with `best` (F,) and a history so long."""
+        user = best @ self.context + np.float32(np.log1p(length)) * self.length + self.bias
+        hidden = self.items.T @ features
+        hidden += user[:, None]
+        return np.asarray(self.out @ np.maximum(hidden, 0.0, out=hidden), dtype=np.float32)
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -172,9 +173,3 @@ def _loss(logits: Tensor, sizes: NDArray[np.int64], targets: Tensor, q: float) -
     total = logits.new_zeros(len(sizes)).index_add(0, users, (logits - highest[users]).exp())
     log_target = logits[targets] - highest - total.log()
     return -((q * log_target).exp().mean() - 1) / q
-
-
-def best_of(features: Floats, allowed: NDArray[np.bool_]) -> Floats:
-    """The highest value of every feature (I, F) among the allowed items (I,), (F,); 0 where none is."""
-    kept = features[allowed]
-    return np.asarray(kept.max(axis=0) if len(kept) else np.zeros(features.shape[1]), dtype=np.float32)

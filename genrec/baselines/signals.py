@@ -108,27 +108,31 @@ class Signals:
         if self._directions is not None:
             weights = recency_weights(histories, self.num_items, last=_LAST)
             yield Feature("text", "text mean", np.asarray((weights @ self._directions) @ self._directions.T))
-            yield Feature("text", "text nearest", self._nearest(histories, self._directions))
+            yield Feature("text", "text nearest", self._nearest(histories, self._directions, self._directions.T))
         if self._words is not None:
-            weights = recency_weights(histories, self.num_items, last=_LAST)
-            yield Feature("words", "words mean", _dense((weights @ self._words) @ self._words.T))
-            yield Feature("words", "words nearest", self._nearest(histories, self._words))
+            weights, (rows, columns) = recency_weights(histories, self.num_items, last=_LAST), self._words
+            yield Feature("words", "words mean", _dense((weights @ rows) @ columns))
+            yield Feature("words", "words nearest", self._nearest(histories, rows, columns))
         if self.retriever is not None:
             yield Feature(RETRIEVER, "two towers", self.retriever.log_chances(histories))
         yield Feature("popularity", "popularity", np.tile(self._popularity, (len(histories), 1)))
         yield Feature("popularity", "lateness", np.tile(self._lateness, (len(histories), 1)))
 
     def _nearest(
-        self, histories: Sequence[NDArray[np.int32]], directions: NDArray[np.float32] | sparse.csr_array
+        self,
+        histories: Sequence[NDArray[np.int32]],
+        rows: NDArray[np.float32] | sparse.csr_array,
+        columns: NDArray[np.float32] | sparse.csr_array,
     ) -> NDArray[np.float32]:
-        """Cosine of the most similar of the last history items, (B, I)."""
+        """Cosine of the most similar of the last history items, (B, I), by unit vectors (I, D) and their transpose."""
         found = np.zeros((len(histories), self.num_items), dtype=np.float32)
         last = [history[-_LAST:] for history in histories]
         items, places = np.unique(np.concatenate([*last, np.zeros(0, np.int32)]), return_inverse=True)
         ends = np.cumsum([len(one) for one in last])
         block = max(1, _COSINES_AT_ONCE // max(len(items), 1))
         for start in range(0, self.num_items, block):
-            cosines = _dense(directions[items] @ directions[start : start + block].T)
+            some = columns if block >= self.num_items else columns[:, start : start + block]
+            cosines = _dense(rows[items] @ some)
             for row, (one, end) in enumerate(zip(last, ends, strict=True)):
                 if len(one):
                     found[row, start : start + block] = cosines[places[end - len(one) : end]].max(axis=0)
@@ -167,16 +171,17 @@ def shapes(signal: Feature, scale: float) -> Iterator[Feature]:
         yield Feature(signal.group, f"{signal.name}, log", grown)
 
 
-def _words(titles: Sequence[str]) -> sparse.csr_array | None:
-    """TF-IDF of words and pairs of words that two titles share, rows of length 1 or empty, (I, V); None without any.
+def _words(titles: Sequence[str]) -> tuple[sparse.csr_array, sparse.csr_array] | None:
+    """TF-IDF of words and pairs of words that two titles share, unit vectors (I, V) and (V, I); None without any.
 
     Unlike a sentence encoder it knows product lines and series by name.
     """
     count = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, dtype=np.float32)
     try:
-        return sparse.csr_array(count.fit_transform(titles))
+        rows = sparse.csr_array(count.fit_transform(titles))
     except ValueError:  # no word stands in two titles: where titles are ids, for example
         return None
+    return rows, rows.T.tocsr()
 
 
 def _dense(values: NDArray[np.float32] | sparse.csr_array) -> NDArray[np.float32]:

@@ -123,7 +123,7 @@ def target_chances(blend: Blend, candidates: Candidates) -> np.ndarray:
     if blend.network is not None:
         for start in candidates.starts:
             rows = candidates.features[start : start + 20, columns]
-            logits[start : start + 20] += blend.network.scores(rows, rows.max(axis=0), 5)
+            logits[start : start + 20] += blend.network.scores(rows.T, rows.max(axis=0), 5)
     chances = np.exp(logits.reshape(-1, 20))
     return (chances / chances.sum(axis=1, keepdims=True)).ravel()[candidates.targets]
 
@@ -206,12 +206,12 @@ def test_what_a_group_lifts_beside_a_hidden_layer_is_what_the_score_falls_withou
     weights = np.array([blend.weights[name] for name in candidates.names], np.float32)
     others = [item for item in range(NUM_ITEMS) if item not in set(history.tolist())]
     best = features[others].max(axis=0)
-    expected = features @ weights + blend.network.scores(features, best, len(history))
+    expected = features @ weights + blend.network.scores(features.T, best, len(history))
     np.testing.assert_allclose(scores, expected, atol=1e-4)
     silent = features.copy()
     columns = [row for row, name in enumerate(candidates.names) if name.startswith("text")]
     silent[:, columns] = features[:, columns].mean(axis=0)
-    without = silent @ weights + blend.network.scores(silent, best, len(history))
+    without = silent @ weights + blend.network.scores(silent.T, best, len(history))
     lifts = blend.lifts(signals, history, others[:3])
     np.testing.assert_allclose(lifts["text"], (expected - without)[others[:3]], atol=1e-4)
 
