@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from genrec import pipeline
+from genrec.baselines.blend import fit_blend, with_network
+from genrec.baselines.candidates import gather_candidates
+from genrec.baselines.signals import Feature
 from genrec.baselines.two_tower import TwoTower
 from genrec.baselines_of_run import make_baselines
 from genrec.config import EvaluateConfig, EvidenceConfig, TrainConfig
 from genrec.data.catalog import Catalog
+from genrec.data.sequences import EvaluationCases, Sequences
 from genrec.data.splits import evaluation_cases
 from genrec.errors import RunError
 from genrec.evidence import Evidence
 from genrec.evidence_source import EvidenceSource, load_content, retriever_file, weights_file
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run
-from genrec.weighing import nearest_of_the_best, weigh_evidence
+from genrec.weighing import _is_better, nearest_of_the_best, weigh_evidence
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +66,37 @@ def test_a_choice_has_to_be_better_than_users_differ_to_be_taken_before_what_was
     assert nearest_of_the_best({"fitted": fitted, "other": truly}) == "other"
     assert nearest_of_the_best({"fitted": fitted, "other": by_chance, "best": truly + 0.01}) == "other"
     assert nearest_of_the_best({"fitted": fitted, "same": fitted.copy()}) == "fitted"
+
+
+class TwoSignals:
+    """Two random answers to every history of one item, over 300 items."""
+
+    num_items = 300
+
+    def __init__(self) -> None:
+        self.tables = np.random.default_rng(0).normal(size=(2, 300, 300)).astype(np.float32)
+
+    def raw(self, histories: Sequence[NDArray[np.int32]]) -> Iterator[Feature]:
+        for name, table in zip("ab", self.tables, strict=True):
+            yield Feature("text", name, table[[int(history[-1]) for history in histories]])
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_hidden_layer_is_kept_only_where_users_that_it_has_not_seen_are_better_off(together: bool) -> None:
+    signals, rng = TwoSignals(), np.random.default_rng(1)
+    first, second = signals.tables
+    truth = 6.0 * ((first > 1) & (second > 1)) if together else 2.0 * first + 2.0 * second
+    histories = rng.integers(0, 300, size=6000)
+    targets = (truth[histories] + rng.gumbel(size=(6000, 300))).argmax(axis=1)
+    cases = EvaluationCases(
+        Sequences.from_lists([str(user) for user in range(6000)], [[item] for item in histories]),
+        targets.astype(np.int32),
+    )
+    fitting, choosing = cases.select(np.arange(6000) < 4500), cases.select(np.arange(6000) >= 4500)
+    candidates = gather_candidates(signals, fitting)
+    plain = fit_blend(candidates, with_model=False)
+    layered = with_network(plain, candidates)
+    assert _is_better(layered, plain, signals, choosing) is together
 
 
 def test_a_loaded_recommender_scores_as_model_and_evidence_together_say(weighed: Path) -> None:
