@@ -95,7 +95,7 @@ def make_baseline(
     if name == "evidence":
         source = EvidenceSource.load(run, catalog=catalog)
         missing = "the run has no weights of evidence (make them with `genrec evidence`)."
-        return missing if source is None else BlendBaseline(source.signals, source.alone)
+        return missing if source is None else BlendBaseline(source.signals, source.blend)
     if name == "two-tower":
         content = load_content(run, content_modality(run), catalog=catalog)
         trained = None

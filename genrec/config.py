@@ -279,7 +279,6 @@ class EvidenceConfig(Config):
     users: int = Field(
         20_000, ge=3, description="validation users: a third, but at most 2,000, chooses; the others fit the weights"
     )
-    proposals: int = Field(100, ge=1, description="the model's best items that the fit sees per user")
     beam_width: int = Field(50, ge=10, description="beams with which the last third is decoded")
     seed: Seed = 0
 

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genrec.baselines.blend import Blend
-from genrec.baselines.candidates import MODEL
 from genrec.baselines.signals import Signals, SignalSource, SignalsWithDialogues
 from genrec.baselines.two_tower import TwoTower
 from genrec.data.catalog import Catalog
@@ -32,6 +31,7 @@ from genrec.run import Run, read_json
 from genrec.trie import ItemTrie
 
 Setting: TypeAlias = Literal["users", "dialogues"]
+MODEL = "model"  # what a share of the model itself is called
 STAGES: dict[Setting, str] = {"users": "evidence", "dialogues": "evidence:dialogues"}
 FORMAT_VERSION = 3
 
@@ -48,11 +48,10 @@ def retriever_file(run: Run, setting: Setting = "users") -> Path:
 
 @dataclass(frozen=True, eq=False)
 class EvidenceSource:
-    """Signals of one catalogue, the blend of them that goes with the run's model, and how the two join."""
+    """Signals of one catalogue, the blend of them, and how it joins the run's model."""
 
     signals: SignalSource
-    blend: Blend  # fitted beside the model
-    alone: Blend  # fitted without it: what remains when the model is taken out
+    blend: Blend
     weight: float
     join: Join
 
@@ -70,14 +69,14 @@ class EvidenceSource:
                 raise RunError(
                     f"{file} has format {values['format_version']!r}; this genrec reads {FORMAT_VERSION}.", again
                 )
-            blend, alone = Blend.from_json(values["beside_model"]), Blend.from_json(values["alone"])
+            blend = Blend.from_json(values["blend"])
             joined = float(values["weight"]), cast(Join, values["join"])
             modality = values["modality"]
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{file} is damaged: {error}.", again) from error
         turns = load_turns(run, catalog=catalog) if setting == "dialogues" else None
         tower = TwoTower.load(retriever_file(run, setting))
-        return cls(load_signals(run, modality, catalog=catalog, tower=tower, turns=turns), blend, alone, *joined)
+        return cls(load_signals(run, modality, catalog=catalog, tower=tower, turns=turns), blend, *joined)
 
     def evidence(self, histories: Sequence[NDArray[np.int32]], trie: ItemTrie) -> list[Evidence | None]:
         """One per history; None where the weight is 0. Items of the history have no mass."""
@@ -141,15 +140,12 @@ def content_modality(run: Run) -> str | None:
     return "text" if any(file.exists() for file in embedding_files(run, "text")) else None
 
 
-def weights_json(
-    *, beside_model: Blend, alone: Blend, weight: float, join: Join, modality: str | None
-) -> dict[str, Any]:
+def weights_json(source: EvidenceSource, *, modality: str | None) -> dict[str, Any]:
     """The content of `weights_file`."""
     return {
         "format_version": FORMAT_VERSION,
-        "join": join,
-        "weight": weight,
+        "join": source.join,
+        "weight": source.weight,
         "modality": modality,
-        "beside_model": beside_model.as_json,
-        "alone": alone.as_json,
+        "blend": source.blend.as_json,
     }

@@ -6,8 +6,6 @@ nobody could foresee hardly counts, and what decides is the order at the top of 
 say the same from growing against each other. Where users are many, a hidden layer (`blend_network`) learns what a sum
 cannot say and is added to it.
 
-A model's own scores may be one more feature, so that the other weights are what the model does not know yet.
-
 B histories, I items, K items of one history, N candidates of all users together, F features.
 """
 
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from genrec.baselines.blend_network import BlendNetwork, fit_network
-from genrec.baselines.candidates import MODEL, Candidates
+from genrec.baselines.candidates import Candidates
 from genrec.baselines.signals import SignalSource, shapes
 from genrec.data.sequences import Sequences
 from genrec.progress import SILENT, Progress
@@ -38,15 +36,14 @@ _NUMBERS_AT_ONCE = 8_000_000  # features of a block of users: 32 MB
 
 @dataclass(frozen=True, eq=False)
 class Blend:
-    """Weights and scales. `weights` go by feature name, `scales` by signal name; `model_weight` is the model's own."""
+    """Weights by feature name, scales by signal name, and the hidden layer where there is one."""
 
     weights: Mapping[str, float]
     scales: Mapping[str, float]
-    model_weight: float = 0.0
     network: BlendNetwork | None = None
 
     def scores(self, signals: SignalSource, histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
-        """What it says of every item without the model, (B, I)."""
+        """What it says of every item, (B, I)."""
         found = np.zeros((len(histories), signals.num_items), dtype=np.float32)
         block = max(1, _NUMBERS_AT_ONCE // max(1, signals.num_items * len(self.weights)))
         for start in range(0, len(histories), block):
@@ -109,7 +106,6 @@ class Blend:
         return {
             "weights": dict(self.weights),
             "scales": dict(self.scales),
-            "model_weight": self.model_weight,
             "network": None if self.network is None else self.network.as_json,
         }
 
@@ -120,35 +116,29 @@ class Blend:
         return cls(
             values["weights"],
             values["scales"],
-            float(values["model_weight"]),
             None if network is None else BlendNetwork.from_json(network),
         )
 
 
-def fit_blend(candidates: Candidates, *, with_model: bool) -> Blend:
+def fit_blend(candidates: Candidates) -> Blend:
     """The weights of a sum under which the candidates' targets stand best. Deterministic."""
-    candidates = candidates.first(_SUM_OF)
-    kept = [row for row, name in enumerate(candidates.names) if with_model or name != MODEL]
-    features = np.ascontiguousarray(candidates.features[:, kept])
-    found = np.zeros(len(kept))
-    for q in (1.0, _Q) if len(candidates.starts) else ():  # the likelihood itself is convex: a good place to start
-        found = minimize(_loss, found, args=(features, candidates, q), jac=True, method="L-BFGS-B", options=_STEPS).x
-    weights = {candidates.names[row]: float(weight) for row, weight in zip(kept, found, strict=True)}
-    model_weight = weights.pop(MODEL, 0.0)
-    return Blend(weights, candidates.scales, model_weight)
+    some = candidates.first(_SUM_OF)
+    found = np.zeros(len(some.names))
+    for q in (1.0, _Q) if len(some.starts) else ():  # the likelihood itself is convex: a good place to start
+        found = minimize(_loss, found, args=(some, q), jac=True, method="L-BFGS-B", options=_STEPS).x
+    weights = {name: float(weight) for name, weight in zip(some.names, found, strict=True)}
+    return Blend(weights, candidates.scales)
 
 
 def with_network(blend: Blend, candidates: Candidates, *, progress: Progress = SILENT) -> Blend:
-    """A fitted blend and what a hidden layer adds to it; the model's weight, where it has one, is learned with it."""
-    network, model_weight = fit_network(
-        candidates, blend.weights, model_weight=blend.model_weight, q=_Q, progress=progress
-    )
-    return replace(blend, network=network, model_weight=model_weight)
+    """A fitted blend and what a hidden layer adds to it."""
+    return replace(blend, network=fit_network(candidates, blend.weights, q=_Q, progress=progress))
 
 
-def _loss(weights: Floats, features: NDArray[np.float32], candidates: Candidates, q: float) -> tuple[float, Floats]:
+def _loss(weights: Floats, candidates: Candidates, q: float) -> tuple[float, Floats]:
     """Minus the mean of (P(target)^q − 1) / q (q = 1 stands for the logarithm), with its gradient."""
-    starts, sizes = candidates.starts, np.diff(candidates.starts, append=len(features))
+    features, starts = candidates.features, candidates.starts
+    sizes = np.diff(starts, append=len(features))
     logits = (features @ weights.astype(np.float32)).astype(np.float64)
     logits -= np.repeat(np.maximum.reduceat(logits, starts), sizes)
     chances = np.exp(logits)

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from genrec.baselines.candidates import MODEL, Candidates
+from genrec.baselines.candidates import Candidates
 from genrec.progress import SILENT, Progress
 
 Floats = NDArray[np.float32]
@@ -117,30 +117,25 @@ def fit_network(
     candidates: Candidates,
     weights: Mapping[str, float],
     *,
-    model_weight: float,
     q: float,
     settings: NetworkSettings | None = None,
     seed: int = 0,
     progress: Progress = SILENT,
-) -> tuple[BlendNetwork, float]:
-    """Learn what to add to the sum with `weights` by feature name; the network, and the model's weight beside both.
+) -> BlendNetwork:
+    """Learn what to add to the sum with `weights` by feature name. `q` is that of the likelihood.
 
-    `q` is that of the likelihood; at a model's weight of 0 the model is not looked at. Deterministic for a seed and a
-    number of threads; the caller's global torch generator is left as it was.
+    Deterministic for a seed and a number of threads; the caller's global torch generator is left as it was.
     """
     settings = settings or NetworkSettings()
-    features = np.ascontiguousarray(candidates.features[:, [candidates.names.index(name) for name in weights]])
-    fixed = features @ np.array(list(weights.values()), dtype=np.float32)
-    model = candidates.features[:, candidates.names.index(MODEL)] if model_weight else np.zeros_like(fixed)
+    features = candidates.features
+    fixed = features @ np.array([weights[name] for name in candidates.names], dtype=np.float32)
     starts, lengths = candidates.starts, torch.as_tensor(candidates.lengths, dtype=torch.float32)
     ends = np.append(starts[1:], len(features))
     some = min(_SCALE_OF, len(starts))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = _Net(torch.from_numpy(features[: ends[some - 1]]), starts[:some], lengths[:some], settings)
-        weight = nn.Parameter(torch.tensor(model_weight, dtype=torch.float32))
-        groups: list[dict[str, Any]] = [{"params": list(net.parameters())}, {"params": [weight], "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         steps = settings.epochs * -(-len(starts) // settings.users_per_step)
         decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
         order = np.random.default_rng(seed)
@@ -153,16 +148,15 @@ def fit_network(
                     sizes = ends[batch] - starts[batch]
                     begin = np.cumsum(sizes) - sizes
                     added = net(torch.from_numpy(features[rows]), begin, lengths[torch.from_numpy(batch)])
-                    logits = torch.from_numpy(fixed[rows]) + added + weight * torch.from_numpy(model[rows])
                     targets = torch.from_numpy(begin + candidates.targets[batch] - starts[batch])
-                    loss = _loss(logits, sizes, targets, q)
+                    loss = _loss(torch.from_numpy(fixed[rows]) + added, sizes, targets, q)
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
                     decay.step()
                     total += loss.item() * len(batch)
                 task.advance(note=f"loss {total / len(users):.4f}")
-    return net.folded(), float(weight.detach())
+    return net.folded()
 
 
 def _loss(logits: Tensor, sizes: NDArray[np.int64], targets: Tensor, q: float) -> Tensor:

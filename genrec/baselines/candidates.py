@@ -1,6 +1,6 @@
 """Candidates: what a blend learns from. A user's best items of every signal, with what all signals say of them.
 
-C users, N candidates of all users together, F features, W beams.
+C users, N candidates of all users together, F features.
 """
 
 from __future__ import annotations
@@ -15,27 +15,10 @@ from genrec.baselines.signals import Feature, SignalSource, shapes
 from genrec.data.sequences import EvaluationCases
 from genrec.progress import SILENT, Progress
 
-_PER_SIGNAL = 25  # a user's candidates are so many best items of every signal,
-_DRAWN = 20  # and so many others, which keep what no signal asks for low
-_BEYOND = 2.0  # an item that the model's beam did not find counts as so much below the last that it found
+_PER_SIGNAL = (25, 100)  # a user's candidates are so many best items of every signal: the fewer users, the more,
+_OF_SIGNAL = 1_000_000  # for all users together about so many,
+_DRAWN = 20  # and so many other items, which keep what no signal asks for low
 _USERS_AT_ONCE = 64
-MODEL = "model"
-
-
-@dataclass(frozen=True)
-class ModelBeams:
-    """A model's best items per user and their log-probabilities, (C, W); item −1 where there are fewer."""
-
-    items: NDArray[np.int32]
-    scores: NDArray[np.float32]
-
-    def of(self, user: int, candidates: NDArray[np.int64], *, num_items: int) -> NDArray[np.float32]:
-        """The user's scores of candidates."""
-        found = self.items[user] >= 0
-        scores = self.scores[user][found]
-        values = np.full(num_items, scores.min() - _BEYOND if len(scores) else 0.0, dtype=np.float32)
-        values[self.items[user][found]] = scores
-        return values[candidates]
 
 
 @dataclass(frozen=True)
@@ -58,15 +41,15 @@ class Candidates:
         return Candidates(self.features[:end], *kept, self.names, self.scales)
 
 
-def gather_candidates(
-    signals: SignalSource, cases: EvaluationCases, *, beams: ModelBeams | None = None, progress: Progress = SILENT
-) -> Candidates:
-    """Every user's candidates (the best of each signal and of the model, without the history) with their features.
+def gather_candidates(signals: SignalSource, cases: EvaluationCases, *, progress: Progress = SILENT) -> Candidates:
+    """Every user's candidates (the best of each signal, without the history) with their features.
 
     Users whose target is not among them teach nothing about the order at the top and are left out.
     """
     histories = list(cases.histories)
     drawing = np.random.default_rng(len(cases))
+    fewest, most = _PER_SIGNAL
+    per_signal = min(max(_OF_SIGNAL // max(len(cases), 1), fewest), most)
     rows: list[NDArray[np.float32]] = []
     targets: list[int] = []
     lengths: list[int] = []
@@ -79,16 +62,11 @@ def gather_candidates(
             # Of the first users: scales only bring features to one size, the weights do the rest.
             scales = scales or {one.name: _scale(one) for one in raw}
             for row, history in enumerate(batch):
-                user = start + row
                 drawn = drawing.integers(signals.num_items, size=_DRAWN)
-                found = drawn if beams is None else np.concatenate([beams.items[user], drawn])
-                items = _candidate_items(raw, row, history, found)
-                target = np.flatnonzero(items == cases.targets[user])
+                items = np.setdiff1d(np.concatenate([*_best_items(raw, row, per_signal), drawn]), history)
+                target = np.flatnonzero(items == cases.targets[start + row])
                 if len(target):
                     names, values = _features(raw, row, items, scales)
-                    if beams is not None:
-                        own = beams.of(user, items, num_items=signals.num_items)
-                        names, values = (*names, MODEL), np.concatenate([values, own[:, None]], axis=1)
                     rows.append(values)
                     targets.append(int(target[0]))
                     lengths.append(len(history))
@@ -106,15 +84,10 @@ def _scale(signal: Feature) -> float:
     return float(np.sqrt(np.mean(spoken.astype(np.float64) ** 2))) if len(spoken) else 1.0
 
 
-def _candidate_items(
-    raw: Sequence[Feature], row: int, history: NDArray[np.int32], found: NDArray[np.int32] | NDArray[np.int64]
-) -> NDArray[np.int64]:
-    chosen = {int(item) for item in found if item >= 0}
-    for signal in raw:
-        values = signal.values[row]
-        size = min(_PER_SIGNAL, len(values))
-        chosen.update(np.argpartition(-values, size - 1)[:size].tolist())
-    return np.array(sorted(chosen - set(history.tolist())), dtype=np.int64)
+def _best_items(raw: Sequence[Feature], row: int, size: int) -> list[NDArray[np.int64]]:
+    """The best items of a user by every signal."""
+    size = min(size, raw[0].values.shape[1])
+    return [np.argpartition(-signal.values[row], size - 1)[:size] for signal in raw]
 
 
 def _features(

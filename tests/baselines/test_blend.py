@@ -10,7 +10,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from genrec.baselines.base import rank_all
 from genrec.baselines.blend import Blend, BlendBaseline, _loss, fit_blend, with_network
-from genrec.baselines.candidates import MODEL, Candidates, ModelBeams, gather_candidates
+from genrec.baselines.candidates import Candidates, gather_candidates
 from genrec.baselines.signals import Feature, Signals, shapes
 from genrec.baselines.two_tower import train_two_tower
 from genrec.data.sequences import EvaluationCases, Sequences
@@ -90,7 +90,7 @@ def random_candidates(seed: int, *, truth: np.ndarray, num_users: int = 400) -> 
     starts = np.arange(num_users) * 20
     gumbel = rng.gumbel(size=len(features))
     best = (features @ truth + gumbel).reshape(num_users, 20).argmax(axis=1)
-    names = (*(f"f{row}" for row in range(len(truth) - 1)), MODEL)
+    names = tuple(f"f{row}" for row in range(len(truth)))
     return Candidates(features, starts, starts + best, np.full(num_users, 5), names, {})
 
 
@@ -98,18 +98,18 @@ def random_candidates(seed: int, *, truth: np.ndarray, num_users: int = 400) -> 
 def test_the_gradient_of_the_loss_equals_finite_differences(q: float) -> None:
     candidates = random_candidates(0, truth=np.array([1.0, -0.5, 0.3]), num_users=30)
     weights = np.array([0.4, 0.1, -0.2])
-    _, slope = _loss(weights, candidates.features, candidates, q)
+    _, slope = _loss(weights, candidates, q)
     for row in range(3):
         step = np.zeros(3)
         step[row] = 1e-2
-        above, below = (_loss(weights + sign * step, candidates.features, candidates, q)[0] for sign in (1, -1))
+        above, below = (_loss(weights + sign * step, candidates, q)[0] for sign in (1, -1))
         assert abs((above - below) / 2e-2 - slope[row]) < 1e-3
 
 
 def test_weights_come_back_from_choices_that_were_drawn_with_them() -> None:
     truth = np.array([1.5, -0.8, 0.0, 0.7])
-    blend = fit_blend(random_candidates(1, truth=truth, num_users=3000), with_model=True)
-    found = np.array([*blend.weights.values(), blend.model_weight])
+    blend = fit_blend(random_candidates(1, truth=truth, num_users=3000))
+    found = np.array(list(blend.weights.values()))
     # The saturating likelihood finds the direction; it is surer of it than the plain one.
     assert np.linalg.norm(found) > np.linalg.norm(truth)
     np.testing.assert_allclose(found / np.linalg.norm(found), truth / np.linalg.norm(truth), atol=0.05)
@@ -119,7 +119,6 @@ def target_chances(blend: Blend, candidates: Candidates) -> np.ndarray:
     """Of every user's target among 20 candidates."""
     columns = [candidates.names.index(name) for name in blend.weights]
     logits = candidates.features[:, columns] @ np.array(list(blend.weights.values()), np.float32)
-    logits += blend.model_weight * candidates.features[:, candidates.names.index(MODEL)]
     if blend.network is not None:
         for start in candidates.starts:
             rows = candidates.features[start : start + 20, columns]
@@ -135,12 +134,11 @@ def test_a_hidden_layer_finds_what_two_signals_say_together() -> None:
     wanted = together + candidates.features[:, 2] + rng.gumbel(size=len(together))
     targets = candidates.starts + wanted.reshape(-1, 20).argmax(axis=1)
     candidates = dataclasses.replace(candidates, targets=targets)
-    plain = fit_blend(candidates.first(7000), with_model=True)
+    plain = fit_blend(candidates.first(7000))
     layered = with_network(plain, candidates.first(7000))
     unseen = slice(7000, None)
     before, after = (target_chances(blend, candidates)[unseen] for blend in (plain, layered))
     assert after.mean() > 1.2 * before.mean()
-    assert layered.model_weight > 0.3  # the model keeps its word beside the layer
     again = with_network(plain, candidates.first(7000))
     assert again.as_json == layered.as_json
     assert Blend.from_json(layered.as_json).as_json == layered.as_json
@@ -148,7 +146,7 @@ def test_a_hidden_layer_finds_what_two_signals_say_together() -> None:
 
 def test_a_hidden_layer_adds_hardly_anything_where_a_sum_says_it_all() -> None:
     candidates = random_candidates(4, truth=np.array([1.0, -0.5, 0.7]), num_users=2000)
-    plain = fit_blend(candidates.first(1000), with_model=True)
+    plain = fit_blend(candidates.first(1000))
     layered = with_network(plain, candidates.first(1000))
     before, after = (np.cbrt(target_chances(blend, candidates)[1000:]).mean() for blend in (plain, layered))
     assert after == pytest.approx(before, rel=0.02)
@@ -156,17 +154,10 @@ def test_a_hidden_layer_adds_hardly_anything_where_a_sum_says_it_all() -> None:
 
 def test_a_layer_of_the_wrong_shape_is_refused() -> None:
     candidates = random_candidates(5, truth=np.array([1.0, 0.5]), num_users=20)
-    values = with_network(fit_blend(candidates, with_model=False), candidates).as_json
+    values = with_network(fit_blend(candidates), candidates).as_json
     values["network"]["bias"].pop()
     with pytest.raises(ValueError, match="other shapes"):
         Blend.from_json(values)
-
-
-def test_without_the_model_its_column_is_not_looked_at() -> None:
-    candidates = random_candidates(2, truth=np.array([1.0, 0.5]))
-    blend = fit_blend(candidates, with_model=False)
-    assert blend.model_weight == 0
-    assert list(blend.weights) == ["f0"]
 
 
 def test_a_fitted_blend_ranks_targets_that_follow_a_rule_above_popularity() -> None:
@@ -175,7 +166,7 @@ def test_a_fitted_blend_ranks_targets_that_follow_a_rule_above_popularity() -> N
     sequences = Sequences.from_lists([str(user) for user in range(200)], [walk[:5] for walk in walks])
     cases = EvaluationCases(sequences, np.array([walk[5] for walk in walks], np.int32))
     signals = Signals(sequences, NUM_ITEMS)
-    blend = fit_blend(gather_candidates(signals, cases), with_model=False)
+    blend = fit_blend(gather_candidates(signals, cases))
     baseline = BlendBaseline(signals, blend)
     ranked = rank_all(baseline, list(cases.histories), 1, num_items=NUM_ITEMS, seed=0)
     assert (ranked[:, 0] == cases.targets).mean() > 0.95
@@ -185,7 +176,7 @@ def test_a_fitted_blend_ranks_targets_that_follow_a_rule_above_popularity() -> N
 def test_what_groups_lift_is_their_part_of_a_sum_above_the_catalogues_average() -> None:
     signals, sequences = some_signals()
     cases = EvaluationCases(sequences, np.array([(history[-1] + 1) % NUM_ITEMS for history in sequences], np.int32))
-    blend = fit_blend(gather_candidates(signals, cases), with_model=False)
+    blend = fit_blend(gather_candidates(signals, cases))
     lifts = blend.lifts(signals, sequences[0], [4, 9])
     assert set(lifts) == {"transitions", "common users", "two steps", "similar items", "text", "popularity"}
     (scores,) = blend.scores(signals, [sequences[0]])
@@ -196,7 +187,7 @@ def test_what_a_group_lifts_beside_a_hidden_layer_is_what_the_score_falls_withou
     signals, sequences = some_signals()
     cases = EvaluationCases(sequences, np.array([(history[-1] + 1) % NUM_ITEMS for history in sequences], np.int32))
     candidates = gather_candidates(signals, cases)
-    blend = with_network(fit_blend(candidates, with_model=False), candidates)
+    blend = with_network(fit_blend(candidates), candidates)
     assert blend.network is not None
     history = sequences[0]
     (scores,) = blend.scores(signals, [history])
@@ -216,17 +207,19 @@ def test_what_a_group_lifts_beside_a_hidden_layer_is_what_the_score_falls_withou
     np.testing.assert_allclose(lifts["text"], (expected - without)[others[:3]], atol=1e-4)
 
 
-def test_candidates_are_never_of_the_history_and_hold_the_models_own_scores() -> None:
+def test_candidates_are_never_of_the_history_and_hold_what_every_signal_says() -> None:
     signals, sequences = some_signals()
     targets = np.array([(history[-1] + 1) % NUM_ITEMS for history in sequences], np.int32)
-    cases = EvaluationCases(sequences, targets)
-    beams = ModelBeams(
-        np.tile(np.array([4, 8, -1], np.int32), (60, 1)), np.tile(np.float32([-1, -3, -np.inf]), (60, 1))
-    )
-    found = gather_candidates(signals, cases, beams=beams)
+    found = gather_candidates(signals, EvaluationCases(sequences, targets))
     outside = [target not in set(history.tolist()) for history, target in zip(sequences, targets, strict=True)]
     assert len(found.starts) == sum(outside)  # in a small catalogue every other item is a candidate
-    assert set(np.unique(found.features[:, found.names.index(MODEL)])) == {-1.0, -3.0, -5.0}
+    user = outside.index(True)
+    others = sorted(set(range(NUM_ITEMS)) - set(sequences[user].tolist()))
+    assert found.lengths[0] == len(sequences[user])
+    assert others[found.targets[0]] == targets[user]
+    column = found.names.index("popularity, linear")
+    expected = raw(signals, sequences[user].tolist())["popularity"][others] / found.scales["popularity"]
+    np.testing.assert_allclose(found.features[: len(others), column], expected, rtol=1e-5)
 
 
 def test_a_retriever_is_a_signal_of_two_shapes() -> None:
