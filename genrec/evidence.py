@@ -18,7 +18,7 @@ Shapes: U users, I items of the trie, C candidates (nodes or positions) of all u
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -44,6 +44,7 @@ class Evidence:
     mass: NDArray[np.float64]  # (I,) by position in the trie, not by item_index; sums to 1 unless drawn or all 0
     weight: float
     join: Join = "product"
+    noise: NDArray[np.float64] | None = None  # (I,) of a draw: multiplies what model and evidence say together
 
     @classmethod
     def from_mass(cls, trie: ItemTrie, mass: ArrayLike, *, weight: float, join: Join = "product") -> Evidence:
@@ -92,16 +93,20 @@ class Evidence:
         Gumbel noise on every item's score (Kool et al. 2019, "Stochastic Beams and Where to Find Them", sec. 3): the
         items come in the order in which they would be drawn one after the other with P(item) ∝ exp(score /
         temperature). Exact for a beam as wide as the catalogue; a narrower one draws from what it keeps. The score is
-        that of the model and of `beside`, a product. Raises ConfigError for a mixture, whose score is not a sum,
-        for `beside` of weight 0 (leave it out), and for a temperature that is not above 0.
+        that of the model and of `beside`, however they join. Raises ConfigError for `beside` of weight 0 (leave it
+        out), and for a temperature that is not above 0.
         """
-        if not 0 < temperature < np.inf or (beside is not None and (beside.join != "product" or not beside.weight)):
+        if not 0 < temperature < np.inf or (beside is not None and not beside.weight):
             raise ConfigError(
-                f"items cannot be drawn at temperature {temperature} beside {beside and (beside.join, beside.weight)}.",
-                "Give a temperature above 0, and as evidence a product of a weight above 0, or none.",
+                f"items cannot be drawn at temperature {temperature} beside evidence of weight"
+                f" {1.0 if beside is None else beside.weight}.",
+                "Give a temperature above 0, and evidence of a weight above 0 or none.",
             )
+        gumbel = rng.gumbel(size=trie.num_items)
+        if beside is not None and beside.join == "mixture":  # the noise is no part of what is mixed
+            return replace(beside, noise=np.exp(temperature * (gumbel - gumbel.max())))
         weight = temperature if beside is None else beside.weight
-        noise = temperature / weight * rng.gumbel(size=trie.num_items)
+        noise = temperature / weight * gumbel
         mass = np.exp(noise - noise.max())
         return cls(trie, mass if beside is None else beside.mass * mass, weight)
 
@@ -114,13 +119,14 @@ class Evidence:
 class EvidenceTerms:
     """The evidence of all users of one search, with their filters applied: what the beam loop asks.
 
-    8·U·(2·I + 1) bytes: 12 MB for 64 users and 12,000 items.
+    8·U·(2·I + 1) bytes: 12 MB for 64 users and 12,000 items; half as much again where items are drawn beside a mixture.
     """
 
     mass: NDArray[np.float64]  # (U, I)
     sums: NDArray[np.float64]  # (U, I + 1): mass of the first positions
     weight: NDArray[np.float64]  # (U,)
     mixed: NDArray[np.bool_]  # (U,) whether the join is a mixture
+    noise: NDArray[np.float64] | None = None  # (U, I + 1), sums like those of mass, of draws beside a mixture
 
     @classmethod
     def compile(
@@ -140,7 +146,14 @@ class EvidenceTerms:
                 mass[user] = one.mass if allowed is None else one.within(allowed)
         weight = np.array([0.0 if one is None else one.weight for one in evidence])
         mixed = np.array([one is not None and one.join == "mixture" for one in evidence])
-        return cls._summed(mass, weight, mixed, renormalise)
+        terms = cls._summed(mass, weight, mixed, renormalise)
+        if all(one is None or one.noise is None for one in evidence):
+            return terms
+        noise = np.full((len(evidence), num_items + 1), np.nan)  # of users for whom nothing is drawn
+        for user, one in enumerate(evidence):
+            if one is not None and one.noise is not None:
+                noise[user] = np.concatenate([np.zeros(1), one.noise.cumsum()])
+        return replace(terms, noise=noise)
 
     @classmethod
     def of_model(
@@ -172,13 +185,22 @@ class EvidenceTerms:
         self, user: NDArray[np.int64], lo: NDArray[np.int64], hi: NDArray[np.int64], model: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Scores of nodes [lo, hi) of users whose model scores are `model`; all (C,)."""
-        return self._join(user, self.sums[user, hi] - self.sums[user, lo], model)
+        return self._drawn(user, lo, hi, self._join(user, self.sums[user, hi] - self.sums[user, lo], model))
 
     def join_items(
         self, user: NDArray[np.int64], position: NDArray[np.int64], model: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Scores of single items, (C,); `model` is the score of the item's leaf. From the mass itself, not its sums."""
-        return self._join(user, self.mass[user, position], model)
+        return self._drawn(user, position, position + 1, self._join(user, self.mass[user, position], model))
+
+    def _drawn(
+        self, user: NDArray[np.int64], lo: NDArray[np.int64], hi: NDArray[np.int64], joined: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        if self.noise is None:
+            return joined
+        noise = self.noise[user, hi] - self.noise[user, lo]
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.where(np.isnan(noise), joined, joined + np.log(noise)), dtype=np.float32)
 
     def _join(
         self, user: NDArray[np.int64], mass: NDArray[np.float64], model: NDArray[np.float32]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from genrec.decoding.scripted import ScriptedEngine, item_scores_script
 from genrec.errors import ConfigError
-from genrec.evidence import Evidence, EvidenceTerms
+from genrec.evidence import Evidence, EvidenceTerms, Join
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 
@@ -82,13 +82,13 @@ def test_a_weight_outside_its_range_is_refused(join: str, weight: float) -> None
         Evidence.from_mass(trie, [1.0, 1.0], weight=weight, join=join)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("with_evidence", [False, True])
+@pytest.mark.parametrize("join", [None, "product", "mixture"])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_drawn_items_come_in_the_order_of_draws_without_replacement(with_evidence: bool, temperature: float) -> None:
+def test_drawn_items_come_in_the_order_of_draws_without_replacement(join: Join | None, temperature: float) -> None:
     rng, draws = np.random.default_rng(0), 4000
     trie = ItemTrie.build([[0, 0], [0, 1], [1, 0], [1, 1]], (2, 2))
     scores, known = rng.normal(size=4), rng.normal(size=4)
-    evidence = Evidence.from_scores(trie, known, weight=0.7) if with_evidence else None
+    evidence = Evidence.from_scores(trie, known, weight=0.7, join=join) if join is not None else None
     engine = ScriptedEngine(item_scores_script(trie, {(1,): scores}))
     found = engine.rank(
         [[1]] * draws,
@@ -100,7 +100,9 @@ def test_drawn_items_come_in_the_order_of_draws_without_replacement(with_evidenc
             for draw in range(draws)
         ],
     )
-    chances = np.exp((scores + 0.7 * known * with_evidence) / temperature)
+    model, beside = (np.exp(one) / np.exp(one).sum() for one in (scores, known))
+    joined = {None: model, "product": model * beside**0.7, "mixture": 0.3 * model + 0.7 * beside}[join]
+    chances = joined ** (1 / temperature)
     chances /= chances.sum()
     pairs = np.array([[item.item_index for item in answer] for answer in found])
     for first in range(4):
@@ -116,4 +118,18 @@ def test_a_draw_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ConfigError, match="cannot be drawn"):
         Evidence.drawing(trie, rng, temperature=0.0)
     with pytest.raises(ConfigError, match="cannot be drawn"):
-        Evidence.drawing(trie, rng, beside=Evidence.from_mass(trie, [1.0, 1.0], weight=0.5, join="mixture"))
+        Evidence.drawing(trie, rng, beside=Evidence.from_mass(trie, [1.0, 1.0], weight=0.0))
+
+
+def test_a_draw_beside_a_mixture_leaves_the_others_of_the_search_alone() -> None:
+    trie = ItemTrie.build([[0, 0], [0, 1], [1, 0], [1, 1]], (2, 2))
+    scores = np.array([0.1, 0.4, 0.3, 0.2])
+    engine = ScriptedEngine(item_scores_script(trie, {(1,): scores}))
+    mixed = Evidence.from_mass(trie, [1.0, 2.0, 3.0, 4.0], weight=0.5, join="mixture")
+    drawn = Evidence.drawing(trie, np.random.default_rng(1), beside=mixed, temperature=5.0)
+    product = Evidence.from_mass(trie, [1.0, 2.0, 3.0, 4.0], weight=0.5)
+    found = engine.rank([[1]] * 4, trie, beam_width=4, k=4, evidence=[mixed, drawn, product, None])
+    for row, one in ((0, mixed), (2, product), (3, None)):
+        (alone,) = engine.rank([[1]], trie, beam_width=4, k=4, evidence=[one])
+        assert found[row] == alone
+    assert [item.item_index for item in found[1]] != [item.item_index for item in found[0]]
