@@ -236,6 +236,8 @@ def _report(
         for name, (recall, ndcg) in found.items()
         if name != "chosen"
     ]
+    layered = " and a hidden layer over them" if source.blend.network else "; a hidden layer was not surely better"
+    words.append(f"Evidence is a weighted sum of signals{layered}.")
     if source.weight == 0:
         words.append("Evidence beside the model did not help on validation: the model stays alone.")
     else:

@@ -247,6 +247,7 @@ def test_the_command_and_inspect_show_what_speaks(tiny_copy: Path, genrec: Calla
     status, out, err = genrec("evidence", tiny_copy, "--users", 30)
     assert status == 0, err
     assert "model alone" in out
+    assert "Evidence is a weighted sum of signals; a hidden layer was not surely better." in out
     status, out, _ = genrec("inspect", tiny_copy)
     assert status == 0
     assert "of the answers speaks:" in out
