@@ -75,17 +75,21 @@ class Blend:
     def _read(
         self, signals: SignalSource, histories: Sequence[NDArray[np.int32]]
     ) -> tuple[list[str], NDArray[np.float32]]:
-        """The group of every feature, (F,), and its values, (F, B, I)."""
+        """The group of every feature, (F,), and its values, (F, B, I), in the order of the weights."""
         features = np.empty((len(self.weights), len(histories), signals.num_items), dtype=np.float32)
-        groups: list[str] = []
+        places, groups = {name: row for row, name in enumerate(self.weights)}, [""] * len(self.weights)
         for signal in signals.raw(histories):
             for feature in shapes(signal, self.scales[signal.name]):
-                features[len(groups)] = feature.values
-                groups.append(feature.group)
+                features[places[feature.name]], groups[places[feature.name]] = feature.values, feature.group
         return groups, features
 
     def _best(self, features: NDArray[np.float32], history: NDArray[np.int32]) -> NDArray[np.float32]:
-        """The highest value of every feature, (F, I), among items that are not of the history, (F,); 0 without any."""
+        """The highest value of every feature, (F, I), among items that are not of the history, (F,); 0 without any.
+
+        Only the hidden layer asks for it.
+        """
+        if self.network is None:
+            return np.zeros(len(features), dtype=np.float32)
         others = features.copy() if len(history) else features
         others[:, history] = -np.inf
         best = others.max(axis=1)
