@@ -87,21 +87,34 @@ class EvidenceSource:
             scores[row, history] = -np.inf
         return [Evidence.from_scores(trie, row, weight=self.weight, join=self.join) for row in scores]
 
-    def shares(self, history: NDArray[np.int32], ranked: Sequence[RankedItem]) -> list[dict[str, float]]:
+    def shares(
+        self, history: NDArray[np.int32], ranked: Sequence[RankedItem], trie: ItemTrie
+    ) -> list[dict[str, float]]:
         """What speaks for each ranked item: shares by group of signals and for the model, largest first.
 
         A group speaks for an item by as much as the item's score falls where the group says what it says of the
-        catalogue's average item, the model by as much as it lifts it above 1 / R. What lowers it has no share. Shares
-        sum to 1, or there are none.
+        catalogue's average item. Beside a product the model speaks by as much as it lifts the item above 1 / R; in a
+        mixture it has the part of the item's probability that is its own, and the groups share the rest. What lowers an
+        item has no share. Shares sum to 1, or there are none.
         """
+        (evidence,) = self.evidence([history], trie)
+        if evidence is None:
+            return [{MODEL: 1.0} for _ in ranked]
         groups = self.blend.lifts(self.signals, history, [item.item_index for item in ranked])
+        positions = trie.positions([item.item_index for item in ranked])
         found = []
-        for row, item in enumerate(ranked):
-            lifts = {name: self.weight * float(lift[row]) for name, lift in groups.items()}
-            lifts[MODEL] = item.model_score + float(np.log(self.signals.num_items))
-            lifted = {name: lift for name, lift in lifts.items() if lift > 0}
-            total = sum(lifted.values())
-            found.append({name: lifted[name] / total for name in sorted(lifted, key=lambda name: -lifted[name])})
+        for row, (item, mass) in enumerate(zip(ranked, evidence.mass[positions], strict=True)):
+            spoken = {name: self.weight * max(0.0, float(lift[row])) for name, lift in groups.items()}
+            if self.join == "product":
+                spoken[MODEL] = max(0.0, item.model_score + float(np.log(self.signals.num_items)))
+            else:
+                own, others = (1 - self.weight) * float(np.exp(item.model_score)), self.weight * float(mass)
+                lifted = sum(spoken.values())
+                spoken = {name: others * lift / lifted for name, lift in spoken.items() if lift}
+                spoken[MODEL] = own
+            total = sum(spoken.values())
+            order = sorted((name for name, part in spoken.items() if part), key=lambda name: -spoken[name])
+            found.append({name: spoken[name] / total for name in order})
         return found
 
 

@@ -310,7 +310,7 @@ class Recommender:
     def shares(self, history: NDArray[np.int32], ranked: Sequence[RankedItem]) -> list[dict[str, float]]:
         """What speaks for each item of an answer to `history` (see `EvidenceSource.shares`): else the model alone."""
         evidence = self.evidence
-        return [{"model": 1.0} for _ in ranked] if evidence is None else evidence.shares(history, ranked)
+        return [{"model": 1.0} for _ in ranked] if evidence is None else evidence.shares(history, ranked, self.trie)
 
     def prompt_tokens(self, history: NDArray[np.int32]) -> list[int]:
         """The prompt of a history in item indices; the oldest items are cut first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,20 @@ def test_a_loaded_recommender_scores_as_model_and_evidence_together_say(weighed:
     for share in recommender.shares(history, ranked):
         assert sum(share.values()) == pytest.approx(1)
         assert list(share.values()) == sorted(share.values(), reverse=True)
+
+
+def test_in_a_mixture_the_model_speaks_by_its_part_of_the_probability(weighed: Path) -> None:
+    loaded = Recommender.load(weighed)
+    assert loaded.evidence is not None
+    history = evaluation_cases(Run.open(weighed), "test").histories[0]
+    for weight in (0.3, 0.9):
+        recommender = loaded.with_evidence(replace(loaded.evidence, weight=weight, join="mixture"))
+        (ranked,) = recommender.rank([RankRequest(history)], 20)
+        for item, share in zip(ranked, recommender.shares(history, ranked), strict=True):
+            assert sum(share.values()) == pytest.approx(1)
+            of_model = (1 - weight) * np.exp(item.model_score - item.score)
+            if len(share) > 1:  # else no signal lifts the item
+                assert share["model"] == pytest.approx(of_model, abs=1e-3)
 
 
 def test_history_items_have_no_mass(weighed: Path) -> None:
