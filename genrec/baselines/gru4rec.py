@@ -45,11 +45,12 @@ class GRU4Rec(NextItemBaseline):
     DEFAULTS: ClassVar[Mapping[str, Any]] = {"num_layers": 1, "dropout": 0.2, "width": 256, "weight_decay": 0.0}
     SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "num_layers": (1, 2),
-        "dropout": (0.2, 0.1, 0.3, 0.4),
-        "learning_rate": (1e-3, 2e-3, 4e-3),
-        "width": (256, 64, 128),
-        "weight_decay": (0.0, 0.01, 0.1),
-        "batch_positions": (1024, 512, 2048),
+        "dropout": (0.3, 0.1, 0.2, 0.4),
+        "learning_rate": (3e-3, 1e-3, 2e-3, 5e-3),
+        "width": (64, 128, 256),
+        "weight_decay": (0.1, 0.0, 0.3),
+        "batch_positions": (256, 512, 1024),
+        "epochs": (12, 8, 20),
     }
 
     def _network(self, num_items: int, settings: NextItemSettings) -> ItemNetwork:

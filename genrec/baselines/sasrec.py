@@ -20,12 +20,13 @@ class SASRec(NextItemBaseline):
 
     name = "sasrec"
     SPACE: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "dropout": (0.4, 0.2, 0.3, 0.5),
-        "learning_rate": (1e-3, 5e-4, 2e-3),
-        "width": (128, 64, 256),
+        "dropout": (0.3, 0.2, 0.4, 0.5),
+        "learning_rate": (3e-3, 1e-3, 2e-3, 5e-3),
+        "width": (64, 128),
         "num_layers": (2, 1, 3),
         "weight_decay": (0.1, 0.0, 0.3),
-        "batch_positions": (1024, 512, 2048),
+        "batch_positions": (256, 512, 1024),
+        "epochs": (12, 8, 20),
     }
 
     def _network(self, num_items: int, settings: NextItemSettings) -> ItemNetwork:

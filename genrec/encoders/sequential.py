@@ -115,7 +115,9 @@ class SequentialModel(ItemNetwork):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Hidden state after each position, (B, T, D). Padding stands at the end, where nothing looks."""
-        hidden = self.items(inputs.clamp(min=0)) + self.positions.weight[: inputs.shape[1]]
+        # As in the paper's own code: at the size that the output wants, an item would be lost among what layers add.
+        items = math.sqrt(self.items.embedding_dim) * self.items(inputs.clamp(min=0))
+        hidden = items + self.positions.weight[: inputs.shape[1]]
         hidden = self.dropout(hidden)
         for layer in self.layers:
             hidden = layer(hidden)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from genrec.baselines import next_item
 from genrec.baselines.base import top_k
 from genrec.baselines.gru4rec import GRU4Rec
 from genrec.baselines.next_item import NextItemBaseline, NextItemSettings
@@ -14,7 +19,7 @@ from genrec.baselines.sasrec import SASRec
 from genrec.data.sequences import EvaluationCases, Sequences
 from genrec.encoders.sequential import FullCrossEntropy, SequentialModel, cut_windows, make_batches
 
-SMALL = NextItemSettings(width=32, max_length=8, dropout=0.1, batch_positions=64, learning_rate=1e-2, max_epochs=40)
+SMALL = NextItemSettings(width=32, max_length=8, dropout=0.1, batch_positions=64, learning_rate=1e-2, epochs=20)
 NUM_ITEMS = 12
 
 
@@ -60,7 +65,7 @@ def test_the_same_seed_trains_the_same_model_and_leaves_the_global_generator_alo
     kind: type[SASRec | GRU4Rec],
 ) -> None:
     def train(seed: int) -> np.ndarray:
-        model = kind(next_items(cycles(5, seed=1)), NextItemSettings(width=16, max_length=8, max_epochs=1))
+        model = kind(next_items(cycles(5, seed=1)), NextItemSettings(width=16, max_length=8, epochs=1))
         model.fit(cycles(30, seed=0), NUM_ITEMS, seed=seed)
         return model.scores([np.array([3], np.int32)])
 
@@ -110,23 +115,30 @@ def test_batches_hold_every_window_once() -> None:
     assert sorted(id(w) for batch in batches for w in batch) == sorted(id(w) for w in windows)
 
 
-def test_training_stops_when_validation_no_longer_rises() -> None:
-    class Counting:
-        notes: list[str] = []  # noqa: RUF012
+def test_an_item_enters_as_large_as_the_papers_code_has_it() -> None:
+    model = SequentialModel(NUM_ITEMS, replace(SMALL, num_layers=0)).eval()
+    items, positions = model.items.weight, model.positions.weight
+    expected = model.norm(SMALL.width**0.5 * items[[3, 5]] + positions[:2])
+    torch.testing.assert_close(model(torch.tensor([[3, 5]]))[0], expected)
 
-        def say(self, line: str) -> None: ...
-        def track(self, label: str, total: int, unit: str) -> Counting:
-            return self
 
-        def __enter__(self) -> Counting:
-            return self
+def test_the_weights_are_those_of_the_best_epoch_and_the_rate_falls_to_a_twentieth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = SASRec(next_items(cycles(20, seed=1)), SMALL)
+    rates, states, qualities = [], [], iter([0.1, 0.3, 0.3, 0.2])
 
-        def __exit__(self, *exc: object) -> None: ...
-        def advance(self, amount: int = 1, note: str = "") -> None:
-            self.notes.append(note)
+    def train_epoch(network: Any, *_args: Any, rate: Callable[[float], float]) -> float:
+        rates.extend([rate(0.0), rate(1.0)])
+        with torch.no_grad():
+            network.items.weight.add_(1.0)
+        states.append(network.items.weight.clone())
+        return 0.0
 
-    progress = Counting()
-    SASRec(next_items(cycles(20, seed=1)), SMALL).fit(cycles(150, seed=0), NUM_ITEMS, seed=0, progress=progress)
-    qualities = [float(note.rsplit(" ", 1)[1]) for note in progress.notes]
-    assert len(qualities) < SMALL.max_epochs
-    assert len(qualities) - 1 - int(np.argmax(qualities)) == SMALL.patience
+    monkeypatch.setattr(next_item, "train_epoch", train_epoch)
+    monkeypatch.setattr(model, "_validation_ndcg", lambda *_args: next(qualities))
+    model._settings = replace(SMALL, epochs=4)
+    model.fit(cycles(20, seed=0), NUM_ITEMS, seed=0)
+    torch.testing.assert_close(model._model.items.weight, states[1])
+    assert rates[0] < rates[1] <= SMALL.learning_rate
+    assert rates[-1] == pytest.approx(SMALL.learning_rate / 20)
