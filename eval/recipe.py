@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genrec import pipeline
+from genrec import pipeline, tuning
 from genrec.config import (
     EmbedConfig,
     EvaluateConfig,
@@ -38,7 +38,6 @@ from genrec.errors import GenrecError
 from genrec.evaluation import check_config
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, read_json
-from genrec.tuning import tune_baselines
 from genrec.weighing import weigh_evidence
 
 METRICS = ("recall@5", "ndcg@5", "recall@10", "ndcg@10")
@@ -69,7 +68,7 @@ def run_seed(
         ("trie", lambda: pipeline.tokenize(run, codes, progress=progress)),
         ("train", lambda: pipeline.train(run, recipe.training, resume=True, progress=progress)),
         ("evidence", lambda: weigh_evidence(run, evidence, progress=progress)),
-        *([("tune", lambda: tune_baselines(run, tune, progress=progress))] if (tune := recipe.tune) else []),
+        *([("tune", lambda: tuning.tune_baselines(run, tune, progress=progress))] if (tune := recipe.tune) else []),
         ("evaluate:test", lambda: pipeline.evaluate(run, recipe.evaluation, progress=progress)),
     ]
     for name, stage in stages:
@@ -126,8 +125,14 @@ def main() -> int:
     parser.add_argument(
         "--max-users", type=int, help="evaluate a seeded sample of so many test users, of every seed the same"
     )
-    parser.add_argument("--tune", type=int, metavar="TRIALS", help="as `genrec tune`, of the baselines that count")
+    parser.add_argument("--tune", type=int, metavar="TRIALS", help="as `genrec tune`, of the baselines of --tune-names")
+    parser.add_argument(
+        "--tune-names",
+        help="names with commas; if not given, those of --baselines that count; others train in every trial",
+    )
     given = parser.parse_args()
+    if given.tune_names and not given.tune:
+        parser.error("--tune-names says what is tuned, --tune how many trials each has: give both.")
     try:
         training = load_config(TrainConfig, given.config)
         evaluation = build_config(
@@ -137,13 +142,16 @@ def main() -> int:
         )
         tokenize = build_config(TokenizeConfig, {"method": given.method}, source="options")
         counted = tuple(name for name in TuneConfig().baselines if name in evaluation.baselines)
+        tuned = tuple(given.tune_names.split(",")) if given.tune_names else counted
         tune = (
-            build_config(TuneConfig, {"baselines": counted, "trials": given.tune}, source="--tune")
+            build_config(TuneConfig, {"baselines": tuned, "trials": given.tune}, source="--tune")
             if given.tune
             else None
         )
         results = []
         check_config(evaluation, with_model=True)  # now, and not after hours of training
+        if tune:
+            tuning.check_config(tune)
         for seed in given.seeds:
             recipe = Recipe(training.model_copy(update={"seed": seed}), evaluation, tokenize=tokenize, tune=tune)
             folder = given.out / f"seed-{seed}"

@@ -105,7 +105,7 @@ def make_baseline(
     if name in NEURAL:
         validation = evaluation_cases(run, "validation")
         if not len(validation):
-            return "the run has no validation cases, which decide when its training stops."
+            return "the run has no validation cases, which choose the epoch that it keeps."
         return NEURAL[name](validation, NextItemSettings(**{**NEURAL[name].DEFAULTS, **settings}))
     modality = _modality(name, dense_modality)
     if not _has_vectors(run, modality):

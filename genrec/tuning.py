@@ -52,9 +52,7 @@ def tune_baselines(run: Run, config: TuneConfig, *, progress: Progress = SILENT)
     nothing to choose, DataError where there are no validation users or a baseline cannot run.
     """
     started = time.monotonic()
-    unknown = [name for name in config.baselines if name not in SPACES]
-    if unknown:
-        raise ConfigError(f"{', '.join(unknown)} cannot be tuned.", f"Can be: {', '.join(SPACES)}.")
+    check_config(config)
     catalog = Catalog.load(run)
     live = ~removed_items(run, catalog=catalog)
     cases = evaluation_cases(run, "validation")
@@ -94,6 +92,13 @@ def tune_baselines(run: Run, config: TuneConfig, *, progress: Progress = SILENT)
     )
     search.path.unlink()
     return report
+
+
+def check_config(config: TuneConfig) -> None:
+    """Raise ConfigError for a baseline that has nothing to choose."""
+    unknown = [name for name in config.baselines if name not in SPACES]
+    if unknown:
+        raise ConfigError(f"{', '.join(unknown)} cannot be tuned.", f"Can be: {', '.join(SPACES)}.")
 
 
 def draw_settings(space: Mapping[str, Sequence[Any]], trials: int, *, seed: int) -> list[Settings]:

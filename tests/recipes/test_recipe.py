@@ -70,6 +70,8 @@ def test_several_seeds_show_their_mean_and_range(recipe: dict[str, Any]) -> None
     [
         (["--baselines", "nobody"], 2, "Unknown baseline nobody"),
         (["--seeds", "0,x"], 2, "argument --seeds: invalid"),
+        (["--tune", "2", "--tune-names", "popularity"], 2, "popularity cannot be tuned"),
+        (["--tune-names", "hybrid"], 2, "give both"),
         (["--method", "guess"], 2, "method: Input should be 'rqvae'"),
     ],
 )
