@@ -2,7 +2,9 @@
 
     python eval/missing_posters.py FOLDER --out COPY --missing 0.3 --broken 50 --seed 0
     genrec ingest movielens COPY --out runs/holes && genrec embed runs/holes --image descriptors
-    python eval/tokenizer_ablation.py runs/holes --out runs/ablation-holes --variants "text+image;text+image+behaviour"
+    python eval/tokenizer_ablation.py runs/holes --out runs/ablation-holes --variants "text+image"
+    python eval/tokenizer_ablation.py runs/whole --out runs/ablation --variants "text;text+image" \\
+        --beside "posters missing=runs/ablation-holes"
 
 Tables are hard links. `--missing` is the share of the posters that are left out, at random; of those that stay,
 `--broken` are spoiled in turn: cut short, empty, text, and bytes that are no image under the right name.

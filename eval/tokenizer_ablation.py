@@ -1,7 +1,7 @@
 """What each way to turn items into semantic IDs is worth: same run, same generator, same budget, several seeds.
 
     python eval/tokenizer_ablation.py SOURCE --out runs/ablation --seeds 0,1,2 --jobs 2
-    python eval/tokenizer_ablation.py SOURCE --out runs/ablation --variants text,text+behaviour --report-only
+    python eval/tokenizer_ablation.py SOURCE --out runs/ablation --variants "text;text+behaviour" --report-only
 
 SOURCE is a run with embeddings of all modalities that take part (`genrec embed`). Each variant and seed is
 tokenized and trained in a run of its own under OUT, with one thread, and leaves one JSON file in `OUT/results`; what
@@ -268,6 +268,11 @@ def main() -> int:
     parser.add_argument("--max-users", type=int, default=5000, help="users that are asked, of each split")
     parser.add_argument("--jobs", type=int, default=2, help="cells at once, of one thread each")
     parser.add_argument("--reference", default="text")
+    parser.add_argument(
+        "--beside",
+        metavar="LABEL=OUT",
+        help="also the rows of another ablation of the same users, such as one with missing posters",
+    )
     parser.add_argument("--report-only", action="store_true")
     options = parser.parse_args()
     try:
@@ -276,11 +281,12 @@ def main() -> int:
         missing = [] if options.report_only else [cell for cell in cells if not _file(options.out, *cell).exists()]
         (options.out / "results").mkdir(parents=True, exist_ok=True)
         _make(options, missing)
+        files = [_file(options.out, *cell) for variant in chosen for cell in cells if cell[0] is variant]
+        results = [read_json(file) for file in files if file.exists()]
+        results += _beside(options.beside, results) if options.beside else []
     except GenrecError as error:
         print(error, file=sys.stderr)
         return error.exit_status
-    files = [_file(options.out, *cell) for variant in chosen for cell in cells if cell[0] is variant]
-    results = [read_json(file) for file in files if file.exists()]
     if any(result["variant"] == options.reference for result in results):
         print(table(results, options.reference))
         plot(results, options.out / "ablation.png")
@@ -295,6 +301,17 @@ def _chosen(source: Path, names: str | None) -> list[Variant]:
     if unknown := [name for name in names.split(";") if name not in known]:
         raise ConfigError(f"there is no variant {unknown[0]!r}.", f"Known: {'; '.join(known)}.")
     return [known[name] for name in names.split(";")]
+
+
+def _beside(text: str, here: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cells of another ablation of as many users, whose ways have the label in their names."""
+    label, _, folder = text.partition("=")
+    found = [read_json(file) for file in sorted((Path(folder or "?") / "results").glob("*.json"))]
+    if not label or not found:
+        raise ConfigError(f"--beside {text!r} names no ablation.", "Give LABEL=OUT, where OUT was --out of one.")
+    if any(len(one["test"]) != len(other["test"]) for one in found for other in here[:1]):
+        raise ConfigError(f"{folder} asked other users.", "Make both ablations of the same interactions and users.")
+    return [{**one, "variant": f"{one['variant']}, {label}"} for one in found]
 
 
 def _make(options: argparse.Namespace, cells: list[tuple[Variant, int]]) -> None:

@@ -77,6 +77,20 @@ def test_a_small_ablation_end_to_end_and_again(
     assert row.split("|")[3].strip() == f"{sum(hits) / 2:.4f}"
     assert not (out / "cells").exists() or not list((out / "cells").iterdir())
 
+    # Beside itself: the same figures under another name, and no difference.
+    for beside, status in ((f"again={out}", 0), (f"again={tmp_path}", 2), (str(out), 2)):
+        monkeypatch.setattr(sys, "argv", ["tokenizer_ablation.py", *arguments, "--report-only", "--beside", beside])
+        with pytest.raises(SystemExit) as ending:
+            runpy.run_path(SCRIPT, run_name="__main__")
+        assert ending.value.code == status
+        written = capsys.readouterr()
+        if status == 0:
+            twin = next(line for line in written.out.splitlines() if line.startswith("| item-id, again"))
+            assert twin.split("|")[2:6] == row.split("|")[2:6]
+            assert "+0.0000 (+0.0000 to +0.0000)" in twin
+        else:
+            assert "names no ablation" in written.err
+
 
 def test_the_table_compares_users_in_pairs_over_the_seeds(recipe: dict[str, Any]) -> None:
     health = [{"levels": [{"used": 3, "size": 4}], "prefix_lift": [2.0, 5.0], "colliding_before": 0.1}]
