@@ -15,8 +15,9 @@ from genrec.decoding.scripted import ScriptedEngine
 from genrec.errors import ConfigError
 from genrec.explanation_judge import ask_address, ask_engine, judge
 
-ANSWERS = ["5", " 2\n", "four", "7", "3.5", "", "1 because it is bad", None]
-EXPECTED = [5, 2, np.nan, np.nan, np.nan, np.nan, 1, np.nan]
+CUT_OFF = "an answer of which half arrives"
+ANSWERS = ["5", " 2\n", "four", "7", "3.5", "", "1 because it is bad", None, CUT_OFF, "4."]
+EXPECTED = [5, 2, np.nan, np.nan, np.nan, np.nan, 1, np.nan, np.nan, 4]
 
 
 class Server(BaseHTTPRequestHandler):
@@ -27,9 +28,11 @@ class Server(BaseHTTPRequestHandler):
         seen = self.server.seen  # type: ignore[attr-defined]
         answer = ANSWERS[len(seen)]
         seen.append((self.path, self.headers.get("Authorization"), asked))
+        body = json.dumps({"choices": [{"message": {"content": answer}}]}).encode()
         self.send_response(200 if answer is not None else 500)
+        self.send_header("Content-Length", str(2 * len(body) if answer == CUT_OFF else len(body)))
         self.end_headers()
-        self.wfile.write(json.dumps({"choices": [{"message": {"content": answer}}]}).encode())
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
@@ -49,10 +52,10 @@ def server() -> Iterator[HTTPServer]:
 
 def test_failed_answers_of_a_server_are_missing_and_the_mean_is_of_the_others(server: HTTPServer) -> None:
     ask = ask_address(f"http://127.0.0.1:{server.server_port}/v1", "m", api_key="k")
-    found = judge(["a text"] * 8, ["a fact"] * 8, ask)
+    found = judge(["a text"] * 10, ["a fact"] * 10, ask)
     np.testing.assert_array_equal(found.scores, EXPECTED)
-    assert found.num_missing == 5
-    assert found.mean == pytest.approx(8 / 3)
+    assert found.num_missing == 6
+    assert found.mean == pytest.approx(3)
     path, key, asked = server.seen[0]  # type: ignore[attr-defined]
     assert (path, key, asked["model"]) == ("/v1/chat/completions", "Bearer k", "m")
     assert "a text" in asked["messages"][0]["content"]

@@ -17,7 +17,7 @@ from typing import Literal
 from genrec.explanation.evidence import MIN_PEOPLE, Subject
 from genrec.explanation.facts import Facts, folded
 from genrec.explanation.language import Language
-from genrec.explanation.mentions import Marked, Marker, Mention
+from genrec.explanation.mentions import Marked, Marker, Mention, stands_in
 
 Verdict = Literal["supported", "no-claim", "unsupported"]
 _TOKEN = re.compile(r"[\ue000-\uf8ff]|\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[^\s]")
@@ -50,6 +50,7 @@ class _Clause:
     passages: int
     numbers: tuple[float, ...]
     columns: frozenset[str]
+    in_order: bool  # counts stand before the items that they count, a denial before what it denies
 
     @property
     def relations(self) -> frozenset[str]:
@@ -105,25 +106,31 @@ class Checker:
     def _parse(self, text: str, marked: Marked) -> _Clause:
         kinds: set[str] = set()
         items, values, quotes, numbers, passages = [], [], [], [], 0
-        columns: set[str] = set()
-        negated = any(self._language.kinds.get(token.casefold()) == "negation" for token in _TOKEN.findall(text))
+        columns: set[str] | None = None
+        in_order = True
+        negated = any(self._language.kinds.get(_word(token)) == "negation" for token in _TOKEN.findall(text))
         if negated:
             text = self._marker.mark_catalogue_values(text, marked)
         for token in _TOKEN.findall(text):
             mention = marked.mentions.get(token)
-            word = token.casefold().replace("’", "'")
+            word = _word(token)
             if mention is not None:
+                in_order &= not (mention.attributes and not mention.items and negated and "negation" not in kinds)
                 items += [mention] if mention.items else []
                 values += [mention] if mention.attributes and not mention.items else []
                 quotes += [mention] if mention.own else []
                 passages += mention.passage
             elif token[0].isdigit():
-                numbers.append(float(token.replace(",", "")))
+                in_order &= not items
+                numbers.append(_number(token))
             elif word in self._columns:
-                columns |= self._columns[word]
+                columns = set(self._columns[word]) if columns is None else columns & self._columns[word]
+                _require(bool(columns), "names several columns")
             elif (kind := self._language.kinds.get(word)) is not None:
+                in_order &= not (kind == "negation" and kind in kinds)  # "not without"
                 kinds.add(kind)
                 if kind == "numbers":
+                    in_order &= not items
                     numbers.append(float(self._language.words.numbers[word]))
             elif token not in _PUNCTUATION:
                 raise _Unsupported(f"{token!r} is in no record")
@@ -134,7 +141,8 @@ class Checker:
             tuple(quotes),
             passages,
             tuple(numbers),
-            frozenset(columns),
+            frozenset(columns or ()),
+            in_order,
         )
 
     def _readings(self, clause: _Clause) -> Iterator[tuple[int, ...]]:
@@ -162,6 +170,7 @@ class Checker:
         _require(self._subject.item in items, "is not about the item")
         both, users = self._facts.num_both(*items), len(self._facts.users(items[0]))
         said = clause.numbers
+        _refuse(said and not clause.in_order, "does not say of whom the counts are")
         _require(said in ((), (both,), (both, users)), f"the counts are {both} of {users}, not {_numbers(said)}")
         _require(both >= MIN_PEOPLE, f"only {both} chose both")
         return f"{both} of {users} people chose both"
@@ -173,12 +182,13 @@ class Checker:
         _require(self._is_history(items[0]), "the person wrote nothing about the item")
         words = clause.quotes[0].own
         written = self._facts.texts_of(self._subject.user_id, items[0])
-        _require(any(words in one.text for one in written), "the person did not write this about it")
+        _require(any(stands_in(one.text, words) for one in written), "the person did not write this about it")
         return "the person's own words"
 
     def _similar(self, clause: _Clause, items: tuple[int, ...]) -> str:
         """`T is close to A`: A is among the items whose content is closest to that of T."""
-        _refuse(clause.values or clause.numbers or clause.quotes or clause.passages, "says several things at once")
+        claims = (clause.values, clause.numbers, clause.quotes, clause.passages, clause.columns)
+        _refuse(any(claims), "says several things at once")
         others = [item for item in items if item != self._subject.item]
         _require(self._subject.item is not None and bool(others), "does not say what is close to what")
         assert self._subject.item is not None
@@ -195,6 +205,7 @@ class Checker:
         _require(all(self._is_history(item) for item in items), "the person did not choose this")
         distinct = [item for item in dict.fromkeys(self._subject.history) if item != self._subject.item]
         if not clause.values:
+            _refuse(clause.columns, "says several things at once")
             _require(bool(items) or bool(clause.numbers), "does not say what was chosen")
             _require(clause.numbers in ((), (len(distinct),)), f"the person chose {len(distinct)} items")
             return "chosen by the person"
@@ -247,7 +258,8 @@ class Checker:
             clause.relations or clause.numbers or clause.quotes or clause.passages, "denies what cannot be looked up"
         )
         _refuse(clause.kinds & {"you", "together"}, "denies what cannot be looked up")
-        _require(bool(clause.values), "denies nothing that can be looked up")
+        _require(len(clause.values) == 1, "does not deny one thing that can be looked up")
+        _require(clause.in_order, "says more than it denies")
         item = self._subject.item
         _require(item is not None, "names no item")
         assert item is not None
@@ -285,6 +297,17 @@ def _column_words(language: Language, facts: Facts) -> dict[str, frozenset[str]]
             if word.casefold() not in language.kinds:
                 found.setdefault(word.casefold(), set()).add(column)
     return {word: frozenset(columns) for word, columns in found.items()}
+
+
+def _word(token: str) -> str:
+    return token.casefold().replace("’", "'")
+
+
+def _number(token: str) -> float:
+    try:
+        return float(token.replace(",", ""))
+    except ValueError as error:  # "25.06.1982", "²"
+        raise _Unsupported(f"{token!r} is in no record") from error
 
 
 def _numbers(said: Sequence[float]) -> str:

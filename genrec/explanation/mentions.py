@@ -129,7 +129,7 @@ class Marker:
     def _own_words(self, content: str) -> str:
         wanted = plain(content)
         for item in self._subject.history:
-            if any(wanted in written.text for written in self._facts.texts_of(self._subject.user_id, item)):
+            if any(stands_in(written.text, wanted) for written in self._facts.texts_of(self._subject.user_id, item)):
                 return wanted
         return ""
 
@@ -141,7 +141,7 @@ class Marker:
         start = 0
         while start < len(words):
             end = start
-            while end < len(words) and _has(source, marked.text[words[start].start() : words[end].end()]):
+            while end < len(words) and stands_in(source, plain(marked.text[words[start].start() : words[end].end()])):
                 end += 1
             if end - start >= _PASSAGE_WORDS:
                 passage = marked.text[words[start].start() : words[end - 1].end()]
@@ -171,8 +171,15 @@ class Marker:
         return chr(code)
 
 
-def _has(source: str, piece: str) -> bool:
-    return plain(piece) in source
+def stands_in(source: str, words: str) -> bool:
+    """Whether `words` are whole words of `source`: "art" does not stand in "a party"."""
+    place = source.find(words)
+    while place >= 0:
+        around = source[:place][-1:] + source[place + len(words) :][:1]
+        if not any(letter.isalnum() for letter in around):
+            return True
+        place = source.find(words, place + 1)
+    return False
 
 
 def _spaced(value: str) -> str:

@@ -37,6 +37,7 @@ SUPPORTED = [
     "A policeman hunts machines in the rain.",
     "It is not Animation.",
     "“Blade Runner” is not a comedy.",
+    "“Blade Runner” isn’t Comedy.",
     "You chose “Alien”; “Blade Runner” is Science Fiction.",
     "“Blade Runner” may be for you because “Alien” and “Blade Runner” have the same director.",
 ]
@@ -81,6 +82,18 @@ UNSUPPORTED = {
     "an address": "See https://example.org for “Blade Runner”.",
     "a wish of the person": "You want a thriller.",
     "sharing with nothing": "Both are Thriller.",
+    "a claim before a denial": "“Blade Runner” is Horror, not Comedy.",
+    "a claim behind a denial": "“Blade Runner” is not Comedy, it is Horror.",
+    "a person before a denial": "“Blade Runner” is from John Lasseter, not from Michael Mann.",
+    "a denial of a denial": "“Blade Runner” is not without Horror.",
+    "a choice and what it shares": "You chose “Alien” and “Toy Story”, which share the same director.",
+    "closeness of a column": "“Blade Runner” and “Alien” have a similar year.",
+    "counts behind the items": "“Blade Runner” was chosen by 2 of 2 people who chose “Alien”.",
+    "several columns": "“Blade Runner” has the genre and director Ridley Scott.",
+    "a date": "“Blade Runner” is from 25.06.1982.",
+    "a digit that is no number": "“Blade Runner” is ².",
+    "a piece of a word of one's own": "You wrote about “Alien”: “raid”.",
+    "a piece of words of the description": "policeman hunts machines in the rai",
     "another language": "„Blade Runner“ ist ein Meisterwerk.",
 }
 
