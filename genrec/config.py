@@ -219,6 +219,9 @@ class TrainConfig(Config):
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the training in which the rate rises")
     weight_decay: float = Field(0.1, ge=0)
     dropout: float = Field(0.25, ge=0, lt=1, description="on embeddings and on what each block adds")
+    word_dropout: float | None = Field(
+        None, ge=0, lt=1, description="that of examples of other tasks than whole histories (A1); null: as dropout"
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     max_gradient_norm: float = Field(1.0, gt=0)
     precision: Precision = "auto"

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from genrec.data.sequences import Sequences
 
+SEQUENCE_TASK = "A1"  # whole histories
+
 
 @dataclass(frozen=True)
 class Example:
@@ -24,7 +26,7 @@ class Example:
 
     tokens: NDArray[np.int64]
     targets: NDArray[np.bool_]
-    task: str = "A1"
+    task: str = SEQUENCE_TASK
     user: int = -1  # whose training history it tells of, as a row of the sequences; -1: nobody's
     items: tuple[int, ...] = ()  # every item whose ID or words are in it
     request: str = ""  # what somebody asks for in it, in words
@@ -37,7 +39,7 @@ def history_examples(
     item_tokens: NDArray[np.int64],
     max_items: int,
     rng: np.random.Generator,
-    task: str = "A1",
+    task: str = SEQUENCE_TASK,
     own_tokens: NDArray[np.int64] | None = None,
 ) -> list[Example]:
     """One example per window of a history: a prompt's tokens, then the items' tokens, all of them targets.
@@ -84,7 +86,7 @@ def examples_per_target(
             window = history[max(0, end - max_items) : end]
             tokens = np.concatenate([prefix, item_tokens[window].ravel()])
             targets = np.arange(len(tokens)) >= len(tokens) - num_levels
-            examples.append(Example(tokens, targets, "A1", user, tuple(window.tolist())))
+            examples.append(Example(tokens, targets, SEQUENCE_TASK, user, tuple(window.tolist())))
     return examples
 
 

@@ -13,13 +13,14 @@ from transformers import PreTrainedTokenizerFast
 
 from genrec.config import TrainConfig
 from genrec.errors import ConfigError
+from genrec.examples import SEQUENCE_TASK
 from genrec.prompting import TaskTemplates, compile_history_prompt, load_templates, names_a_task, task_files
 from genrec.run import Run
 from genrec.tasks.data import TaskData, load_task_data
 from genrec.tasks.dialogue_source import Dialogues
 from genrec.tasks.history_sources import NextItems, Preferences
 from genrec.tasks.leaks import LeakCheck
-from genrec.tasks.mixture import SEQUENCE_TASK, Mixture, Task
+from genrec.tasks.mixture import Mixture, Task
 from genrec.tasks.neighbours import Neighbours
 from genrec.tasks.phrases import load_phrases, phrases_folder
 from genrec.tasks.rendering import ARROW, CompiledTemplate, WordEncoder, WordNoise, words_in

@@ -14,13 +14,11 @@ from functools import partial
 import numpy as np
 
 from genrec.errors import DataError
-from genrec.examples import Example, history_examples
+from genrec.examples import SEQUENCE_TASK, Example, history_examples
 from genrec.tasks.data import TaskData
 from genrec.tasks.leaks import LeakCheck
 from genrec.tasks.rendering import ChangeWords, CompiledTemplate, WordEncoder, WordNoise, as_arrays
 from genrec.tasks.sources import Source
-
-SEQUENCE_TASK = "A1"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from genrec.examples import Example
+from genrec.examples import SEQUENCE_TASK, Example
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,16 @@ class PackedRows:
     positions: NDArray[np.int64]
     segments: NDArray[np.int64]
     targets: NDArray[np.bool_]
+    words: NDArray[np.bool_]  # where examples of other tasks than whole histories are
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def select(self, rows: NDArray[np.int64]) -> PackedRows:
         """The named rows."""
-        return PackedRows(self.tokens[rows], self.positions[rows], self.segments[rows], self.targets[rows])
+        return PackedRows(
+            self.tokens[rows], self.positions[rows], self.segments[rows], self.targets[rows], self.words[rows]
+        )
 
 
 def pack(examples: Sequence[Example], row_tokens: int, rng: np.random.Generator) -> PackedRows:
@@ -45,7 +48,7 @@ def pack(examples: Sequence[Example], row_tokens: int, rng: np.random.Generator)
     members = _best_fit([len(examples[int(i)].tokens) for i in order], row_tokens)
     shape = (len(members), row_tokens)
     tokens, positions, segments = (np.zeros(shape, dtype=np.int64) for _ in range(3))
-    targets = np.zeros(shape, dtype=np.bool_)
+    targets, words = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
     for row, contents in enumerate(members):
         start = 0
         for segment, index in enumerate(contents, start=1):
@@ -55,8 +58,9 @@ def pack(examples: Sequence[Example], row_tokens: int, rng: np.random.Generator)
             positions[row, start:end] = np.arange(end - start)
             segments[row, start:end] = segment
             targets[row, start:end] = example.targets
+            words[row, start:end] = example.task != SEQUENCE_TASK
             start = end
-    return PackedRows(tokens, positions, segments, targets)
+    return PackedRows(tokens, positions, segments, targets, words)
 
 
 def _best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:

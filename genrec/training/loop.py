@@ -77,6 +77,7 @@ class Trainer:
             model,
             task.vocabulary,
             dropout=config.dropout,
+            word_dropout=config.word_dropout,
             label_smoothing=config.label_smoothing,
             item_vectors=task.item_vectors,
         )
@@ -172,7 +173,7 @@ class Trainer:
             % 2**63
         )
         device = self.accelerator.device
-        arrays = (batch.tokens, batch.positions, batch.segments, batch.targets)
+        arrays = (batch.tokens, batch.positions, batch.segments, batch.targets, batch.words)
         tensors = [torch.from_numpy(array).to(device) for array in arrays]
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
             loss = wrapped(*tensors)

@@ -130,9 +130,12 @@ class PackedLoss(nn.Module):
         *,
         dropout: float,
         label_smoothing: float,
+        word_dropout: float | None = None,
         item_vectors: NDArray[np.float32] | None = None,
     ) -> None:
-        """`item_vectors` (N, C) are what the items with tokens of their own are like, in the order of these tokens.
+        """`word_dropout` is of examples that are no whole histories, where it is another than that of these.
+
+        `item_vectors` (N, C) are what the items with tokens of their own are like, in the order of these tokens.
 
         Then the row of an item's token is a free row and a linear map of its vector, both learned, so what one item
         teaches is known of those like it; the two are one row whenever the loss is not in training mode.
@@ -146,7 +149,8 @@ class PackedLoss(nn.Module):
         if item_vectors is not None:
             self._content = ItemContent(model, item_vectors, first=vocabulary.first_item_token)
             self._hooks.append(model.get_input_embeddings().register_forward_hook(self._content.add_to_input))
-        self._hooks += _add_dropout(model, dropout) if dropout > 0 else []
+        self._dropout = TokenDropout(dropout, dropout if word_dropout is None else word_dropout)
+        self._hooks += self._dropout.add_to(model)
 
     def train(self, mode: bool = True) -> PackedLoss:
         """As of any module; outside of training mode the model is whole without what is learned beside it."""
@@ -155,9 +159,12 @@ class PackedLoss(nn.Module):
             self._content.set_apart(mode)
         return self
 
-    def forward(self, tokens: Tensor, positions: Tensor, segments: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss in nats over the targets; all arguments are (B, T)."""
+    def forward(
+        self, tokens: Tensor, positions: Tensor, segments: Tensor, targets: Tensor, words: Tensor | None = None
+    ) -> Tensor:
+        """Mean loss in nats over the targets; all arguments are (B, T). Without `words`, all examples are histories."""
         backbone: Any = self.model.base_model
+        self._dropout.meet(words)
         from_vectors = self._content.make_rows() if self._content is not None and self.training else None
         with attention_for(self.model, tokens):
             hidden = backbone(
@@ -264,40 +271,63 @@ def packed_mask(segments: Tensor) -> Tensor:
     return (same & causal)[:, None]
 
 
-def byte_dropout(values: Tensor, dropout: float) -> Tensor:
-    """Zero a share of `values` and scale up the rest; the share is `dropout` to the nearest 256th.
-
-    `F.dropout` draws one random number per value, one after the other: a fifth of a training step of a small model
-    on a CPU. Here one 64-bit number decides on eight values.
-    """
-    threshold = min(255, round(256 * dropout))
-    count = values.numel()
-    words = torch.empty(-(-count // 8), dtype=torch.int64, device=values.device).random_(-(2**63), None)
-    keep = words.view(torch.uint8)[:count].view(values.shape) >= threshold
-    return values * keep * (256 / (256 - threshold))
-
-
-def _add_dropout(model: PreTrainedModel, dropout: float) -> list[RemovableHandle]:
+class TokenDropout:
     """Dropout on the embeddings and on what each attention and MLP block adds, in training only.
 
-    Today's language models define none of their own; small ones trained on one catalogue need it.
+    Today's language models define none of their own; small ones trained on one catalogue need it to recommend. To know
+    titles by heart they need none, so examples that are no whole histories have a rate of their own.
     """
 
-    def drop(module: nn.Module, _inputs: Any, output: Any) -> Any:
+    def __init__(self, dropout: float, word_dropout: float) -> None:
+        """Rates of histories and of other examples."""
+        self._rates = (dropout, word_dropout)
+        self._now: float | Tensor = dropout
+
+    def meet(self, words: Tensor | None) -> None:
+        """What the next pass through the model reads: (B, T), true in examples that are no histories."""
+        histories, others = self._rates
+        if words is None or histories == others:
+            self._now = histories
+        else:
+            self._now = torch.where(words, others, histories)[..., None]
+
+    def add_to(self, model: PreTrainedModel) -> list[RemovableHandle]:
+        """Hooks of the model's parts, none where nothing is dropped. Raises ModelError where it has no such parts."""
+        if not any(self._rates):
+            return []
+        blocks = [
+            module
+            for name, module in model.named_modules()
+            if name.rsplit(".", 1)[-1] in {"self_attn", "attn", "attention", "mlp"}
+        ]
+        if not blocks:
+            raise ModelError(
+                f"dropout: {type(model).__name__} has no blocks named self_attn, attention or mlp.",
+                "Set dropout: 0 for this base model.",
+            )
+        return [module.register_forward_hook(self._drop) for module in [model.get_input_embeddings(), *blocks]]
+
+    def _drop(self, module: nn.Module, _inputs: Any, output: Any) -> Any:
         if not module.training:
             return output
         if isinstance(output, tuple):
-            return (byte_dropout(output[0], dropout), *output[1:])
-        return byte_dropout(output, dropout)
+            return (byte_dropout(output[0], self._now), *output[1:])
+        return byte_dropout(output, self._now)
 
-    blocks = [
-        module
-        for name, module in model.named_modules()
-        if name.rsplit(".", 1)[-1] in {"self_attn", "attn", "attention", "mlp"}
-    ]
-    if not blocks:
-        raise ModelError(
-            f"dropout: {type(model).__name__} has no blocks named self_attn, attention or mlp.",
-            "Set dropout: 0 for this base model.",
-        )
-    return [module.register_forward_hook(drop) for module in [model.get_input_embeddings(), *blocks]]
+
+def byte_dropout(values: Tensor, dropout: float | Tensor) -> Tensor:
+    """Zero a share of `values` and scale up the rest; the share is `dropout` to the nearest 256th.
+
+    A tensor gives a share for each of the values, broadcast over them. `F.dropout` draws one random number per value,
+    one after the other: a fifth of a training step of a small model on a CPU. Here one 64-bit number decides on eight
+    values.
+    """
+    threshold: int | Tensor
+    if isinstance(dropout, Tensor):
+        threshold = (256 * dropout).round().clamp(max=255).short()
+    else:
+        threshold = min(255, round(256 * dropout))
+    count = values.numel()
+    words = torch.empty(-(-count // 8), dtype=torch.int64, device=values.device).random_(-(2**63), None)
+    keep = words.view(torch.uint8)[:count].view(values.shape) >= threshold
+    return (values * keep * (256 / (256 - threshold))).to(values.dtype)

@@ -69,6 +69,14 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean(dropout: float):
     assert float(dropped.mean()) == pytest.approx(1, abs=0.1 if dropout > 0.9 else 0.01)
 
 
+def test_dropout_of_each_token_has_its_own_share():
+    torch.manual_seed(0)
+    dropped = byte_dropout(torch.ones(2, 3, 50_000), torch.tensor([[0.0, 0.25, 0.5], [0.5, 0.0, 0.999]])[..., None])
+    kept = (dropped > 0).float().mean(dim=-1)
+    assert kept.flatten().tolist() == pytest.approx([1, 0.75, 0.5, 0.5, 1, 1 / 256], abs=0.01)
+    assert dropped.mean(dim=-1).flatten()[:5].tolist() == pytest.approx([1] * 5, abs=0.02)
+
+
 def test_dropout_is_drawn_from_the_seed_and_alike_in_every_byte():
     torch.manual_seed(1)
     first = byte_dropout(torch.ones(8, 10_000), 0.5)

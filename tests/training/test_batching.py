@@ -18,7 +18,7 @@ def examples_of(lengths: list[int]) -> list[Example]:
     rng = np.random.default_rng(0)
     starts = np.cumsum([1, *lengths])
     return [
-        Example(np.arange(start, start + length), rng.random(length) < 0.5)
+        Example(np.arange(start, start + length), rng.random(length) < 0.5, str(rng.choice(["A1", "B1"])))
         for start, length in zip(starts, lengths, strict=False)
     ]
 
@@ -31,7 +31,9 @@ def unpack(rows: PackedRows) -> list[Example]:
             here = rows.segments[row] == segment
             np.testing.assert_array_equal(rows.positions[row][here], np.arange(here.sum()))
             assert np.ptp(np.flatnonzero(here)) == here.sum() - 1  # one piece
-            found.append(Example(rows.tokens[row][here], rows.targets[row][here]))
+            (is_words,) = np.unique(rows.words[row][here])
+            task = "B1" if is_words else "A1"
+            found.append(Example(rows.tokens[row][here], rows.targets[row][here], task))
     return found
 
 
@@ -44,10 +46,12 @@ def test_every_example_is_packed_exactly_once_and_whole(lengths: list[int], row_
     for one, other in zip(found, examples, strict=True):
         np.testing.assert_array_equal(one.tokens, other.tokens)
         np.testing.assert_array_equal(one.targets, other.targets)
+        assert one.task == other.task
     empty = rows.segments == 0
     assert int((~empty).sum()) == sum(lengths)
     assert not rows.targets[empty].any()
     assert not rows.tokens[empty].any()
+    assert not rows.words[empty].any()
 
 
 def fewest_rows(lengths: tuple[int, ...], capacity: int) -> int:
@@ -90,7 +94,7 @@ def test_the_packing_follows_the_generator():
 
 def numbered_rows(num_rows: int) -> PackedRows:
     column = np.arange(num_rows)[:, None]
-    return PackedRows(column, column, column, column >= 0)
+    return PackedRows(column, column, column, column >= 0, column < 0)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

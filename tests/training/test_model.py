@@ -79,7 +79,7 @@ def examples(rng: np.random.Generator, count: int = 7) -> list[Example]:
 
 def packed(some: list[Example], row_tokens: int = 24) -> list[torch.Tensor]:
     rows = pack(some, row_tokens, np.random.default_rng(0))
-    return [torch.from_numpy(array) for array in (rows.tokens, rows.positions, rows.segments, rows.targets)]
+    return [torch.from_numpy(array) for array in (rows.tokens, rows.positions, rows.segments, rows.targets, rows.words)]
 
 
 def loss_of_each_alone(model: PreTrainedModel, some: list[Example], smoothing: float) -> float:
@@ -138,7 +138,7 @@ def test_the_packed_loss_has_the_gradient_of_the_examples_alone(family: str):
 
 def test_no_targets_cost_nothing():
     loss = PackedLoss(tiny_model("scratch"), VOCABULARY, dropout=0.0, label_smoothing=0.1)
-    tokens, positions, segments, targets = packed(examples(np.random.default_rng(0)))
+    tokens, positions, segments, targets, _ = packed(examples(np.random.default_rng(0)))
     assert loss(tokens, positions, segments, torch.zeros_like(targets)).item() == 0.0
 
 
@@ -161,6 +161,28 @@ def test_dropout_changes_the_loss_in_training_only(family: str):
     torch.manual_seed(0)
     assert len({plain, first, second}) == 3
     assert loss(*rows).item() == first  # drawn from torch's generator alone
+
+
+def test_examples_that_are_no_histories_have_a_dropout_of_their_own():
+    model = tiny_model("scratch")
+    tokens, positions, segments, _, _ = packed(examples(np.random.default_rng(3)))
+    words = (segments % 2 == 0) & (segments > 0)  # every second example of a row
+    assert words.any()
+
+    def losses(dropout: float, word_dropout: float | None, of: torch.Tensor) -> list[float]:
+        loss = PackedLoss(model, VOCABULARY, dropout=dropout, label_smoothing=0.0, word_dropout=word_dropout)
+        torch.manual_seed(0)
+        found = [loss.train()(tokens, positions, segments, of, words).item() for _ in range(2)]
+        loss.finish()
+        return found
+
+    (plain, _) = losses(0.0, None, words)
+    assert losses(0.3, 0.0, words) == [pytest.approx(plain, rel=1e-5)] * 2  # they see no history, and drop nothing
+    first, second = losses(0.3, 0.0, ~words)
+    assert first != second
+    first, second = losses(0.0, 0.3, words)
+    assert first != second
+    assert losses(0.3, 0.3, words) == losses(0.3, None, words)
 
 
 def test_dropout_on_a_model_without_known_blocks_is_refused():
