@@ -77,7 +77,7 @@ def evaluate(
     `evaluate:<split>`. Raises ConfigError for an unknown baseline or a beam narrower than the longest list,
     DataError where the split has no case, RunError where the run lacks a stage or is damaged.
     """
-    started = time.perf_counter()
+    started = run.begin()
     check_config(config, with_model=recommend is not None)
     catalog = Catalog.load(run)
     cases = evaluation_cases(run, config.split)
@@ -125,7 +125,7 @@ def evaluate(
             *model_files,
         ],
         outputs=outputs,
-        seconds=time.perf_counter() - started,
+        started=started,
     )
     return report
 

@@ -56,10 +56,18 @@ def is_changing(folder: Path) -> bool:
 
 def finish_change(folder: Path) -> None:
     """Put into place what a killed process had decided; waits for a living one. Raises RunError if it cannot."""
-    if not is_changing(folder):
-        return
-    with _locked(folder, wait=True), _errors(folder):
-        _move(folder)
+    if is_changing(folder):
+        with changing(folder):
+            pass
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Wait until nobody else changes `folder`, finish what a killed process had decided, and keep others away."""
+    with _locked(folder, wait=True):
+        with _errors(folder):
+            _move(folder)
+        yield
 
 
 def _move(folder: Path) -> None:

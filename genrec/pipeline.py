@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -85,7 +84,7 @@ def tokenize_from(
 
 def _with_trie(run: Run, report: StageReport, *, seed: int) -> StageReport:
     """Build and record the trie over the run's new codes; the report of both."""
-    started = time.monotonic()
+    started = run.begin()
     catalog = Catalog.load(run)
     semantic_ids = SemanticIds.load(run, catalog=catalog)
     trie = ItemTrie.build(
@@ -103,7 +102,7 @@ def _with_trie(run: Run, report: StageReport, *, seed: int) -> StageReport:
         seed=seed,
         inputs=[run.path / "semantic_ids" / "codes.npy"],
         outputs=outputs,
-        seconds=time.monotonic() - started,
+        started=started,
     )
     return replace(report, words=[*report.words, words], next_command=f"genrec train {run.path}")
 
@@ -117,7 +116,7 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
     Raises RunError where an earlier stage is missing, ModelError for a base that cannot be used, ConfigError
     where `resume` meets a training with other settings.
     """
-    started = time.monotonic()
+    started = run.begin()
     for stage in ("tokenize", "trie"):  # a stage killed half-way has changed files that it did not record
         run.require(stage)
     config, base_adapter = resolve_base(config)
@@ -177,7 +176,7 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
             seed=config.seed,
             inputs=inputs,
             outputs=_save_model(run, prepared, adapter) + save_templates(run, *folders),
-            seconds=time.monotonic() - started,
+            started=started,
         )
         remove_checkpoints(run.path / "training")
     return report

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ from genrec.precision import uses_bfloat16
 from genrec.progress import SILENT, Progress
 from genrec.prompting import compile_history_prompt, load_templates
 from genrec.recommender import RankRequest, Recommender
-from genrec.run import Run, StageReport
+from genrec.run import Run, StageReport, Started
 from genrec.tokenizers.codes import SemanticIds
 from genrec.training.export import save_model_folder
 from genrec.training.preferences import dpo_loss, graded_reward, group_advantages, grpo_loss, ranking_reward
@@ -60,7 +59,7 @@ def reinforce(run: Run, config: ReinforceConfig, *, out: Path, progress: Progres
 
     Raises RunError where the run is not trained or `out` exists, DataError without histories to learn from.
     """
-    started = time.monotonic()
+    started = run.begin()
     record = run.require("train")
     if out.exists():
         raise RunError(f"{out} exists already.", "Name a new folder with --out.")
@@ -234,7 +233,7 @@ def _write(
     tokenizer: Any,
     vocabulary: SidVocabulary,
     history: list[dict[str, float]],
-    started: float,
+    started: Started,
 ) -> StageReport:
     shutil.copytree(run.path, out, ignore=shutil.ignore_patterns("model", "adapter", "training", "evaluation"))
     made, record = Run.open(out), run.require("train")
@@ -257,6 +256,6 @@ def _write(
         seed=config.seed,
         inputs=inputs,
         outputs=[*files, *sorted((out / "prompts").glob("*.yaml"))],
-        seconds=time.monotonic() - started,
+        started=started,
     )
     return report

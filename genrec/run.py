@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeVar, cast
 
 from genrec.errors import GenrecError, RunError
-from genrec.journal import finish_change, is_changing
+from genrec.journal import changing, finish_change, is_changing
 
 FORMAT_VERSION = 1
 ReadT = TypeVar("ReadT")
@@ -56,6 +57,19 @@ class StageRecord:
     packages: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A stage that is under way: since when, and what the files of the run were when it began, file → SHA-256."""
+
+    at: float
+    files: Mapping[str, str]
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run."""
+        return time.monotonic() - self.at
 
 
 @dataclass(frozen=True)
@@ -148,6 +162,10 @@ class Run:
                 )
         return record
 
+    def begin(self) -> Started:
+        """What a stage calls before it reads anything; `record` wants the answer."""
+        return Started(time.monotonic(), _files_of(_read_manifest(self.path / "manifest.json")["stages"]))
+
     def record(
         self,
         report: StageReport,
@@ -156,14 +174,14 @@ class Run:
         seed: int,
         inputs: Sequence[Path],
         outputs: Sequence[Path],
-        seconds: float,
+        started: Started,
     ) -> None:
         """Enter a finished stage into the manifest; the stages that read its outputs become stale.
 
         A later stage is dropped from the manifest when it read a file of this stage that has now changed.
-        Its files stay until it is run again.
+        Its files stay until it is run again. Raises RunError where another process has changed meanwhile what this
+        stage read, so that nobody takes what it wrote for what belongs to the run of now.
         """
-        manifest = _read_manifest(self.path / "manifest.json")
         written = {self._relative(path): file_checksum(path) for path in outputs}
         read = {self._relative(path) if self.contains(path) else str(path): file_checksum(path) for path in inputs}
         entry = StageRecord(
@@ -172,13 +190,26 @@ class Run:
             inputs=read,
             outputs=written,
             packages=_package_versions(),
-            seconds=round(seconds, 3),
+            seconds=round(started.seconds, 3),
             report=report.facts,
         )
+        with changing(self.path):
+            self._enter(report, entry, started)
+
+    def _enter(self, report: StageReport, entry: StageRecord, started: Started) -> None:
+        manifest = _read_manifest(self.path / "manifest.json")
         if report.stage == "ingest":  # another catalogue, which nothing has changed yet
             manifest.pop("amendments", None)
         stages = manifest["stages"]
         stages.pop(report.stage, None)
+        now = _files_of(stages)
+        for file, checksum in entry.inputs.items():
+            if {started.files.get(file, checksum), now.get(file, checksum)} != {checksum}:
+                verb = _VERBS.get(report.stage, report.stage.split(":")[0])
+                raise RunError(
+                    f"{self.path / file} was changed by another process while {verb} read it.",
+                    f"Run `genrec {verb} …` again.",
+                )
         stages[report.stage] = asdict(entry)
         _drop_stale(stages)
         _write_manifest(self.path, manifest)
@@ -217,9 +248,14 @@ class Run:
         return path.resolve().relative_to(self.path.resolve()).as_posix()
 
 
+def _files_of(stages: Mapping[str, Any]) -> dict[str, str]:
+    """What stages wrote, file → SHA-256."""
+    return {file: checksum for record in stages.values() for file, checksum in record["outputs"].items()}
+
+
 def _drop_stale(stages: dict[str, Any]) -> None:
     """Remove records that read a changed file of a recorded stage, and those that read files of the removed."""
-    current = {file: sum_ for record in stages.values() for file, sum_ in record["outputs"].items()}
+    current = _files_of(stages)
     while stale := [
         name
         for name, record in stages.items()

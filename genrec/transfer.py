@@ -203,7 +203,7 @@ def _is_whole(run: Run, plan: _Plan) -> bool:
 def _copy_stages(origin: Run, run: Run, stages: Sequence[str]) -> None:
     """Copy the files of stages and record them; the record names the origin's files as inputs."""
     for stage in stages:
-        record = origin.require(stage)
+        started, record = run.begin(), origin.require(stage)
         for file in record.outputs:
             with atomic_file(run.path / file) as temporary:
                 shutil.copyfile(origin.path / file, temporary)
@@ -216,7 +216,7 @@ def _copy_stages(origin: Run, run: Run, stages: Sequence[str]) -> None:
             seed=record.seed,
             inputs=[*own, *(origin.path / file for file in record.outputs)],
             outputs=[run.path / file for file in record.outputs],
-            seconds=0.0,
+            started=started,
         )
 
 

@@ -51,7 +51,7 @@ def tune_baselines(run: Run, config: TuneConfig, *, progress: Progress = SILENT)
     Baselines that were tuned before and are not named keep their settings. Raises ConfigError for a baseline that has
     nothing to choose, DataError where there are no validation users or a baseline cannot run.
     """
-    started = time.monotonic()
+    started = run.begin()
     check_config(config)
     catalog = Catalog.load(run)
     live = ~removed_items(run, catalog=catalog)
@@ -88,7 +88,7 @@ def tune_baselines(run: Run, config: TuneConfig, *, progress: Progress = SILENT)
         seed=config.seed,
         inputs=baseline_inputs(run, tuple(chosen)),
         outputs=[tuned_file(run)],
-        seconds=time.monotonic() - started,
+        started=started,
     )
     search.path.unlink()
     return report

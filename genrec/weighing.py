@@ -15,7 +15,6 @@ C users.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -66,7 +65,7 @@ def weigh_evidence(
 
     Raises RunError where the run is not trained, DataError where it has too few validation users or dialogues.
     """
-    started = time.monotonic()
+    started = run.begin()
     catalog = Catalog.load(run)
     fitting, choosing = _split_users(run, config, catalog)
     recommender = Recommender.load(run.path, engine, beam_width=config.beam_width, evidence=False)
@@ -97,7 +96,7 @@ def weigh_evidence(
         seed=config.seed,
         inputs=files,
         outputs=written,
-        seconds=time.monotonic() - started,
+        started=started,
     )
     return report
 

@@ -130,7 +130,7 @@ def test_an_evaluation_is_dropped_from_the_manifest_when_its_model_changes(run: 
 
     def train(content: bytes) -> None:
         weights.write_bytes(content)
-        run.record(StageReport("train", {}, []), config={}, seed=0, inputs=[], outputs=[weights], seconds=0.0)
+        run.record(StageReport("train", {}, []), config={}, seed=0, inputs=[], outputs=[weights], started=run.begin())
 
     train(b"old")
     config = EvaluateConfig(baselines=("popularity",))

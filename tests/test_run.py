@@ -8,6 +8,8 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,10 +23,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from genrec.errors import RunError
+from genrec.journal import changing
 from genrec.run import (
     FORMAT_VERSION,
     Run,
     StageReport,
+    Started,
     atomic_file,
     atomic_folder,
     file_checksum,
@@ -40,11 +44,13 @@ def write(run: Run, name: str, text: str) -> Path:
     return run.path / name
 
 
-def record(run: Run, stage: str, *, reads: Sequence[str] = (), writes: dict[str, str]) -> None:
+def record(
+    run: Run, stage: str, *, reads: Sequence[str] = (), writes: dict[str, str], started: Started | None = None
+) -> None:
     outputs = [write(run, name, text) for name, text in writes.items()]
     inputs = [run.path / name for name in reads]
     report = StageReport(stage, {"num_files": len(outputs)}, ["done"])
-    run.record(report, config={"k": 5}, seed=7, inputs=inputs, outputs=outputs, seconds=1.23456)
+    run.record(report, config={"k": 5}, seed=7, inputs=inputs, outputs=outputs, started=started or run.begin())
 
 
 def chain(run: Run) -> None:
@@ -62,9 +68,11 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path):
     outside.write_text("a,b\n")
     output = write(run, "deep/items", "i")
     report = StageReport("ingest", {"num_items": 3}, ["3 items"], "genrec embed")
-    run.record(report, config={"k": 5}, seed=7, inputs=[outside], outputs=[output], seconds=1.23456)
+    started = Started(run.begin().at - 60, {})
+    run.record(report, config={"k": 5}, seed=7, inputs=[outside], outputs=[output], started=started)
     found = Run.open(run.path).require("ingest")
-    assert (found.config, found.seed, found.seconds, found.report) == ({"k": 5}, 7, 1.235, {"num_items": 3})
+    assert (found.config, found.seed, found.report) == ({"k": 5}, 7, {"num_items": 3})
+    assert 60 <= found.seconds < 120
     assert found.outputs == {"deep/items": file_checksum(output)}
     assert found.inputs == {str(outside): file_checksum(outside)}
     assert found.packages["numpy"] == np.__version__
@@ -109,6 +117,38 @@ def test_what_is_no_run_of_this_version_is_refused(manifest: str | None, problem
         Run.open(tmp_path)
     assert str(tmp_path) in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("on_disk", ["new", "i"], ids=["read anew", "read before"])
+def test_a_stage_whose_input_changed_while_it_ran_is_not_recorded(on_disk: str, tmp_path: Path):
+    run = Run.create(tmp_path)
+    chain(run)
+    started = run.begin()
+    record(run, "ingest", writes={"items": "new", "log": "l"})  # by somebody else
+    write(run, "items", on_disk)
+    with pytest.raises(RunError, match=r"items was changed by another process while embed read it") as caught:
+        record(run, "embed", reads=["items"], writes={"vectors": "of the old items"}, started=started)
+    assert "genrec embed" in caught.value.hint
+    assert set(run.stages) == {"ingest", "popularity"}
+
+
+def test_records_of_several_processes_and_a_change_of_the_catalogue_are_all_kept(tmp_path: Path):
+    run = Run.create(tmp_path)
+    chain(run)
+    threads = [
+        threading.Thread(target=record, args=(run, f"evaluate:{number}"), kwargs={"writes": {f"table-{number}": "t"}})
+        for number in range(8)
+    ]
+    with changing(run.path):
+        manifest = read_json(run.path / "manifest.json")
+        for thread in threads:
+            thread.start()
+        time.sleep(0.2)  # all of them would have written by now
+        write_json(run.path / "manifest.json", {**manifest, "amendments": [{"change": "items"}]})
+    for thread in threads:
+        thread.join()
+    assert {f"evaluate:{number}" for number in range(8)} < set(run.stages)
+    assert run.amendments == [{"change": "items"}]
 
 
 def test_the_same_outputs_again_leave_everything_valid(tmp_path: Path):

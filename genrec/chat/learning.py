@@ -7,7 +7,6 @@ fits its weights on them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def learn_dialogues(run: Run, files: Sequence[Path], config: DialoguesConfig) ->
     Turns that recommend nothing of the catalogue are counted and left out. Raises DataError for a file that cannot be
     read and where fewer than two dialogues are left.
     """
-    started = time.monotonic()
+    started = run.begin()
     catalog = Catalog.load(run)
     index = CatalogueIndex.build(catalog)
     # A dialogue of one file is not one of another, whatever they are called.
@@ -65,7 +64,7 @@ def learn_dialogues(run: Run, files: Sequence[Path], config: DialoguesConfig) ->
         seed=config.seed,
         inputs=[run.path / "items.parquet", *files],
         outputs=[dialogues_file(run)],
-        seconds=time.monotonic() - started,
+        started=started,
     )
     return report
 

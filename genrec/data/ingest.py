@@ -7,7 +7,6 @@ bad rows or a full disk leave the run as it was.
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -57,7 +56,7 @@ def ingest(
     """
     if source not in SOURCES:
         raise ConfigError(f"Unknown source {source!r}.", f"Known sources: {', '.join(SOURCES)}.")
-    started = time.monotonic()
+    started = run.begin()
     log = InputLog()
     raw = SOURCES[source]([Path(path) for path in paths], config, log=log, progress=progress)
     _check(raw, log, config)
@@ -77,7 +76,7 @@ def ingest(
         seed=config.cold_seed,  # which items are held out; nothing else is random
         inputs=raw.files,
         outputs=outputs,
-        seconds=time.monotonic() - started,
+        started=started,
     )
     return report
 

@@ -11,7 +11,6 @@ rows, D width of a modality, W width of the common space.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +43,7 @@ def align(run: Run, config: AlignConfig, *, progress: Progress = SILENT) -> Stag
     where the loss is not finite. Started by `accelerate launch`, all processes train and the first one writes and
     reports.
     """
-    started = time.monotonic()
+    started = run.begin()
     with PartialState().main_process_first():  # the cache has one writer at a time
         inputs = read_inputs(run, config, progress=progress)
     model = _untrained(inputs, config)
@@ -92,7 +91,7 @@ def align(run: Run, config: AlignConfig, *, progress: Progress = SILENT) -> Stag
         seed=config.seed,
         inputs=[run.path / "items.parquet", run.path / "splits.parquet", *vectors],
         outputs=outputs,
-        seconds=time.monotonic() - started,
+        started=started,
     )
     return report
 

@@ -7,7 +7,6 @@ with a mask, facts and words. `_encoders` is the list of modalities.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -68,7 +67,7 @@ def embed(run: Run, config: EmbedConfig, *, progress: Progress = SILENT) -> Stag
     MissingDependencyError from the encoders, DataError from the files of precomputed vectors and where a
     modality has not one input that can be read.
     """
-    started = time.monotonic()
+    started = run.begin()
     makers = _wanted(config)
     job = EmbedJob(run, config, Catalog.load(run), progress)
     outputs: list[Path] = []
@@ -87,7 +86,7 @@ def embed(run: Run, config: EmbedConfig, *, progress: Progress = SILENT) -> Stag
         seed=0,
         inputs=[run.path / "items.parquet", *histories, *config.precomputed.values()],
         outputs=outputs,
-        seconds=time.monotonic() - started,
+        started=started,
     )
     return report
 

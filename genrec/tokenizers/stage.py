@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,7 +77,7 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
     where there are fewer vectors than codes of a level, RunError where vectors are missing or belong to another
     catalogue, ConfigError for a weight or a loss that no modality has.
     """
-    started = time.monotonic()
+    started = run.begin()
     catalog = Catalog.load(run)
     items = ItemVectors.load(run, wanted_modalities(run, config), catalog=catalog)
     _check(config, items)
@@ -117,7 +116,7 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
         seed=config.seed,
         inputs=[run.path / "items.parquet", run.path / "splits.parquet", *files],
         outputs=outputs,
-        seconds=time.monotonic() - started,
+        started=started,
     )
     return report
 

@@ -10,7 +10,6 @@ they are guessed from the other modalities.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,7 @@ def tokenize_from(
     names come from one encoder. Raises RunError where the vectors of the two runs do not match or one lacks a
     stage, DataError where the source's codes are too few, ConfigError for a policy that they do not allow.
     """
-    started = time.monotonic()
+    started = run.begin()
     if run.path.resolve() == source.path.resolve():
         raise ConfigError(f"{run.path} cannot be tokenized from itself.", "Name another run with --from.")
     config = source_config(source)
@@ -91,7 +90,7 @@ def tokenize_from(
             *(source.path / file for file in source_files),
         ],
         outputs=outputs,
-        seconds=time.monotonic() - started,
+        started=started,
     )
     return report
 

@@ -189,7 +189,7 @@ def test_a_second_ingest_replaces_the_first_and_what_was_built_on_it_goes_stale(
         seed=0,
         inputs=[run.path / "items.parquet"],
         outputs=[],
-        seconds=0,
+        started=run.begin(),
     )
     ingest_rows(tmp_path)
     assert set(run.stages) == {"ingest", "embed"}  # the same items: nothing to do again

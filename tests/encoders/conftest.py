@@ -116,7 +116,7 @@ def image_run(tmp_path: Path) -> MediaRun:
         items = run.path / "items.parquet"
         pl.DataFrame({"item_id": item_ids, "title": item_ids, "image": names}).write_parquet(items)
         ingested = StageReport("ingest", {"media_root": str((tmp_path / "media").resolve())}, [])
-        run.record(ingested, config={}, seed=0, inputs=[], outputs=[items], seconds=0.0)
+        run.record(ingested, config={}, seed=0, inputs=[], outputs=[items], started=run.begin())
         return run
 
     return make

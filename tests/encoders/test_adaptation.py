@@ -79,7 +79,7 @@ def make_run(folder: Path, text_model: Path, **more: object) -> Run:
             rows.append({"user_id": f"u{user}", "item_id": f"i{item}", "position": step, "split": "train"})
     pl.DataFrame(rows).write_parquet(folder / "splits.parquet")
     outputs = [folder / "items.parquet", folder / "splits.parquet"]
-    run.record(StageReport("ingest", {}, []), config={}, seed=0, inputs=[], outputs=outputs, seconds=0.0)
+    run.record(StageReport("ingest", {}, []), config={}, seed=0, inputs=[], outputs=outputs, started=run.begin())
     sight = rng.normal(size=(len(THINGS), 8))[np.arange(len(TEXTS)) % len(THINGS)]
     np.save(folder.parent / "sight.npy", (sight + 0.05 * rng.normal(size=sight.shape)).astype(np.float32))
     embed(

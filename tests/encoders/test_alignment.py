@@ -80,7 +80,7 @@ def make_run(
     if cold:
         outputs.append(folder / COLD_ITEMS)
         pl.DataFrame({"item_id": [ids[row] for row in cold]}).write_parquet(outputs[-1])
-    run.record(StageReport("ingest", {}, []), config={}, seed=0, inputs=[], outputs=outputs, seconds=0.0)
+    run.record(StageReport("ingest", {}, []), config={}, seed=0, inputs=[], outputs=outputs, started=run.begin())
     embed(run, EmbedConfig(behaviour_model=None, text_model=None, precomputed=files))
     return run
 

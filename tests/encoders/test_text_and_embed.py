@@ -59,7 +59,7 @@ def run_of(folder: Path, titles: list[str]) -> Run:
     items = folder / "items.parquet"
     frame.write_parquet(items)
     ingested = StageReport("ingest", {}, [])
-    run.record(ingested, config={}, seed=0, inputs=[], outputs=[items], seconds=0.0)
+    run.record(ingested, config={}, seed=0, inputs=[], outputs=[items], started=run.begin())
     return run
 
 

@@ -42,7 +42,7 @@ def run(tmp_path: Path) -> Run:
     pl.DataFrame(rows).write_parquet(made.path / "splits.parquet")
     outputs = [made.path / "items.parquet", made.path / "splits.parquet"]
     ingested = StageReport("ingest", {}, [])
-    made.record(ingested, config={}, seed=0, inputs=[], outputs=outputs, seconds=0.0)
+    made.record(ingested, config={}, seed=0, inputs=[], outputs=outputs, started=made.begin())
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(6, 8))[np.arange(NUM_ITEMS) % 6] * 4 + rng.normal(size=(NUM_ITEMS, 8)) * 0.3
     vectors[12] = vectors[18] = vectors[6]  # three equal items
@@ -56,7 +56,7 @@ def run(tmp_path: Path) -> Run:
     image[~seen] = 0.0
     Embeddings("image", image.astype(np.float32), seen, "m", "r", catalog.order_checksum).save(made)
     embedded = StageReport("embed", {"modalities": {"text": {}}}, [])
-    made.record(embedded, config={}, seed=0, inputs=[], outputs=written, seconds=0.0)
+    made.record(embedded, config={}, seed=0, inputs=[], outputs=written, started=made.begin())
     return made
 
 
