@@ -150,9 +150,11 @@ class EvidenceTerms:
         if all(one is None or one.noise is None for one in evidence):
             return terms
         noise = np.full((len(evidence), num_items + 1), np.nan)  # of users for whom nothing is drawn
-        for user, one in enumerate(evidence):
+        for user, (one, allowed) in enumerate(zip(evidence, filters, strict=True)):
             if one is not None and one.noise is not None:
-                noise[user] = np.concatenate([np.zeros(1), one.noise.cumsum()])
+                # What is forbidden draws no beam towards it.
+                drawn = one.noise if allowed is None else np.where(allowed.admits(np.arange(num_items)), one.noise, 0.0)
+                noise[user] = np.concatenate([np.zeros(1), drawn.cumsum()])
         return replace(terms, noise=noise)
 
     @classmethod

@@ -21,13 +21,15 @@ from genrec.data.splits import trained_items
 from genrec.errors import ConfigError, RunError, TrieError
 from genrec.evidence import Evidence
 from genrec.evidence_source import STAGES, EvidenceSource
-from genrec.run import Run
+from genrec.run import Run, text_checksum
 from genrec.tokenizers.codes import SemanticIds
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary
 
-_CATALOGUE_STAGES = ("ingest", "tokenize", "trie", *STAGES.values())  # whose files a moment is read from
+_FILTERS_KEPT = 256  # the newest; one is a bit or a number per item
+# Whose files a moment is read from.
+_CATALOGUE_STAGES = ("ingest", "embed", "align", "tokenize", "trie", *STAGES.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,7 @@ class LiveCatalogue:
     evidence: EvidenceSource | None = None
     dialogue_evidence: EvidenceSource | None = None  # what joins in conversations, where the run has learned that
     new: NDArray[np.bool_] | None = None  # (R,) items that no training interaction has; None: nobody knows
-    _filters: dict[tuple[tuple[str, Any], ...], ItemFilter] = field(default_factory=dict)
+    _filters: dict[str, ItemFilter] = field(default_factory=dict)
     _values: dict[str, list[list[int]]] = field(default_factory=dict)
 
     @classmethod
@@ -82,6 +84,11 @@ class LiveCatalogue:
             for one, (_, seed, _) in zip(found, asked, strict=True)
         ]
 
+    def multiplies(self, in_dialogue: bool) -> bool:
+        """Whether evidence joins as a product, so that scores are no probabilities."""
+        source = self.dialogue_evidence or self.evidence if in_dialogue else self.evidence
+        return source is not None and source.join == "product"
+
     def new_items(self) -> NDArray[np.bool_]:
         """The items that no training interaction has, (R,). Raises ConfigError for a catalogue of no run."""
         if self.new is None:
@@ -92,14 +99,16 @@ class LiveCatalogue:
         return self.new
 
     def filter(self, allow: Mapping[str, Any]) -> ItemFilter:
-        """The items that have all the attributes asked for; compiled once per distinct question."""
-        key = tuple(sorted((name, repr(value)) for name, value in allow.items()))
+        """The items that have all the attributes asked for; the newest distinct questions are compiled once."""
+        key = text_checksum([repr(pair) for pair in sorted(allow.items())])  # a question may be as long as a request
         found = self._filters.get(key)
         if found is None:
             mask = np.ones(len(self.catalog), dtype=np.bool_)
             for name, value in allow.items():
                 mask &= attribute_mask(self.catalog, name, value)
             found = self._filters[key] = ItemFilter.allowing(self.trie, mask)
+            for oldest in list(self._filters)[:-_FILTERS_KEPT]:
+                self._filters.pop(oldest, None)  # another thread may have been here
         return found
 
     def values(self, name: str) -> list[list[int]]:
@@ -125,11 +134,12 @@ class CatalogueSource:
     run: Run
     vocabulary: SidVocabulary
     with_evidence: bool = False
+    trained: Mapping[str, str] | None = None  # checksums of the model, where it was read from the run
     stamp: tuple[int, ...] = ()
     _pins: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def load(self) -> LiveCatalogue:
-        """The moment that the run is in now."""
+        """The moment that the run is in now. Raises RunError where it has another model than the one that was read."""
         return self.run.read_unchanged(self._read)
 
     def load_if_changed(self) -> LiveCatalogue | None:
@@ -143,6 +153,11 @@ class CatalogueSource:
 
     def _read(self) -> LiveCatalogue:
         self.stamp, self._pins = self.run.stamp, self._current_pins()
+        if self.trained is not None and self._pins["train"] != self.trained:
+            raise RunError(
+                f"{self.run.path} was trained or tokenized again while its model was read.",
+                "Load the recommender anew.",
+            )
         return LiveCatalogue.load(self.run, self.vocabulary, with_evidence=self.with_evidence)
 
     def _read_if_changed(self) -> LiveCatalogue | None:

@@ -31,7 +31,7 @@ from genrec.rank_request import Limit, RankRequest, Wishes, rank_with_new, rank_
 from genrec.run import Run
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
-from genrec.views import filter_for, merge_answers
+from genrec.views import as_probabilities, check_view, filter_for, merge_answers
 from genrec.vocabulary import SidVocabulary
 
 __all__ = ["RankRequest", "Recommendation", "Recommender"]
@@ -136,11 +136,10 @@ class Recommender:
         """This recommender with the answers of others merged into its own (see `views`).
 
         Each is a run of the same ingested catalogue with other semantic IDs and a model of its own. Raises RunError
-        for a view of another catalogue.
+        for a view of another catalogue, or of one from which other items were removed.
         """
         for view in views:
-            if view.trie.order_checksum != self.trie.order_checksum:
-                raise RunError("a view is of another catalogue.", "Views are runs with one ingest and `items` changes.")
+            check_view(self.trie, view.trie)
         merged = self.pinned()
         merged._views = tuple(view.pinned() for view in views)
         return merged
@@ -189,6 +188,7 @@ class Recommender:
             max_history_items=int(training.config["max_history_items"]),
             beam_width=beam_width,
             evidence=evidence,
+            trained=training.outputs,
         )
 
     @classmethod
@@ -202,9 +202,13 @@ class Recommender:
         max_history_items: int,
         beam_width: BeamWidth = 50,
         evidence: bool = False,
+        trained: Mapping[str, str] | None = None,
     ) -> Recommender:
-        """A recommender over a run's items and trie, with an engine of the caller's (a live model, a double)."""
-        source = CatalogueSource(run, vocabulary, with_evidence=evidence)
+        """A recommender over a run's items and trie, with an engine of the caller's (a live model, a double).
+
+        With `trained`, the checksums of the engine's model: RunError where the run has another model by now.
+        """
+        source = CatalogueSource(run, vocabulary, with_evidence=evidence, trained=trained)
         live = source.load()
         made = cls(
             live.catalog,
@@ -251,9 +255,10 @@ class Recommender:
         that the catalogue does not have, ConfigError for an attribute that it does not have, for a share that is none
         and for anything but lists of ids.
         """
-        one = not isinstance(history, str) and all(isinstance(item, str) for item in history)
-        histories = [cast(Sequence[str], history)] if one else history
-        for items in [history] if isinstance(history, str) else histories:
+        known = isinstance(history, Iterable) and not isinstance(history, str)
+        one = known and all(isinstance(item, str) for item in history)
+        histories = [cast(Sequence[str], history)] if one or not known else history
+        for items in histories:
             _check_ids(items, "a history")
         here = self.pinned()
         wish = here.request((), **wishes)
@@ -284,14 +289,12 @@ class Recommender:
         if any(request.draw is not None for request in requests):
             raise ConfigError("views are merged and cannot draw.", "Ask one of them, or rank.")
         widest = max(self.narrowest, k)  # what a view found behind its k-th place may be among the k best of all
-        answers = [self._rank_alone(requests, widest)]
-        answers += [view._rank_alone([self._as_seen_by(view, one) for one in requests], widest) for view in self._views]
+        answers = []
+        for view in (self, *self._views):
+            seen = [replace(one, allowed=filter_for(view.trie, one.allowed)) for one in requests]
+            found, is_product = zip(seen, view._rank_alone(seen, widest), strict=True), view._live.multiplies
+            answers.append([as_probabilities(one) if is_product(asked.in_dialogue) else one for asked, one in found])
         return [merge_answers(of_one, k) for of_one in zip(*answers, strict=True)]
-
-    def _as_seen_by(self, view: Recommender, request: RankRequest) -> RankRequest:
-        if request.allowed is None:
-            return request
-        return replace(request, allowed=filter_for(view.trie, request.allowed, num_items=len(self.catalog)))
 
     def _rank_alone(self, requests: Sequence[RankRequest], k: int) -> list[list[RankedItem]]:
         live = self._live

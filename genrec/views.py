@@ -2,20 +2,22 @@
 
 A view may be a modality (one code stream each for text, image and behaviour, as MQL4GRec does; Zhai et al. 2025) or
 another tokenizer, seed or size. An item's merged score is the log of the mean of the probabilities that the views
-give it: the probability under a mixture of the models. Theirs share one model between the streams; here every view
-has a run of its own, so that views are made, changed and served like any run.
+give it: the probability under a mixture of the models. Where evidence joins a view as a product, its scores are no
+probabilities: they are divided by the sum of those that its search found. Theirs share one model between the streams;
+here every view has a run of its own, so that views are made, changed and served like any run.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genrec.decoding.engine import RankedItem
-from genrec.errors import ConfigError
+from genrec.errors import ConfigError, RunError
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 
@@ -40,9 +42,28 @@ def merge_answers(answers: Sequence[Sequence[RankedItem]], k: int) -> list[Ranke
     return sorted(merged, key=lambda item: (-item.score, item.item_index))[:k]
 
 
-def filter_for(trie: ItemTrie, item_filter: ItemFilter, *, num_items: int) -> ItemFilter:
-    """The same items as `item_filter`, which was compiled for another trie over the same `num_items` items."""
+def check_view(trie: ItemTrie, other: ItemTrie) -> None:
+    """Raise RunError where `other` is of another catalogue, or of one from which other items were removed."""
+    if other.order_checksum != trie.order_checksum:
+        raise RunError("a view is of another catalogue.", "Views are runs with one ingest and `items` changes.")
+    if not np.array_equal(np.sort(other.items), np.sort(trie.items)):
+        raise RunError(
+            "a view recommends other items: some were removed from one run alone.",
+            "Make the same `genrec items` changes in all of them.",
+        )
+
+
+def as_probabilities(answer: Sequence[RankedItem]) -> list[RankedItem]:
+    """The answer of one view to one user, its scores normalised over its items."""
+    total = float(np.logaddexp.reduce([item.score for item in answer])) if answer else -math.inf
+    return [replace(item, score=item.score - total) for item in answer] if math.isfinite(total) else list(answer)
+
+
+def filter_for(trie: ItemTrie, item_filter: ItemFilter | None) -> ItemFilter | None:
+    """The same items as `item_filter`, which may have been compiled for another trie over the same items."""
+    if item_filter is None or item_filter.trie is trie:
+        return item_filter
     other = item_filter.trie
-    mask: NDArray[np.bool_] = np.zeros(num_items, dtype=np.bool_)
+    mask: NDArray[np.bool_] = np.zeros(other.num_rows, dtype=np.bool_)
     mask[other.items[item_filter.admits(np.arange(other.num_items))]] = True
     return ItemFilter.allowing(trie, mask)

@@ -121,6 +121,21 @@ def test_a_draw_that_makes_no_sense_is_refused() -> None:
         Evidence.drawing(trie, rng, beside=Evidence.from_mass(trie, [1.0, 1.0], weight=0.0))
 
 
+@pytest.mark.parametrize("join", ["mixture", None])
+def test_forbidden_items_draw_no_beam_towards_them(join: Join | None) -> None:
+    # Two allowed items of one probability, one of them beside 98 forbidden ones, and one beam.
+    trie = ItemTrie.build([*([0, code] for code in range(99)), [1, 0]], (2, 99))
+    script = np.full((2, 99), -np.inf)
+    script[0, :2], script[1] = np.log(0.5), 0.0
+    engine = ScriptedEngine(lambda prompt, codes: script[len(codes)], score_mode="raw")
+    allowed = ItemFilter.allowing(trie, np.isin(np.arange(100), [0, 99]))
+    beside = None if join is None else Evidence.from_mass(trie, np.ones(100), weight=0.5, join=join)
+    draws = [Evidence.drawing(trie, np.random.default_rng(seed), beside=beside) for seed in range(100)]
+    found = engine.rank([[1]] * 100, trie, beam_width=1, k=1, allowed=[allowed] * 100, evidence=draws)
+    first = sum(answer[0].item_index == 0 for answer in found)
+    assert 35 < first < 65  # three standard deviations
+
+
 def test_a_draw_beside_a_mixture_leaves_the_others_of_the_search_alone() -> None:
     trie = ItemTrie.build([[0, 0], [0, 1], [1, 0], [1, 1]], (2, 2))
     scores = np.array([0.1, 0.4, 0.3, 0.2])

@@ -7,10 +7,11 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from genrec import Recommender, pipeline
-from genrec.catalogue_changes import add_items
+from genrec.catalogue_changes import add_items, update_items
 from genrec.config import EvaluateConfig, TokenizeConfig, load_config
 from genrec.errors import RunError
 from genrec.run import Run
@@ -35,6 +36,15 @@ def test_refresh_is_false_where_nothing_has_changed_also_after_an_evaluation(run
     add(run, [1])
     assert recommender.refresh()
     assert not recommender.refresh()
+
+
+def test_refresh_notices_an_item_of_which_the_vectors_alone_have_changed(run: Run) -> None:
+    recommender = Recommender.load(run.path)
+    file, vectors = run.path.parent / "changed.jsonl", run.path.parent / "vectors.npy"
+    file.write_text(json.dumps({"item_id": "i3"}) + "\n")
+    np.save(vectors, np.full((1, 8), 9, np.float32))
+    update_items(run, file, when="2026-01-02T03:04:05+00:00", precomputed={"text": vectors})
+    assert recommender.refresh()  # evidence compares items by these vectors
 
 
 def test_refresh_refuses_a_run_that_was_tokenized_again(run: Run, tiny_files: Path) -> None:
@@ -86,6 +96,19 @@ def test_requests_of_another_thread_never_fail_and_never_mix_versions_while_item
     versions = [old | {f"n{n}" for n in range(count)} for count in range(13)]
     assert all(answer in versions for answer in answers)
     assert {item.item_id for item in recommender.recommend(["i1", "i4"], k=64)} == versions[-1]
+
+
+def test_of_many_distinct_questions_only_the_newest_are_kept_and_all_are_answered(tiny_run: Path) -> None:
+    recommender = Recommender.load(tiny_run)
+    live = recommender.live
+    first = recommender.recommend(["i1"], k=30, allow={"genres": "Drama"})
+    for number in range(300):
+        live.filter({"title": [f"Film {number % 30}", "x" * 1000, number]})
+    assert len(live._filters) == 256
+    assert max(map(len, live._filters)) < 100  # whatever was asked, its key is short
+    assert recommender.recommend(["i1"], k=30, allow={"genres": "Drama"}) == first
+    again = live.filter({"year": 1991, "genres": "Drama"})
+    assert live.filter({"genres": "Drama", "year": 1991}) is again
 
 
 def test_a_recommender_that_was_not_loaded_cannot_refresh(run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,8 @@ from genrec import Recommender
 from genrec.data.catalog import Catalog
 from genrec.decoding.scripted import ScriptedEngine
 from genrec.errors import ConfigError, RunError, TrieError, UnknownItemError
+from genrec.evidence import Evidence
+from genrec.evidence_source import EvidenceSource
 from genrec.live_catalogue import attribute_mask
 from genrec.prompting import HistoryPrompt
 from genrec.run import Run
@@ -211,6 +214,38 @@ def test_a_trie_of_another_catalogue_is_refused_also_under_a_live_model(tiny_cop
         )
 
 
+def test_a_model_is_not_used_with_codes_that_were_made_while_it_was_read(
+    tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genrec import pipeline, recommender
+    from genrec.config import TokenizeConfig
+
+    opened = recommender.open_engine
+
+    def slow(*given: Any, **options: Any) -> Any:
+        engine = opened(*given, **options)
+        run = Run.open(tiny_copy)
+        config = TokenizeConfig.model_validate(run.stages["tokenize"].config)
+        pipeline.tokenize(run, config.model_copy(update={"seed": 5}))
+        return engine
+
+    monkeypatch.setattr(recommender, "open_engine", slow)
+    with pytest.raises(RunError, match="tokenized again while its model was read"):
+        Recommender.load(tiny_copy)
+
+
+def test_a_score_mode_that_does_not_exist_is_refused(tiny_run: Path) -> None:
+    with pytest.raises(ConfigError, match="no score mode 'renormalized'") as caught:
+        Recommender.load(tiny_run, score_mode=cast(Any, "renormalized"))
+    assert "renormalised" in caught.value.hint
+
+
+@pytest.mark.parametrize("history", [None, 5, "i1", [["i1"], "i2"], [["i1"], 3]])
+def test_what_is_no_history_is_refused(history: Any) -> None:
+    with pytest.raises(ConfigError, match="a history is a list of item ids"):
+        make_recommender().recommend(history)
+
+
 def test_a_trie_of_another_catalogue_is_refused(tiny_copy: Path) -> None:
     vocabulary = SidVocabulary.load(tiny_copy / "model")
     codes = np.load(tiny_copy / "semantic_ids" / "codes.npy")
@@ -219,19 +254,51 @@ def test_a_trie_of_another_catalogue_is_refused(tiny_copy: Path) -> None:
         Recommender.load(tiny_copy)
 
 
-def make_view(*, order_seed: int = 5, checksum: str = "") -> Recommender:
+def make_view(*, order_seed: int = 5, checksum: str = "", live: np.ndarray | None = None) -> Recommender:
     """The same items with other codes, and so another opinion of them."""
     whole = make_recommender()
     codes = np.random.default_rng(order_seed).permutation(make_codes())
     return Recommender(
         whole.catalog,
-        ItemTrie.build(codes, SIZES, order_checksum=checksum),
+        ItemTrie.build(codes, SIZES, order_checksum=checksum, live=live),
         engine=ScriptedEngine(script),
         prompt=HistoryPrompt(BEFORE),
         item_tokens=VOCABULARY.token_ids(codes),
         max_history_items=3,
         beam_width=NUM_ITEMS,
     )
+
+
+class Liking:
+    """Evidence that likes the later items of the catalogue, multiplied in."""
+
+    join = "product"
+
+    def evidence(self, histories: Sequence[np.ndarray], trie: ItemTrie) -> list[Evidence]:
+        return [Evidence.from_scores(trie, np.arange(NUM_ITEMS) / 4, weight=5.0) for _ in histories]
+
+
+@pytest.mark.parametrize("which", ["own", "view"])
+def test_a_view_that_evidence_multiplies_has_as_much_to_say_as_one_without(which: str) -> None:
+    liking, plain = make_recommender().with_evidence(cast(EvidenceSource, Liking())), make_view()
+    first, second = (liking, plain) if which == "own" else (plain, liking)
+    answers = [one.recommend(["i4"], NUM_ITEMS) for one in (liking, plain)]
+    assert answers[0][0].score < -10  # no log of a probability: it would never come up beside the other
+    mean: dict[str, float] = {}
+    for answer, total in zip(answers, (sum(np.exp(item.score) for item in answers[0]), 1.0), strict=True):
+        for item in answer:
+            mean[item.item_id] = mean.get(item.item_id, 0.0) + np.exp(item.score) / total / 2
+    found = first.with_views([second]).recommend(["i4"], 8)
+    assert ids(found) == sorted(mean, key=lambda item: -mean[item])[:8]
+    assert [np.exp(item.score) for item in found] == pytest.approx([mean[item.item_id] for item in found], rel=1e-4)
+    assert not any(ids(found) == ids(answer)[:8] for answer in answers)
+
+
+@pytest.mark.parametrize("of_view", [True, False])
+def test_a_view_from_which_other_items_were_removed_is_refused(of_view: bool) -> None:
+    fewer, whole = make_view(live=np.arange(NUM_ITEMS) != 7), make_view(order_seed=6)
+    with pytest.raises(RunError, match="removed from one run alone"):
+        (whole.with_views([fewer]) if of_view else fewer.with_views([whole]))
 
 
 def test_a_recommender_with_views_ranks_by_the_mean_probability_under_every_filter() -> None:

@@ -41,6 +41,10 @@ def test_a_filter_means_the_same_items_in_another_trie() -> None:
         for _ in range(2)
     )
     mask = rng.random(40) < 0.4
-    there = filter_for(second, ItemFilter.allowing(first, mask), num_items=40)
+    here = ItemFilter.allowing(first, mask)
+    there = filter_for(second, here)
+    assert there is not None
     assert there.num_items == mask.sum()
     assert set(second.items[there.admits(np.arange(40))]) == set(np.flatnonzero(mask))
+    assert filter_for(first, here) is here
+    assert filter_for(first, None) is None

@@ -41,12 +41,14 @@ def open_engine(
     The adapter of a folder `adapter` is merged into the model: in memory, or in a temporary copy of the folder
     for vLLM, which refuses adapters with embedding rows of their own, and for weights that are quantised afterwards.
 
-    Raises ConfigError for a device, weights or memory that cannot be had, MissingDependencyError where the engine's
-    package is not installed, ModelError where the model cannot be loaded.
+    Raises ConfigError for a score mode that does not exist, a device, weights or memory that cannot be had,
+    MissingDependencyError where the engine's package is not installed, ModelError where the model cannot be loaded.
     """
     check_name(name)
     if weights not in get_args(Weights):
         raise ConfigError(f"there are no weights {weights!r}.", f"Choose one of: {', '.join(get_args(Weights))}.")
+    if score_mode not in (modes := get_args(ScoreMode)):
+        raise ConfigError(f"there is no score mode {score_mode!r}.", f"Choose one of: {', '.join(modes)}.")
     is_quantized = weights in ("int8", "nf4")
     if name == "vllm":
         if device is not None:

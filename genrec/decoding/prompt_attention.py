@@ -67,7 +67,8 @@ class PromptReader:
         layer, self._layer = self._layer, self._layer + 1
         found = []
         for memory, (start, end) in zip(self.memories, self.bounds, strict=True):
-            keys, values = key[:, start:end].contiguous(), value[:, start:end].contiguous()
+            # Copies, also where a slice is contiguous: a remembered prompt would keep its whole batch.
+            keys, values = (part[:, start:end].clone(memory_format=torch.contiguous_format) for part in (key, value))
             memory.append((keys, values))
             if layer != self._last_layer:
                 found.append(_causal(query[:, start:end], keys, values, scale))

@@ -173,6 +173,7 @@ class VllmEngine:
         seed: int = 0,
     ) -> list[Generation]:
         """See `Engine.generate`. Raises ConfigError for a bad option, ModelError for a prompt that is too long."""
+        self._check_prompts(prompts, max_new_tokens)  # all of them before the first is under way
         written = [self._submit(prompt, max_new_tokens, temperature, stop, seed) for prompt in prompts]
         for text, ticket in written:
             for _ in self._pieces(text, ticket):

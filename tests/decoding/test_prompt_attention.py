@@ -148,3 +148,13 @@ def test_equal_prompts_of_one_call_are_read_once(read: list[int]) -> None:
     alone, other, again = engine.rank([[3, 1, 2], [4, 4, 4], [3, 1, 2]], TRIE, beam_width=5, k=5)
     assert read == [2, 2]
     assert alone == again != other
+
+
+@pytest.mark.parametrize("num_heads", [1, 2])
+def test_a_remembered_prompt_holds_no_memory_of_those_that_were_read_beside_it(num_heads: int) -> None:
+    model = Qwen3ForCausalLM(Qwen3Config(**SHAPE, **{**HEADS, "num_key_value_heads": num_heads}))
+    remembered = prompt_attention.Remembered(10_000)
+    with torch.no_grad(), prompt_attention.reading(model):
+        memories, _ = prompt_attention.read_prompts(model, [[1, 2], [3] * 40], remembered)
+    kept = [part for memory in memories for layer in memory for part in layer]
+    assert [part.untyped_storage().nbytes() for part in kept] == [part.nbytes for part in kept]
