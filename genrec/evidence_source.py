@@ -24,7 +24,7 @@ from genrec.data.catalog import Catalog
 from genrec.data.dialogues import DialogueTurn, item_sequences, load_turns
 from genrec.data.splits import training_sequences
 from genrec.decoding.engine import RankedItem
-from genrec.encoders.base import Embeddings, embedding_files
+from genrec.encoders.base import Embeddings, vouched_modalities
 from genrec.errors import RunError
 from genrec.evidence import Evidence, Join
 from genrec.run import Run, read_json
@@ -150,7 +150,7 @@ def load_content(
 
 def content_modality(run: Run) -> str | None:
     """`text` where the run has vectors of texts, else None."""
-    return "text" if any(file.exists() for file in embedding_files(run, "text")) else None
+    return "text" if "text" in vouched_modalities(run) else None
 
 
 def weights_json(source: EvidenceSource, *, modality: str | None) -> dict[str, Any]:

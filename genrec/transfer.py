@@ -128,6 +128,9 @@ def transfer(
 def _plan(source: Run, target: Run, config: TransferConfig, *, out: Path) -> _Plan:
     """Refuse what could only fail later, and resolve what was left to the source."""
     check_config(config.evaluate, with_model=True)
+    for run in (source, target):
+        if run.path.resolve() in [(out / variant.name).resolve() for variant in _VARIANTS]:
+            raise ConfigError(f"{run.path} is where a variant would be made.", "Name another folder with --out.")
     for run, stages in ((source, ("embed", "tokenize", "trie", "train")), (target, ("ingest", "embed"))):
         for stage in stages:
             run.require(stage)
@@ -169,17 +172,19 @@ def _skipped(plan: _Plan) -> dict[str, str]:
 
 def _make(plan: _Plan, variant: _Variant, progress: Progress) -> None:
     """Make a variant's run and evaluate it, unless that is done; go on where the same variant was killed."""
-    run = Run.create(plan.out / variant.name)
     identity = plan.identity(variant)
+    run = Run.create(plan.out / variant.name)
     state_file = run.path / _STATE_FILE
     state = read_json(state_file) if state_file.is_file() else {"identity": None, "finished": False}
     same = state["identity"] == identity
     if same and state["finished"] and _is_whole(run, plan):
         progress.say(f"  finished before: {run.path}")
         return
-    if state["identity"] is not None:
-        going_on = "  goes on where it was stopped" if same else "  inputs or settings have changed: made again"
-        progress.say(going_on)
+    if same:
+        progress.say("  goes on where it was stopped")
+    elif state["identity"] is not None:
+        progress.say("  inputs or settings have changed: made again")
+        run = _emptied(run)
     write_json(state_file, {"identity": identity, "finished": False})
     # Asked anew before each: a stage that is made again takes those after it out of the manifest.
     if not (same and "embed" in run.stages):
@@ -190,6 +195,15 @@ def _make(plan: _Plan, variant: _Variant, progress: Progress) -> None:
         _give_model(plan, variant, run, resume=same, progress=progress)
     _evaluate(run, plan.config, progress)
     write_json(state_file, {"identity": identity, "finished": True})
+
+
+def _emptied(run: Run) -> Run:
+    """A new run in the place of this one, moved away at once: a kill leaves no old stages under a new identity."""
+    old = run.path.with_name(f".{run.path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)  # a kill may have left one
+    run.path.replace(old)
+    shutil.rmtree(old)
+    return Run.create(run.path)
 
 
 def _is_whole(run: Run, plan: _Plan) -> bool:

@@ -181,6 +181,20 @@ def test_only_what_changed_is_made_again(
     assert "goes on" in listening.lines[1]
 
 
+def test_a_kill_after_a_change_of_settings_leaves_no_old_model_under_the_new_name(
+    tiny_run: Path, tiny_files: Path, target: Path, made: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(made, tmp_path / "out"))
+    changed = settings(tiny_files, epochs=3, own_tokenizer=False)
+    with pytest.raises(KeyboardInterrupt):
+        transfer(Run(tiny_run), Run(target), changed, out=out, progress=Stopping("epoch 1/3"))
+    assert "train" not in Run(out / "fine-tuned").stages
+    transfer(Run(tiny_run), Run(target), changed, out=out)
+    for variant in ("fine-tuned", "scratch-shared-ids"):
+        assert Run(out / variant).require("train").config["epochs"] == 3
+    assert not list(out.glob(".*"))
+
+
 def test_training_goes_on_from_a_base_with_the_same_tokenizer_only(
     tiny_run: Path, tiny_copy: Path, tiny_files: Path
 ) -> None:
@@ -213,6 +227,8 @@ def test_what_could_only_fail_later_is_refused_first(
     knowing = load_config(TrainConfig, tiny_files / "train.yaml").model_copy(update={"base": str(tiny_run)})
     with pytest.raises(ConfigError, match="knows semantic IDs already"):
         transfer(source, Run(target), settings(tiny_files, train=knowing), out=out)
+    with pytest.raises(ConfigError, match="is where a variant would be made"):
+        transfer(Run.create(tmp_path / "fine-tuned"), Run(target), settings(tiny_files), out=tmp_path)
     with pytest.raises(RunError, match="no stage 'ingest'"):
         transfer(source, Run.create(tmp_path / "empty"), settings(tiny_files), out=out)
     file = tiny_copy / "model" / "semantic_id_vocabulary.json"

@@ -7,18 +7,18 @@ around), and one per dialogue as ReDial publishes it (`messages`, `movieMentions
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal
 
 import polars as pl
 
 from genrec.data.catalog import Catalog
 from genrec.data.sequences import EvaluationCases, Sequences
+from genrec.data.sources.rows import InputFile
 from genrec.errors import DataError, RunError
 from genrec.run import Run
 
@@ -53,15 +53,12 @@ def dialogues_file(run: Run) -> Path:
 
 
 def read_turns(path: Path) -> Iterator[NamedTurn]:
-    """The turns of a file. Raises DataError for a file that is not there and naming a line that is neither layout."""
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    try:
-        with cast(IO[bytes], opener(path, "rb")) as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield from _turns_of(line, f"{path}, line {number}", number)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}.", "Give JSON lines, plain or as .gz.") from error
+    """The turns of a file. Raises DataError for a file that is not there or truncated, and naming a line that is
+    neither layout."""
+    with InputFile(path).open() as (lines, _, _):
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield from _turns_of(line, f"{path}, line {number}", number)
 
 
 def load_turns(run: Run, split: DialogueSplit | None = None, *, catalog: Catalog) -> list[DialogueTurn]:
@@ -121,12 +118,18 @@ def _turns_of(line: bytes, where: str, number: int) -> Iterator[NamedTurn]:
         if "messages" in row:
             yield from _turns_of_dialogue(row, str(row.get("conversationId", number)))
         else:
-            yield NamedTurn(str(row["dialog_id"]), tuple(row["context"]), tuple(row["entity"]), tuple(row["rec"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+            yield NamedTurn(str(row["dialog_id"]), *(_texts(row, name) for name in ("context", "entity", "rec")))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{where}: not a turn and not a dialogue of ReDial ({type(error).__name__}: {error}).",
             "Expected `dialog_id`, `context`, `entity` and `rec`, or `messages` and `movieMentions`.",
         ) from error
+
+
+def _texts(row: dict[str, Any], name: str) -> tuple[str, ...]:
+    if not isinstance(row[name], list) or not all(isinstance(text, str) for text in row[name]):
+        raise TypeError(f"`{name}` is not a list of texts")
+    return tuple(row[name])
 
 
 def _turns_of_dialogue(row: dict[str, Any], dialogue_id: str) -> Iterator[NamedTurn]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
+from genrec.data.sources.rows import InputFile
 from genrec.errors import DataError
 
 
@@ -36,9 +36,9 @@ class TextSource:
         return source
 
     def documents(self) -> Iterator[str]:
-        """Its documents, the empty ones left out. Raises DataError naming the line that is not JSON or has no field."""
-        opener: Any = gzip.open if self.path.suffix == ".gz" else open
-        with cast(IO[bytes], opener(self.path, "rb")) as stream:
+        """Its documents, the empty ones left out. Raises DataError for a file that cannot be read or is truncated, and
+        naming the line that is not JSON or no object."""
+        with InputFile(self.path).open() as (stream, _, _):
             for number, line in enumerate(stream, start=1):
                 text = line.decode(errors="replace").strip()
                 if self.fields and text:
@@ -50,11 +50,11 @@ class TextSource:
         where = f"{self.path}, line {number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
+            if not isinstance(row, dict):
+                raise DataError(f"{where}: expected a JSON object, found {type(row).__name__}.")
+            parts = [part for field in self.fields for part in _values(row, field.split("."))]
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not JSON ({error}).", "Expected one JSON object per line.") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: expected a JSON object, found {type(row).__name__}.")
-        parts = [part for field in self.fields for part in _values(row, field.split("."))]
         # What is no text (a lone surrogate) cannot be tokenised.
         return "\n".join(parts).encode(errors="replace").decode().strip()
 

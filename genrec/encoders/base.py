@@ -108,8 +108,9 @@ class Embeddings:
     def load(cls, run: Run, modality: str, *, catalog: Catalog) -> Embeddings:
         """Read a modality's vectors.
 
-        Raises RunError where there are none, where the files are damaged, where they were made for another
-        catalogue (other items or another order), and where align wrote them for vectors that have changed since.
+        Raises RunError where there are none, where no finished stage vouches for them, where the files are damaged,
+        where they were made for another catalogue (other items or another order), and where align wrote them for
+        vectors that have changed since.
         """
         if modality.split("-")[0] in WRITTEN_BY_ALIGN:
             run.require("align")
@@ -118,6 +119,11 @@ class Embeddings:
             raise RunError(
                 f"{run.path} has no vectors of modality {modality!r}.",
                 "Run `genrec embed RUN` first, or choose another modality.",
+            )
+        if modality not in vouched_modalities(run):
+            raise RunError(
+                f"No finished stage vouches for the {modality} vectors in {run.path}: they are left from earlier.",
+                f"Make them again with `genrec embed {run.path}`, or choose another modality.",
             )
         facts = read_json(description)
         if facts["order_checksum"] != catalog.order_checksum:
@@ -138,6 +144,12 @@ def check_modality(name: str) -> None:
         raise ConfigError(
             f"{name!r} cannot name a modality.", "Use lower-case letters, digits, `-` and `_`, as in `text`."
         )
+
+
+def vouched_modalities(run: Run) -> list[str]:
+    """Modalities whose vectors a finished stage vouches for; files of others may lie there from earlier."""
+    files = [Path(file) for record in run.stages.values() for file in record.outputs]
+    return sorted({file.stem for file in files if file.parent == Path("embeddings") and file.suffix == ".npy"})
 
 
 def embedding_files(run: Run, modality: str) -> list[Path]:

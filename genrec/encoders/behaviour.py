@@ -38,7 +38,7 @@ def behaviour_vectors(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Unit vectors (I, D) and mask (I,) of the items of training histories; `model` is one of MODELS.
 
-    Raises DataError where hardly any two items stand in one history.
+    Raises DataError where hardly any two items stand in one history, or none together more often than by chance.
     """
     counts = _neighbour_counts(sequences, num_items)
     mask: NDArray[np.bool_] = np.asarray(counts.sum(axis=1)).ravel() > 0
@@ -56,7 +56,13 @@ def behaviour_vectors(
         following = _neighbour_counts(sequences, num_items, distances=1)
         vectors = _eigenvectors(following, width, seed).astype(np.float32)
     else:
-        vectors = _factorised(_shifted_ppmi(counts), width, seed).astype(np.float32)
+        telling = _shifted_ppmi(counts)
+        if not telling.nnz:
+            raise DataError(
+                "No two items stand beside each other in training histories much more often than by chance.",
+                "Leave behaviour out (--behaviour none), or ingest more interactions.",
+            )
+        vectors = _factorised(telling, width, seed).astype(np.float32)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     mask &= norms[:, 0] > 1e-12  # where nothing exceeds chance, nothing is known
     unit = np.where(mask[:, None], vectors / np.maximum(norms, 1e-12), 0.0)

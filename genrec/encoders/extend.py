@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from genrec.config import EmbedConfig, build_config
 from genrec.data.catalog import Catalog
-from genrec.encoders.base import Embeddings
+from genrec.encoders.base import Embeddings, vouched_modalities
 from genrec.encoders.embed import encode_catalog
 from genrec.encoders.precomputed import read_vectors
 from genrec.errors import ConfigError, DataError, ModelError
@@ -41,7 +41,7 @@ def extend_embeddings(
     vectors of another width, ModelError where an encoder is not the one that the run was embedded with.
     """
     given = encode if given is None else given
-    old = {name: Embeddings.load(run, name, catalog=before) for name in _modalities(run)}
+    old = {name: Embeddings.load(run, name, catalog=before) for name in vouched_modalities(run)}
     if unknown := sorted(set(precomputed) - set(old)):
         raise ConfigError(f"The run has no vectors of modality {', '.join(unknown)}.", f"It has {', '.join(old)}.")
     # Files first: a bad one should not show only after the encoding.
@@ -70,12 +70,6 @@ def _missing(old: Embeddings, catalog: Catalog) -> Embeddings:
     vectors = np.zeros((len(catalog), old.vectors.shape[1]), dtype=np.float32)
     mask = np.zeros(len(catalog), dtype=np.bool_)
     return Embeddings(old.modality, vectors, mask, old.model, old.revision, catalog.order_checksum)
-
-
-def _modalities(run: Run) -> list[str]:
-    """Modalities whose vectors a finished stage vouches for."""
-    files = [Path(file) for record in run.stages.values() for file in record.outputs]
-    return sorted({file.stem for file in files if file.parent == Path("embeddings") and file.suffix == ".npy"})
 
 
 def _extended(old: Embeddings, after: Catalog, fresh: Embeddings | None, rows: NDArray[np.int64] | None) -> Embeddings:

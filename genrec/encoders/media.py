@@ -78,7 +78,7 @@ def require_extra(package: str, *, extra: str, what: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise MissingDependencyError(
             f"{what} needs the package {package}, which is not installed.",
-            f"Install it with `pip install 'genrec-toolkit[{extra}]'`.",
+            f"Install the extra `{extra}` (docs/install.md).",
         )
 
 

@@ -7,7 +7,10 @@ file is a reason to leave out that file alone.
 
 from __future__ import annotations
 
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,7 @@ PICTURE_VERSION = 1
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM")
 # A model scales the shorter side to some 200 pixels: of a strip this long it would still make 10 megapixels.
 _MAX_ASPECT = 200
+_PILLOWS_LIMIT = threading.Lock()
 
 
 def read_picture(file: MediaFile, *, max_megapixels: float) -> Image.Image:
@@ -31,7 +35,7 @@ def read_picture(file: MediaFile, *, max_megapixels: float) -> Image.Image:
     side is more than 200 times as long as the other.
     """
     path = file.locate()
-    with warnings.catch_warnings():
+    with _limit_of_pillow(max_megapixels), warnings.catch_warnings():
         # Pillow warns of odd metadata and, from half of our limit on, of size; only what stops it counts here.
         warnings.simplefilter("ignore")
         try:
@@ -47,6 +51,19 @@ def read_picture(file: MediaFile, *, max_megapixels: float) -> Image.Image:
         except Exception as error:
             reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             raise UnreadableInputError(f"cannot be decoded: {reason}") from error
+
+
+@contextmanager
+def _limit_of_pillow(max_megapixels: float) -> Iterator[None]:
+    """Let Pillow, which stops at 179 megapixels by itself, go as far as we do. Its limit is one for all threads."""
+    with _PILLOWS_LIMIT:
+        before = Image.MAX_IMAGE_PIXELS
+        if before is not None and max_megapixels * 1e6 > before:
+            Image.MAX_IMAGE_PIXELS = int(min(max_megapixels * 1e6, 1e18))
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _decode(path: Path, max_megapixels: float) -> Image.Image:

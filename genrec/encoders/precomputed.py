@@ -112,7 +112,8 @@ def _rows(file: Path) -> tuple[list[str | None], list[NDArray[np.float32] | None
         raise DataError(f"{file} has an unknown ending.", "Use .npy, .parquet, .jsonl, .jsonl.gz, .csv or .csv.gz.")
     try:
         table = read(file)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    # polars panics, past Exception, on some damaged Parquet files; a panic is a BaseException of its own.
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DataError(f"{file} cannot be read: {error}.", "Is it complete, and is its ending right?") from error
     if "item_id" not in table.columns:
         raise DataError(

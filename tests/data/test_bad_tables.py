@@ -82,6 +82,18 @@ def test_all_bad_cells_of_all_rows_and_tables_are_listed(tmp_path: Path) -> None
     assert "and 72 more" in str(caught.value)
 
 
+@pytest.mark.parametrize("rest", ["", 'd,"Delta"\n'])  # the quote is never closed, or in the middle of another cell
+def test_rows_read_and_rows_left_out_are_all_rows_where_a_quote_is_not_closed(tmp_path: Path, rest: str) -> None:
+    rows = "".join(f"i{number},Title {number}\n" for number in range(20))
+    run = ingest_text(tmp_path, ITEMS + 'c,"Gamma\n' + rows + rest + "z,Zeta\n" * bool(rest), skip=True)
+    rejected = [json.loads(line) for line in (run.path / "rejected.jsonl").read_text().splitlines()]
+    last = 25 if rest else 24
+    assert [entry["row"] for entry in rejected] == list(range(4, last + 1))
+    assert {entry["found"] for entry in rejected[1:]} == {"stands inside a quote of the row that begins on line 4"}
+    assert Catalog.load(run).item_ids == (["a", "b", "z"] if rest else ["a", "b"])
+    assert run.stages["ingest"].report["num_rejected_rows"] == len(rejected)
+
+
 def test_a_row_after_a_cell_with_line_breaks_keeps_its_line_number(tmp_path: Path) -> None:
     with pytest.raises(BadRowsError, match=r"items\.csv, line 7, column"):
         ingest_text(tmp_path, ITEMS + 'c,"three\nlines\nlong"\n,x\n')
@@ -125,6 +137,15 @@ def test_bytes_that_are_not_utf_8_are_named_with_their_line(tmp_path: Path, endi
         ingest_text(tmp_path, items[ending], log[ending], ending=ending)
     assert len(caught.value.problems) == 1
     assert re.search(r"line 4: byte 0xe9 at position \d+ is not valid UTF-8", caught.value.problems[0])
+
+
+def test_every_row_that_is_not_utf_8_is_named_by_its_own_line(tmp_path: Path) -> None:
+    items = b'item_id,title\na,\xe9\nb,Beta\nc,"two\nlines \xe9"\nd,\xe9\ne,Eta\n'
+    with pytest.raises(BadRowsError) as caught:
+        ingest_text(tmp_path, items, "user_id,item_id\nu,b\n")
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        f"items.csv, line {line}" for line in (2, 5, 6)
+    ]
 
 
 @pytest.mark.parametrize("value", ["missing.png", "../secret.png", "/etc/hostname", "img", "a\0b", "x" * 5000])

@@ -17,7 +17,7 @@ from genrec.data.catalog import Catalog
 from genrec.data.ingest import ingest
 from genrec.data.interactions import load_interactions
 from genrec.data.splits import training_sequences
-from genrec.errors import RunError
+from genrec.errors import BadRowsError, RunError
 from genrec.run import Run, StageReport
 
 ITEMS = [
@@ -156,6 +156,30 @@ def test_numbers_that_json_cannot_mean_and_dates_become_plain_values(tmp_path: P
         (None, None, "2020-02-03"),
         (None, 2.0, "2020-02-03"),
     ]
+
+
+def test_decimals_are_numbers_and_times_plain_text(tmp_path: Path) -> None:
+    write_table(tmp_path / "log.jsonl", [{"user_id": "u", "item_id": "a"}])
+    table = pl.DataFrame({"item_id": ["a"], "title": ["A"], "price": ["12.50"], "opens": ["10:00"]})
+    typed = table.with_columns(pl.col("price").cast(pl.Decimal(10, 2)), pl.col("opens").str.to_time("%H:%M"))
+    typed.write_parquet(tmp_path / "items.parquet")
+    run = Run.create(tmp_path / "run")
+    ingest(run, "tables", [tmp_path / "log.jsonl", tmp_path / "items.parquet"], EVERY_ITEM)
+    assert Catalog.load(run).table.drop("item_id", "title").rows() == [(12.5, "10:00:00")]
+
+
+def test_a_column_that_only_late_rows_have_is_read_as_one_that_all_have(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    plain = [{"item_id": f"i{row}", "title": "T"} for row in range(150)]
+    late = {"item_id": "late", "title": "L", "genres": "Comedy|Drama", "image": "a.png"}
+    log = [{"user_id": "u", "item_id": "late"}]
+    run, report = ingest_rows(tmp_path, [*plain, late], log, ending=".jsonl")
+    last = Catalog.load(run).table.row(-1, named=True)
+    assert (last["genres"], last["image"]) == (["Comedy", "Drama"], "a.png")
+    assert report.facts["media_root"] == str(tmp_path.resolve())
+    for wrong in ({"image": "no/such.png"}, {"image": "/etc/passwd"}, {"tags": 5}):
+        with pytest.raises(BadRowsError, match=rf'items\.jsonl, line 151, column "{next(iter(wrong))}"'):
+            ingest_rows(tmp_path, [*plain, {**late, **wrong}], log, ending=".jsonl")
 
 
 def test_media_paths_stay_relative_and_the_report_names_their_root(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_posters_and_plots_beside_the_tables_belong_to_their_films(tmp_path: Pat
     (tmp_path / "omdb_text.jsonl").write_text(
         '{"movieId": 10, "plot": "A hacker wakes up.", "director": "L. Wachowski", "actors": "K. Reeves, C. Moss"}\n'
         '{"movieId": 999, "plot": "Not in the catalogue."}\n'
+        '{"movieId": 20, "actors": ["A. Bee", "C. Dee"]}\n'
     )
     (tmp_path / "posters").mkdir()
     (tmp_path / "posters" / "20.JPG").write_bytes(b"not looked at by ingest")
@@ -108,7 +109,7 @@ def test_posters_and_plots_beside_the_tables_belong_to_their_films(tmp_path: Pat
     assert table["image"].to_list() == [None, "posters/20.JPG"]
     assert table["description"].to_list() == ["A hacker wakes up.", None]
     assert table["director"].to_list() == ["L. Wachowski", None]
-    assert table["actors"].to_list() == [["K. Reeves", "C. Moss"], []]
+    assert table["actors"].to_list() == [["K. Reeves", "C. Moss"], ["A. Bee", "C. Dee"]]
     assert report.facts["media_root"] == str(tmp_path.resolve())
     assert any(line.startswith("Posters: 1 of 2 films") for line in report.words)
 

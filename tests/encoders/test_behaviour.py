@@ -65,6 +65,14 @@ def test_the_same_seed_gives_the_same_vectors_and_other_histories_another_revisi
     assert behaviour_revision(walks()) != behaviour_revision(walks(seed=1))
 
 
+def test_histories_in_which_everything_stands_beside_everything_are_refused() -> None:
+    rng = np.random.default_rng(0)
+    histories = [rng.permutation(12).tolist() for _ in range(2000)]
+    mixed = Sequences.from_lists([str(user) for user in range(2000)], histories)
+    with pytest.raises(DataError, match=r"more often than by chance.*--behaviour none"):
+        behaviour_vectors(mixed, 12, model="ppmi-svd", width=4, seed=0)
+
+
 def test_histories_without_pairs_are_refused() -> None:
     alone = Sequences.from_lists([str(user) for user in range(20)], [[user] for user in range(20)])
     with pytest.raises(DataError, match=r"Only 0 items stand beside another one.*--behaviour none"):

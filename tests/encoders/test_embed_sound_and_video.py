@@ -124,5 +124,5 @@ def test_a_file_and_a_model_of_one_name_are_refused(media_run: Run, tmp_path: Pa
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(MissingDependencyError, match=r"genrec-toolkit\[audio\]"):
+    with pytest.raises(MissingDependencyError, match="extra `audio`"):
         audio_encoder(EmbedConfig(behaviour_model=None, audio_model="descriptors"), progress=SILENT)

@@ -14,7 +14,7 @@ from genrec.data.catalog import Catalog
 from genrec.encoders.base import Embeddings
 from genrec.encoders.cache import VectorCache, encode_items
 from genrec.errors import ConfigError, ModelError, RunError, UnreadableInputError
-from genrec.run import Run
+from genrec.run import Run, StageReport
 
 
 class HashEncoder:
@@ -61,10 +61,17 @@ def embeddings_of(catalog: Catalog, modality: str = "text") -> Embeddings:
     return Embeddings(modality, vectors, mask, "m", "r", catalog.order_checksum)
 
 
+def save_and_record(run: Run, made: Embeddings) -> Path:
+    """Save vectors as the stage `embed` does; the file."""
+    written = made.save(run)
+    run.record(StageReport("embed", {}, []), config={}, seed=0, inputs=[], outputs=written, started=run.begin())
+    return written[0]
+
+
 def test_saved_embeddings_load_as_they_were(tmp_path: Path) -> None:
     run, catalog = Run.create(tmp_path / "run"), catalog_of("a", "b", "c")
     made = embeddings_of(catalog)
-    made.save(run)
+    save_and_record(run, made)
     loaded = Embeddings.load(run, "text", catalog=catalog)
     assert (loaded.vectors == made.vectors).all()
     assert loaded.mask.tolist() == [True, True, False]
@@ -74,7 +81,7 @@ def test_saved_embeddings_load_as_they_were(tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", [("b", "a", "c"), ("a", "b")])
 def test_embeddings_of_another_catalogue_are_refused(tmp_path: Path, other: tuple[str, ...]) -> None:
     run = Run.create(tmp_path / "run")
-    embeddings_of(catalog_of("a", "b", "c")).save(run)
+    save_and_record(run, embeddings_of(catalog_of("a", "b", "c")))
     with pytest.raises(RunError, match="belong to another catalogue"):
         Embeddings.load(run, "text", catalog=catalog_of(*other))
 
@@ -83,13 +90,22 @@ def test_missing_and_damaged_embeddings_say_what_to_run(tmp_path: Path) -> None:
     run, catalog = Run.create(tmp_path / "run"), catalog_of("a", "b", "c")
     with pytest.raises(RunError, match=r"no vectors of modality 'text'.*genrec embed"):
         Embeddings.load(run, "text", catalog=catalog)
-    file, _ = embeddings_of(catalog).save(run)
+    file = save_and_record(run, embeddings_of(catalog))
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(RunError, match="cannot be read"):
         Embeddings.load(run, "text", catalog=catalog)
     np.save(file, np.zeros((3, 2), np.float32))
     with pytest.raises(RunError, match=r"expected float32 \(3, 3\)"):
         Embeddings.load(run, "text", catalog=catalog)
+
+
+def test_embeddings_that_no_finished_stage_vouches_for_are_refused(tmp_path: Path) -> None:
+    run, catalog = Run.create(tmp_path / "run"), catalog_of("a", "b", "c")
+    save_and_record(run, embeddings_of(catalog, "behaviour"))
+    save_and_record(run, embeddings_of(catalog))  # embedded again, without behaviour
+    Embeddings.load(run, "text", catalog=catalog)
+    with pytest.raises(RunError, match=r"No finished stage vouches for the behaviour vectors.*genrec embed"):
+        Embeddings.load(run, "behaviour", catalog=catalog)
 
 
 def test_a_modality_that_is_no_file_name_is_refused(tmp_path: Path) -> None:

@@ -151,6 +151,14 @@ def broken_files(folder: Path) -> dict[str, str]:
     return reasons
 
 
+def test_our_limit_counts_where_pillows_own_is_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    two_halves().save(tmp_path / "large.png")
+    assert read(tmp_path / "large.png").shape == (20, 40, 3)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    assert reason(tmp_path / "large.png", 0.0005) == "has 40 × 20 pixels, more than 0.0005 megapixels"
+
+
 def test_fifty_broken_files_each_say_what_is_wrong(tmp_path: Path) -> None:
     for name, expected in broken_files(tmp_path).items():
         assert reason(tmp_path / name).startswith(expected), name

@@ -50,14 +50,20 @@ def run(tmp_path: Path) -> Run:
     vectors[-1] = 0.0
     catalog = Catalog.load(made)
     written = Embeddings("text", vectors.astype(np.float32), mask, "m", "r", catalog.order_checksum).save(made)
-    # Image: a map of the group, for two items of three; it is not among what `embed` says that it made.
+    # Image: a map of the group, for two items of three; it is not among the modalities that `embed` reports.
     image = rng.normal(size=(6, 5))[np.arange(NUM_ITEMS) % 6] + rng.normal(size=(NUM_ITEMS, 5)) * 0.1
     seen = np.arange(NUM_ITEMS) % 3 > 0
     image[~seen] = 0.0
-    Embeddings("image", image.astype(np.float32), seen, "m", "r", catalog.order_checksum).save(made)
+    written += Embeddings("image", image.astype(np.float32), seen, "m", "r", catalog.order_checksum).save(made)
     embedded = StageReport("embed", {"modalities": {"text": {}}}, [])
     made.record(embedded, config={}, seed=0, inputs=[], outputs=written, started=made.begin())
     return made
+
+
+def record(run: Run, made: Embeddings) -> None:
+    """Save vectors and let a stage of their own vouch for them."""
+    report = StageReport(f"embed:{made.modality}", {}, [])
+    run.record(report, config={}, seed=0, inputs=[], outputs=made.save(run), started=run.begin())
 
 
 @pytest.mark.parametrize("method", ["rqvae", "residual-kmeans"])
@@ -105,7 +111,7 @@ def test_behaviour_as_a_loss_draws_items_of_one_walk_together(run: Run) -> None:
 
 def test_where_behaviour_is_known_it_counts_twice_and_codes_are_used_equally_often(run: Run) -> None:
     image = Embeddings.load(run, "image", catalog=Catalog.load(run))
-    replace(image, modality="behaviour").save(run)
+    record(run, replace(image, modality="behaviour"))
 
     def codes(*modalities: str, **options: Any) -> NDArray[np.uint16]:
         tokenize(run, TokenizeConfig(modalities=modalities, levels=2, codebook_size=8, **options))
@@ -179,7 +185,7 @@ def test_tokenize_needs_vectors_of_this_catalogue(run: Run) -> None:
         tokenize(run, TokenizeConfig())
     catalog = Catalog.load(run)
     empty = np.zeros(NUM_ITEMS, dtype=bool)
-    Embeddings("none", np.zeros((NUM_ITEMS, 2), np.float32), empty, "m", "r", catalog.order_checksum).save(run)
+    record(run, Embeddings("none", np.zeros((NUM_ITEMS, 2), np.float32), empty, "m", "r", catalog.order_checksum))
     with pytest.raises(DataError, match="No item has a vector"):
         tokenize(run, TokenizeConfig(modalities=("none",)))
     with pytest.raises(RunError, match="missing"):

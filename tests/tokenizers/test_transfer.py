@@ -128,6 +128,20 @@ def test_behaviour_does_not_travel_and_is_guessed_from_what_the_items_are(
         pipeline.tokenize_from(target, source)
 
 
+def test_behaviour_left_from_an_earlier_embedding_is_not_taken_for_the_runs_own(
+    tiny_run: Path, tiny_copy: Path, tiny_files: Path
+) -> None:
+    text = EmbedConfig(behaviour_model=None, text_model=None, precomputed={"text": tiny_files / "vectors.npy"})
+    source = Run(shutil.copytree(tiny_run, tiny_copy.parent / "source"))
+    for run in (source, Run(tiny_copy)):
+        embed(run, text.model_copy(update={"behaviour_model": "ppmi-svd", "behaviour_width": 4}))
+    embed(Run(tiny_copy), text)
+    joint = TokenizeConfig(method="residual-kmeans", levels=2, codebook_size=8, item_codes=0)
+    pipeline.tokenize(source, joint)
+    report = pipeline.tokenize_from(Run(tiny_copy), source)
+    assert report.facts["guessed_modalities"] == ["behaviour"]
+
+
 def test_more_items_than_ids_are_refused(tiny_run: Path, tiny_copy: Path) -> None:
     source = Run(shutil.copytree(tiny_run, tiny_copy.parent / "source"))
     few = TokenizeConfig(method="residual-kmeans", levels=1, codebook_size=4, item_codes=0, collisions="shared")

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ _BLANK = re.compile(r"[\t\n\r\x0b\x0c\x85]+")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LATEST_SECONDS = 1e11  # the year 5138: anything later is not in seconds
 _MAX_SHOWN = 80
+MAX_DEPTH = 100  # levels of lists and objects in a cell: what is read of them calls itself at each
 _NUMERIC = (str, int, float, Decimal)  # what may be a number; a tuple, as a union is built at every call
 
 
@@ -79,18 +80,35 @@ class InputLog:
         return text.strip()
 
     def clean_all(self, value: Any) -> Any:
-        """`clean` for every text inside lists and dicts; dates as ISO 8601, empty text and NaN as None."""
+        """`clean` for every text inside lists and dicts; dates and times as ISO 8601, empty text and NaN as None."""
         if isinstance(value, str):
             return self.clean(value) or None
         if isinstance(value, list):
             return [self.clean_all(part) for part in value if part is not None]
         if isinstance(value, dict):
             return {self.clean(str(key)): self.clean_all(part) for key, part in value.items()}
+        if isinstance(value, Decimal):
+            value = float(value)
         if isinstance(value, float) and not math.isfinite(value):
             return None
-        if isinstance(value, date):
+        if isinstance(value, date | time):
             return value.isoformat()
         return value
+
+
+def is_too_deep(value: Any) -> bool:
+    """Whether lists and dicts are nested more than MAX_DEPTH deep."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            part
+            for one in level
+            if isinstance(one, dict | list | tuple)
+            for part in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def row_name(file: str, row: int) -> str:
@@ -155,6 +173,10 @@ def _split_list(text: str) -> list[Any]:
             parsed = json.loads(text)
         except ValueError:
             return text.split("|")
+        except RecursionError:
+            parsed = None
+        if parsed is None or is_too_deep(parsed):
+            raise BadCellError("is nested too deeply", f"at most {MAX_DEPTH} levels")
         return list(parsed)
     return text.split("|")
 

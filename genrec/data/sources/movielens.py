@@ -12,12 +12,12 @@ from __future__ import annotations
 import re
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from genrec.config import IngestConfig
-from genrec.data.sources.cells import InputLog
+from genrec.data.sources.cells import BadCellError, InputLog, parse_id, parse_list, parse_text
 from genrec.data.sources.records import Item, RawData, read_interactions, read_items, require_columns
 from genrec.data.sources.rows import InputFile, columns_of, read_rows
 from genrec.errors import ConfigError, DataError
@@ -82,12 +82,23 @@ def _add_plots(items: dict[str, Item], file: InputFile, log: InputLog) -> None:
     require_columns(file, columns_of(file), needed=("movieId", "plot"), what="plots")
     for item in items.values():
         item |= {"description": None, "director": None, "actors": []}
-    for _, row in read_rows(file, log):
-        film = items.get(str(row["movieId"]))
-        if film is not None:
-            film["description"] = log.clean(str(row["plot"] or "")) or None
-            film["director"] = log.clean(str(row.get("director") or "")) or None
-            film["actors"] = [name for part in str(row.get("actors") or "").split(",") if (name := log.clean(part))]
+    parsers: dict[str, tuple[str, Callable[[Any, InputLog], Any]]] = {
+        "plot": ("description", parse_text),
+        "director": ("director", parse_text),
+        "actors": ("actors", _actors),
+    }
+    for number, row in read_rows(file, log):
+        column = "movieId"
+        try:
+            film = items.get(parse_id(row.get(column)), {})
+            for column, (name, parse) in parsers.items():
+                film[name] = parse(row.get(column), log)
+        except BadCellError as error:
+            log.reject(file.name, number, found=error.found, expected=error.expected, column=column)
+
+
+def _actors(value: Any, log: InputLog) -> list[str]:
+    return parse_list(value.split(",") if isinstance(value, str) else value, log)
 
 
 def _add_posters(items: dict[str, Item], root: Path) -> tuple[dict[str, Any], list[str]]:

@@ -77,7 +77,8 @@ def read_items(
     check: Callable[[Item], list[tuple[str, BadCellError]]] | None = None,
     progress: Progress = SILENT,
 ) -> list[Item]:
-    """Read items. `names` maps columns of the file to ours; other columns become attributes if `keep_others`.
+    """Read items. `names` maps columns of the file to ours; if `keep_others`, other columns become attributes, and
+    those of KNOWN_COLUMNS that only some rows have are read as what they are.
 
     With `names` None the columns have our names, and an item has the keys that its own row has. A second row of
     an item is a problem, unless `repeats` is given: then it is left out and its line is appended there. `check`
@@ -87,7 +88,9 @@ def read_items(
     lines: dict[str, int] = {}
     items = []
     for number, row in read_rows(file, log, progress=progress):
-        own = {name: name for name in KNOWN_COLUMNS if name in row or name == "item_id"} if names is None else names
+        own = {"item_id": "item_id"} if names is None else names
+        if keep_others:
+            own = {**own, **{name: name for name in KNOWN_COLUMNS if name in row}}
         item, bad = _parse_item(row, own, parsers, log, keep_others)
         item_id = item.get("item_id")
         if item_id in lines and repeats is not None:

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 import polars as pl
 
-from genrec.data.sources.cells import InputLog
+from genrec.data.sources.cells import MAX_DEPTH, InputLog, is_too_deep
 from genrec.errors import DataError
 from genrec.progress import SILENT, Progress
 
@@ -182,16 +182,20 @@ def _csv_rows(file: InputFile, log: InputLog, progress: Progress) -> Iterator[Ro
     next(reader)
     while True:
         number = reader.line_num + 1
+        undecodable.clear()
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            log.reject(file.name, number, found=f"is not a CSV row: {error}", expected="quotes that open and close")
+            expected = "quotes that open and close"
+            log.reject(file.name, number, found=f"is not a CSV row: {error}", expected=expected)
+            for line in range(number + 1, reader.line_num + 1):
+                found = f"stands inside a quote of the row that begins on line {number}"
+                log.reject(file.name, line, found=found, expected=expected)
             continue
-        bad_lines = [line for line in undecodable if number <= line <= reader.line_num]
-        if bad_lines:
-            _reject_encoding(file, log, bad_lines[0], undecodable[bad_lines[0]])
+        if undecodable:
+            _reject_encoding(file, log, *next(iter(undecodable.items())))
         elif cells and len(cells) != len(header):
             log.reject(
                 file.name, number, found=f"has {len(cells)} field(s)", expected=f"{len(header)}, as in the header"
@@ -216,13 +220,16 @@ def _json_rows(file: InputFile, log: InputLog, progress: Progress) -> Iterator[R
             continue
         try:
             row = _parse_object(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
             log.reject(file.name, number, found=f"is not valid JSON: {error}", expected="one JSON object a line")
             continue
-        if isinstance(row, dict):
-            yield number, row
-        else:
+        if not isinstance(row, dict):
             log.reject(file.name, number, found=f"is a JSON {type(row).__name__}", expected="one JSON object a line")
+        # Counting brackets is fast, and few of them need no closer look.
+        elif text.count("[") + text.count("{") > MAX_DEPTH and is_too_deep(row):
+            log.reject(file.name, number, found="is nested too deeply", expected=f"at most {MAX_DEPTH} levels")
+        else:
+            yield number, row
 
 
 def _parse_object(text: str) -> Any:
@@ -232,7 +239,10 @@ def _parse_object(text: str) -> Any:
         # Amazon's metadata of 2014 are Python dicts, one a line. literal_eval runs no code.
         if not text.lstrip().startswith("{'"):
             raise
-        return ast.literal_eval(text.strip())
+        row = ast.literal_eval(text.strip())
+        if not all(isinstance(key, str) for key in row):
+            raise ValueError("a key is not text") from None
+        return row
 
 
 def _dat_rows(file: InputFile, log: InputLog, progress: Progress) -> Iterator[Row]:

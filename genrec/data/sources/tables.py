@@ -40,8 +40,7 @@ def read(paths: Sequence[Path], config: IngestConfig, *, log: InputLog, progress
     require_columns(
         interactions_file, columns[interactions_path], needed=("user_id", "item_id"), what="The table of interactions"
     )
-    present = columns[items_path]
-    item_names = {column: column for column in KNOWN_COLUMNS if column in present}
+    item_names = {column: column for column in KNOWN_COLUMNS if column in columns[items_path]}
     items = read_items(items_file, item_names, log=log, title_required=config.empty_title == "stop", progress=progress)
     if not items and not log.problems:  # or every interaction would be a bad row
         raise DataError(f"{items_file.name}: there is not one item.", "Look whether this is the right file.")
@@ -53,6 +52,6 @@ def read(paths: Sequence[Path], config: IngestConfig, *, log: InputLog, progress
         items_name=items_file.name,
         progress=progress,
     )
-    has_media = any(column in present for column in MEDIA_FIELDS)
+    has_media = any(column in item for item in items for column in MEDIA_FIELDS)
     facts = {"media_root": str(items_path.parent.resolve())} if has_media else {}
     return RawData(items, interactions, [items_path, interactions_path], facts=facts)
