@@ -138,11 +138,16 @@ def parse_line(
 
 @contextmanager
 def open_lines(source: Path) -> Iterator[tuple[int, TextIO]]:
-    """How many lines `source` has, and a stream of them. Raises DataError for a file that cannot be read.
+    """How many lines `source` has, and a stream of them. Raises DataError for a file that cannot be read, or not twice.
 
     Bytes that are not UTF-8 come as half surrogate pairs, which `parse_line` refuses.
     """
     try:
+        if source.exists() and not source.is_file():
+            raise DataError(
+                f"{source} cannot be read: it is no regular file, and it has to be read more than once.",
+                "Write it to a file first, and give that as --input.",
+            )
         with source.open("rb") as counted:
             num_lines = sum(1 for _ in counted)
         # newline: one line out per line in, also where JSON has a carriage return between its values.

@@ -213,7 +213,7 @@ class TrainConfig(Config):
         128, ge=32, description="room for a question and its answer, where whole histories need less"
     )
     epochs: int = Field(8, ge=1)
-    batch_tokens: int = Field(8192, ge=64, description="tokens of one optimizer step and process")
+    batch_tokens: int = Field(8192, ge=64, description="tokens of one micro-batch and process")
     gradient_accumulation: int = Field(1, ge=1, description="micro-batches per optimizer step")
     learning_rate: float = Field(3e-3, gt=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the training in which the rate rises")
@@ -362,13 +362,17 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 def load_config(kind: type[ConfigT], path: Path) -> ConfigT:
     """Read a YAML file into a configuration. Raises ConfigError naming the file, the key and what is wrong."""
+    return build_config(kind, read_values(path), source=str(path))
+
+
+def read_values(path: Path) -> Any:
+    """What a YAML file says, not validated yet; an empty file is an empty dict. Raises ConfigError naming the file."""
     try:
-        values = yaml.safe_load(path.read_bytes())
+        return yaml.safe_load(path.read_bytes()) or {}
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Check the path of --config.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}.") from error
-    return build_config(kind, values or {}, source=str(path))
 
 
 def build_config(kind: type[ConfigT], values: dict[str, Any], *, source: str) -> ConfigT:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from genrec.batch import BatchSummary, open_lines, parse_line
 from genrec.config import Config, build_config
 from genrec.data.catalog import Catalog
-from genrec.errors import ConfigError, GenrecError, RunError
+from genrec.errors import ConfigError, DataError, GenrecError, RunError
 from genrec.explanation.explainer import Explainer, ExplainRequest, Wording
 from genrec.explanation.language import language_file, prompt_folder
 from genrec.explanation.loading import WriterName, load_explainer, writes_with_model
@@ -130,21 +130,24 @@ def explain_file(
 ) -> BatchSummary:
     """Explain every line of `source` (see `PairLine`) and write `target`; `resume` goes on where a job was killed.
 
-    Raises DataError for an unreadable input, RunError where an unfinished output is there and `resume` is not given,
-    where it was made from something else, or where another process writes it.
+    Raises DataError for an input or tags that cannot be read, RunError where an unfinished output is there and
+    `resume` is not given, where it was made from something else, cannot be written or is written by another process.
     """
-    with open_lines(source) as (num_lines, stream), _part(target) as part:
+    with open_lines(source) as (num_lines, stream):
         started_with = _identity(job, source)
-        summary = _finished_lines(part, target, started_with, resume=resume)
-        done = summary.num_lines
-        if done:
-            progress.say(f"{done:,} of {num_lines:,} lines were finished already.")
-        lines = islice(enumerate(stream, start=1), done, None)
-        with progress.track("explaining", num_lines - done, "lines") as task:
-            _write(answers(job, lines), part, summary, advance=_rate(task.advance))
-        os.fsync(part.fileno())
-        _part_path(target).replace(target)
-        _about_path(target).unlink(missing_ok=True)
+        with _part(target) as part:
+            with _writing(part):
+                summary = _finished_lines(part, target, started_with, resume=resume)
+            done = summary.num_lines
+            if done:
+                progress.say(f"{done:,} of {num_lines:,} lines were finished already.")
+            lines = islice(enumerate(stream, start=1), done, None)
+            with progress.track("explaining", num_lines - done, "lines") as task:
+                _write(answers(job, lines), part, summary, advance=_rate(task.advance))
+            with _writing(part):
+                os.fsync(part.fileno())
+                _part_path(target).replace(target)
+                _about_path(target).unlink(missing_ok=True)
     return summary
 
 
@@ -152,10 +155,11 @@ def _write(answers: Iterator[str], part: BinaryIO, summary: BatchSummary, *, adv
     while lines := list(islice(answers, LINES_AT_ONCE)):
         for line in lines:
             _count(summary, json.loads(line))
-        # One write of whole lines; what a kill leaves of it is cut at the last line's end.
-        part.write("".join(f"{line}\n" for line in lines).encode("utf-8", errors="backslashreplace"))
-        part.flush()
-        os.fsync(part.fileno())
+        with _writing(part):
+            # One write of whole lines; what a kill leaves of it is cut at the last line's end.
+            part.write("".join(f"{line}\n" for line in lines).encode("utf-8", errors="backslashreplace"))
+            part.flush()
+            os.fsync(part.fileno())
         advance(len(lines))
 
 
@@ -202,27 +206,44 @@ def _part(target: Path) -> Iterator[BinaryIO]:
         stream = path.open("a+b")
     except OSError as error:
         raise RunError(f"{target} could not be written: {error.strerror}.", "Choose another --output.") from error
-    with stream:
+    try:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunError(f"{path} is being written by another process.", "Wait for it, or stop it.") from error
-        try:
-            yield stream
-        except OSError as error:
-            raise RunError(
-                f"{path} could not be written: {error.strerror or error}.", "Mend it, then go on with --resume."
-            ) from error
+        yield stream
+    finally:
+        with _writing(stream):  # what could not be written before is tried once more
+            stream.close()
+
+
+@contextmanager
+def _writing(part: BinaryIO) -> Iterator[None]:
+    """Says what became of a write to the unfinished output. Raises RunError."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{part.name} could not be written: {error.strerror or error}.", "Mend it, then go on with --resume."
+        ) from error
 
 
 def _identity(job: ExplainJob, source: Path) -> dict[str, Any]:
-    """What decides the answers: the input, the run's files, the languages, the options."""
+    """What decides the answers: the input, the run's files, the languages, the options.
+
+    Raises DataError for tags that cannot be read.
+    """
     stages = Run.open(job.run).stages
     made = {name: stages[name].outputs for name in ("ingest", "embed", "trie", "train") if name in stages}
     wanted = {key: str(value) for key, value in asdict(job).items() if key != "run"}
     language = language_file(prompt_folder(job.run, job.prompts), job.wording.language)
-    files = [source, language, *([] if job.tags is None else [job.tags])]
-    return {"files": [file_checksum(file) for file in files], "run": made, "options": wanted}
+    files = [file_checksum(file) for file in (source, language)]
+    if job.tags is not None:
+        try:
+            files.append(file_checksum(job.tags))
+        except OSError as error:
+            raise DataError(f"{job.tags} cannot be read: {error.strerror}.", "Check the path of --tags.") from error
+    return {"files": files, "run": made, "options": wanted}
 
 
 def _finished_lines(part: BinaryIO, target: Path, identity: dict[str, Any], *, resume: bool) -> BatchSummary:

@@ -44,7 +44,7 @@ def _answers(job: ExplainJob, lines: Iterable[tuple[int, str]], *, address: str 
         import ray
         import ray.data
     except ImportError as error:
-        raise MissingDependencyError("Ray is not installed.", 'Install "genrec-toolkit[ray]".') from error
+        raise MissingDependencyError("Ray is not installed.", "Install the extra `ray` (docs/install.md).") from error
     job.open()  # what is wrong with the options is said here, not by a worker
     # Bytes: a line may hold bytes that are not UTF-8, and its answer is to say so.
     rows = [{"number": number, "line": line.encode("utf-8", errors="surrogateescape")} for number, line in lines]

@@ -178,9 +178,8 @@ class Run:
     ) -> None:
         """Enter a finished stage into the manifest; the stages that read its outputs become stale.
 
-        A later stage is dropped from the manifest when it read a file of this stage that has now changed.
-        Its files stay until it is run again. Raises RunError where another process has changed meanwhile what this
-        stage read, so that nobody takes what it wrote for what belongs to the run of now.
+        A later stage is dropped from the manifest when it read a file of this stage that has now changed. Its files
+        stay until it is run again. Raises RunError where somebody has changed meanwhile what this stage read.
         """
         written = {self._relative(path): file_checksum(path) for path in outputs}
         read = {self._relative(path) if self.contains(path) else str(path): file_checksum(path) for path in inputs}
@@ -206,10 +205,8 @@ class Run:
         for file, checksum in entry.inputs.items():
             if {started.files.get(file, checksum), now.get(file, checksum)} != {checksum}:
                 verb = _VERBS.get(report.stage, report.stage.split(":")[0])
-                raise RunError(
-                    f"{self.path / file} was changed by another process while {verb} read it.",
-                    f"Run `genrec {verb} …` again.",
-                )
+                problem = f"{self.path / file} was changed by another process while {verb} read it."
+                raise RunError(problem, f"Run `genrec {verb} …` again.")
         stages[report.stage] = asdict(entry)
         _drop_stale(stages)
         _write_manifest(self.path, manifest)

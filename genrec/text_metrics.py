@@ -201,4 +201,4 @@ def shuffle_gap(
 
 
 def _missing(package: str) -> MissingDependencyError:
-    return MissingDependencyError(f"{package} is not installed.", 'Install "genrec-toolkit[text-metrics]".')
+    return MissingDependencyError(f"{package} is not installed.", "Install the extra `text-metrics` (docs/install.md).")

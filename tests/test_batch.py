@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,18 @@ def test_an_input_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> Non
     with pytest.raises(DataError, match=r"cannot be read.*--input"):
         recommend_file(make_recommender(), tmp_path / name, tmp_path / "out.jsonl", k=3)
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_pipe_is_refused_and_the_old_output_stays(tmp_path: Path) -> None:
+    target = tmp_path / "out.jsonl"
+    target.write_text("what was here before\n")
+    reading, writing = os.pipe()
+    os.write(writing, b'{"history": ["i1"]}\n')
+    os.close(writing)
+    with pytest.raises(DataError, match=r"no regular file.*Write it to a file"):
+        recommend_file(make_recommender(), Path(f"/dev/fd/{reading}"), target, k=3)
+    os.close(reading)
+    assert target.read_text() == "what was here before\n"
 
 
 def test_the_folder_of_the_output_is_made(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -14,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from genrec.cli import app
+from genrec.cli.options import resolve
+from genrec.config import TokenizeConfig, TrainConfig
+from genrec.errors import ConfigError
 from genrec.run import Run
 
 Genrec = Callable[..., "tuple[int, str, str]"]
@@ -115,6 +119,8 @@ def test_a_terminal_that_cannot_show_a_letter_does_not_end_a_command(tiny_run: P
         ("recommend", "RUN", "--input", "a", "--output", "b", "--weights", "int4"),
         ("evaluate", "RUN", "--weights", "int4"),
         ("serve", "RUN", "--weights", "int4"),
+        ("explain", "RUN", "--input", "a", "--output", "b", "--workers", "8"),
+        ("explain", "RUN", "--input", "a", "--output", "b", "--ray-address", "ray://host:1"),
     ],
 )
 def test_wrong_usage_ends_with_status_2_and_a_message(
@@ -179,6 +185,16 @@ def test_inspect_prints_json_for_a_run_and_for_an_item(genrec: Genrec, tiny_run:
     assert "nobody" in err
 
 
+def test_a_byte_that_is_not_utf_8_does_not_end_a_conversation(
+    genrec: Genrec, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = io.BytesIO(b"caf\xe9, a western\n\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(said, encoding="utf-8"))
+    status, out, err = genrec("chat", tiny_run)
+    assert status == 0, err
+    assert "1. Film" in out
+
+
 def test_a_bad_line_of_a_batch_gives_status_1_after_all_others_are_served(
     genrec: Genrec, tiny_run: Path, tmp_path: Path
 ) -> None:
@@ -225,6 +241,23 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(
     config = Run.open(tiny_copy).stages["tokenize"].config
     assert (config["levels"], config["seed"], config["codebook_size"], config["collisions"]) == (3, 5, 8, "reassign")
     assert config["item_codes"] == 30
+
+
+def test_keys_that_belong_together_may_be_apart_in_the_file_and_the_flags(tmp_path: Path) -> None:
+    (tmp_path / "lora.yaml").write_text("adapter: lora\nrow_epochs: 1\nlearning_rate: 0.0005\n")
+    trained = resolve(TrainConfig, tmp_path / "lora.yaml", base="models/small", row_epochs=2)
+    assert (trained.adapter, trained.base, trained.row_epochs, trained.learning_rate) == (
+        "lora",
+        "models/small",
+        2,
+        5e-4,
+    )
+    (tmp_path / "sizes.yaml").write_text("codebook_size: [64, 32]\n")
+    assert resolve(TokenizeConfig, tmp_path / "sizes.yaml", levels=2).sizes == (64, 32)
+    with pytest.raises(ConfigError, match=r"sizes\.yaml and the options given: .*2 sizes for 3 levels"):
+        resolve(TokenizeConfig, tmp_path / "sizes.yaml", levels=3)
+    with pytest.raises(ConfigError, match=r"sizes\.yaml: .*2 sizes for 4 levels"):
+        resolve(TokenizeConfig, tmp_path / "sizes.yaml", levels=None)
 
 
 def test_precomputed_vectors_and_baselines_can_be_named_on_the_command_line(

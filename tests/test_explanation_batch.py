@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -178,6 +179,36 @@ def test_outputs_and_inputs_that_cannot_be_are_named(tiny_run: Path, tmp_path: P
         explain_file(job(tiny_run), tmp_path / "missing.jsonl", tmp_path / "out.jsonl")
     explain_file(job(tiny_run), tmp_path / "in.jsonl", tmp_path / "a" / "out.jsonl")
     assert (tmp_path / "a" / "out.jsonl").read_text() == ""
+
+
+def test_tags_that_are_not_there_are_named_and_nothing_is_begun(tiny_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(pairs(1))
+    tagged = replace(job(tiny_run), tags=tmp_path / "missing.csv")
+    with pytest.raises(DataError, match=r"missing\.csv cannot be read: No such file.*--tags"):
+        explain_file(tagged, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_only_a_write_that_fails_is_said_to_have_failed_and_the_job_goes_on_afterwards(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(pairs(200))
+    kept, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))  # what a full disk looks like to a program
+    try:
+        with pytest.raises(RunError, match=r"out\.jsonl\.part could not be written: .*--resume"):
+            explain_file(job(tiny_run), source, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (kept, most))
+    assert explain_file(job(tiny_run), source, target, resume=True).num_lines == 200
+
+    def unreadable(job: ExplainJob, lines: object) -> Any:
+        raise PermissionError(13, "Permission denied", "model.safetensors")
+        yield
+
+    with pytest.raises(PermissionError):
+        explain_file(job(tiny_run), source, tmp_path / "other.jsonl", answers=unreadable)
 
 
 def test_tags_of_the_training_split_are_evidence_and_others_are_not(tiny_run: Path, tmp_path: Path) -> None:

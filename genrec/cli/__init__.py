@@ -31,6 +31,8 @@ def main() -> None:
     """Run the command line; errors of ours become one clear message and their exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal or locale cannot show must not end a command
         sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):  # nor what was typed in another encoding
+        sys.stdin.reconfigure(errors="replace")
     if not sys.stderr.isatty():  # transformers draws its bars into files as well
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:

@@ -58,7 +58,7 @@ def serve(
     opened = Run.open(run)
     for package in ("fastapi", "uvicorn", "prometheus_client", "sqlalchemy", "alembic"):
         if find_spec(package) is None:  # looked for, not imported: the page is there before them
-            raise MissingDependencyError(f"{package} is not installed.", "pip install 'genrec-toolkit[serve]'")
+            raise MissingDependencyError(f"{package} is not installed.", "Install the extra `serve` (docs/install.md).")
     from genrec.server.process import serve_run
     from genrec.server.settings import ServeConfig, read_keys
 

@@ -32,15 +32,15 @@ def explain(
         bool, typer.Option("--ray", help="Work on a Ray cluster; without --ray-address on this machine.")
     ] = False,
     ray_address: Annotated[str | None, typer.Option(help="The cluster, such as ray://host:10001.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes of the Ray cluster.")] = 2,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes of the Ray cluster.  [default: 2]")] = None,
     json_: AsJson = False,
 ) -> None:
     """Explain a file of recommendations. Every statement is checked; a bad line gets an error in its place.
 
     A line may also hold `"user_id"`: then the person's own reviews and tags count as evidence.
     """
-    if ray_address is not None and not ray:
-        raise ConfigError("--ray-address was given without --ray.", "Add --ray.")
+    if not ray and (ray_address is not None or workers is not None):
+        raise ConfigError("--ray-address and --workers are options of --ray.", "Give --ray too.")
     from genrec.explanation.explainer import Wording
     from genrec.explanation.loading import as_writer
     from genrec.explanation_batch import Answers, ExplainJob, explain_file, explain_here
@@ -49,7 +49,7 @@ def explain(
     if ray:
         from genrec.explanation_ray import explain_on_ray
 
-        answers = explain_on_ray(ray_address, workers=workers)
+        answers = explain_on_ray(ray_address, workers=2 if workers is None else workers)
     job = ExplainJob(
         run.absolute(),
         Wording(style, language, tone),

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from genrec.config import Config, build_config, dump_config, load_config
+from genrec.config import Config, build_config, read_values
 from genrec.errors import ConfigError
 
 app = typer.Typer(
@@ -22,9 +22,10 @@ app = typer.Typer(
 Items become *semantic IDs*, a language model learns to write the next one, a trie keeps every answer real.
 A **run** is one directory; each verb adds its part to it, in this order:
 
-`ingest` tables → `embed` items → `tokenize` into semantic IDs → `train` the model → `evaluate` → `recommend`
+`ingest` tables → `embed` items → `tokenize` into semantic IDs → `train` the model →
+`evidence` beside it → `evaluate` → `recommend`
 
-Start with `genrec quickstart`: it does all of it on films that came with the package.""",
+Start with `genrec quickstart`: it does all of it on the films of the repository.""",
 )
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")]
@@ -34,10 +35,14 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def resolve(kind: type[ConfigT], path: Path | None, **flags: Any) -> ConfigT:
-    """Defaults, then the file, then the flags that were given."""
+    """Defaults, then the file, then the flags that were given; validated together, for some keys belong together."""
     given = {name: value for name, value in flags.items() if value is not None}
-    from_file = dump_config(load_config(kind, path)) if path is not None else {}
-    return build_config(kind, from_file | given, source="options")
+    if path is None:
+        return build_config(kind, given, source="options")
+    values = read_values(path)
+    if not given or not isinstance(values, dict):
+        return build_config(kind, values, source=str(path))
+    return build_config(kind, values | given, source=f"{path} and the options given")
 
 
 def names_and_files(pairs: Sequence[str] | None) -> dict[str, Path]:

@@ -17,36 +17,31 @@ _LOG = logging.getLogger("genrec.server")
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of an application with a problem; none shows a stack trace."""
+    """Answer every error of an application with a problem."""
 
-    async def problem(_: Request, error: Exception) -> Response:
-        assert isinstance(error, ProblemError)
-        return error.response()
+    async def problem(request: Request, error: Exception) -> Response:
+        return as_problem(request, error).response()
 
-    async def ours(_: Request, error: Exception) -> Response:
-        return ProblemError(422, "Unprocessable Content", str(error)).response()
+    for kind in (ProblemError, GenrecError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, problem)
 
-    async def http(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
+
+def as_problem(request: Request, error: Exception) -> ProblemError:
+    """What an error of a request is as an answer. One that nobody foresaw is logged, and says no more than that."""
+    if isinstance(error, ProblemError):
+        return error
+    if isinstance(error, GenrecError):
+        return ProblemError(422, "Unprocessable Content", str(error))
+    if isinstance(error, HTTPException):
         title = HTTPStatus(error.status_code).phrase
-        return ProblemError(error.status_code, title, str(error.detail), headers=error.headers).response()
-
-    async def invalid(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
+        return ProblemError(error.status_code, title, str(error.detail), headers=error.headers)
+    if isinstance(error, RequestValidationError):
         # What was sent is not echoed: it may be long, secret or not encodable.
         found = [{"at": [*map(str, one["loc"])], "message": _plain(str(one["msg"]))} for one in error.errors()[:20]]
         detail = "; ".join(f"{'.'.join(one['at'])}: {one['message']}" for one in found)
-        return ProblemError(422, "Unprocessable Content", _plain(detail), errors=found).response()
-
-    async def unexpected(request: Request, error: Exception) -> Response:
-        _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return ProblemError(500, "Internal Server Error", "Something went wrong here; it has been logged.").response()
-
-    app.add_exception_handler(ProblemError, problem)
-    app.add_exception_handler(GenrecError, ours)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(Exception, unexpected)
+        return ProblemError(422, "Unprocessable Content", _plain(detail), errors=found)
+    _LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return ProblemError(500, "Internal Server Error", "Something went wrong here; it has been logged.")
 
 
 def _plain(text: str) -> str:

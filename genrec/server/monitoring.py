@@ -75,6 +75,6 @@ class MonitorRequests:
             await self._app(scope, receive, watched)
         finally:
             self._monitor.open.dec()
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(scope.get("route"), "path_format", "other")
             self._monitor.requests.labels(route, str(status)).inc()
             self._monitor.seconds.labels(route).observe(time.monotonic() - started)

@@ -48,20 +48,7 @@ async def explanations(body: ExplanationsRequest, request: Request, service: Ser
     return await service.run(request, Explain(body))
 
 
-@router.get("/items/{item_id}")
-async def item(item_id: ItemPath, service: ServiceOf) -> ItemResponse:
-    """One item with everything that the catalogue says of it."""
-    dialogue = service.dialogue
-    row = row_of(dialogue, item_id)
-    trie = dialogue.recommender.trie
-    return ItemResponse(
-        **card(dialogue, row).model_dump(),
-        recommendable=bool(trie.positions([row])[0] >= 0),
-        catalog_version=trie.version,
-    )
-
-
-@router.get("/items/{item_id}/similar")
+@router.get("/items/{item_id:id}/similar")
 async def similar(
     item_id: ItemPath, request: Request, service: ServiceOf, k: Annotated[int, Query(ge=1, le=100)] = 10
 ) -> RecommendationsResponse:
@@ -70,7 +57,7 @@ async def similar(
     return await service.run(request, Similar(item_id, k, service.name))
 
 
-@router.get("/items/{item_id}/image", response_class=FileResponse)
+@router.get("/items/{item_id:id}/image", response_class=FileResponse)
 async def image(item_id: ItemPath, service: ServiceOf) -> FileResponse:
     """The picture of an item: a file inside the folder that the catalogue's table came from, and nothing else."""
     dialogue = service.dialogue
@@ -85,3 +72,17 @@ async def image(item_id: ItemPath, service: ServiceOf) -> FileResponse:
     if kind is None:
         raise not_found("A picture of this item")
     return FileResponse(path, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
+
+
+# Behind the two above: an id may hold slashes, so this one takes whatever they leave.
+@router.get("/items/{item_id:id}")
+async def item(item_id: ItemPath, service: ServiceOf) -> ItemResponse:
+    """One item with everything that the catalogue says of it."""
+    dialogue = service.dialogue
+    row = row_of(dialogue, item_id)
+    trie = dialogue.recommender.trie
+    return ItemResponse(
+        **card(dialogue, row).model_dump(),
+        recommendable=bool(trie.positions([row])[0] >= 0),
+        catalog_version=trie.version,
+    )

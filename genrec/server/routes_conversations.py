@@ -15,6 +15,7 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from genrec.chat import ChatState
+from genrec.server.handlers import as_problem
 from genrec.server.problems import ProblemError, not_found
 from genrec.server.records import ConflictError, StoredConversation
 from genrec.server.schemas import (
@@ -93,7 +94,7 @@ async def filters(conversation_id: ConversationId, body: FilterChange, service: 
     return state_view(dialogue, state)
 
 
-@router.delete("/users/{user_id}")
+@router.delete("/users/{user_id:id}")
 async def forget(user_id: UserPath, service: ServiceOf) -> DeletedUser:
     """Delete everything that is kept of a user."""
     return DeletedUser(user_id=user_id, conversations=await stored(service.store.delete_user, user_id))
@@ -126,10 +127,10 @@ async def _events(service: Service, request: Request, conversation_id: str, body
     yield _event("accepted", {"client_id": body.client_id})
     try:
         answer = await _answer(service, request, conversation_id, body)
-    except ProblemError as problem:
-        yield _event("problem", json.loads(problem.body()))
-        return
     except ClientGoneError:
+        return
+    except Exception as error:  # the headers are sent: what would have been the answer is an event
+        yield _event("problem", json.loads(as_problem(request, error).body()))
         return
     for word in re.findall(r"\S*\s*", answer.turn.text):
         if word:

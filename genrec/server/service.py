@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from anyio import to_thread
 from fastapi import Depends, Request
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from genrec.server.monitoring import Monitor
 from genrec.server.problems import ProblemError, not_ready
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
     from genrec.server.store import Store
 
 ResultT = TypeVar("ResultT")
+
+
+class IdConvertor(PathConvertor):
+    """`{name:id}` in a route: whatever an id may be, also with slashes or line breaks, but not empty."""
+
+    regex = r"(?s:.+)"
+
+
+register_url_convertor("id", IdConvertor())
 
 
 class ClientGoneError(Exception):

@@ -75,7 +75,7 @@ def read_keys(path: Path) -> tuple[str, ...]:
     Raises ConfigError for a file that cannot be read, holds no key, or holds one that is easily guessed.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}.", "Check the path of --api-key-file.") from error
     keys = tuple(line for line in lines if line and not line.startswith("#"))

@@ -14,6 +14,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, delete, event, func, insert, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
@@ -53,7 +54,8 @@ class Store:
                 event.listen(engine, "connect", _prepare_sqlite)
             with engine.begin() as connection:
                 _migrate(connection)
-        except (ArgumentError, SQLAlchemyError, OSError, ImportError) as error:
+        # ValueError: a port or an option that is no number. CommandError: a newer release has migrated it.
+        except (SQLAlchemyError, CommandError, OSError, ImportError, ValueError) as error:
             shown = str(error).splitlines()[0]
             raise ConfigError(
                 f"the database cannot be used: {shown}.",

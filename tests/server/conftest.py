@@ -7,19 +7,25 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+import polars as pl
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 
+from genrec.data.catalog import Catalog
+from genrec.decoding.scripted import Script, ScriptedEngine
+from genrec.prompting import HistoryPrompt
 from genrec.recommender import Recommender
 from genrec.server.app import create_app
 from genrec.server.process import listen
 from genrec.server.settings import ServeConfig
+from genrec.trie import ItemTrie
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,6 +33,21 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="session")
 def tiny_recommender(tiny_run: Path) -> Recommender:
     return Recommender.load(tiny_run)
+
+
+def scripted_recommender(item_ids: Sequence[str], script: Script, **columns: Sequence[object]) -> Recommender:
+    """A recommender over up to nine items whose model is a function; all items are comedies."""
+    number = len(item_ids)
+    titles, genres = [f"Film {n}" for n in range(number)], [["Comedy"]] * number
+    codes = np.array([[n // 3, n % 3] for n in range(number)])
+    return Recommender(
+        Catalog(pl.DataFrame({"item_id": item_ids, "title": titles, "genres": genres, **columns})),
+        ItemTrie.build(codes, (3, 3)),
+        engine=ScriptedEngine(script),
+        prompt=HistoryPrompt((1,)),
+        item_tokens=codes + np.array([10, 13]),
+        max_history_items=5,
+    )
 
 
 @contextmanager

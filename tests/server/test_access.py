@@ -107,6 +107,8 @@ def test_a_key_file_is_read_and_its_faults_are_named(tmp_path: Path):
     file = tmp_path / "keys"
     file.write_text(f"# shop\n{KEYS[0]}\n\n{KEYS[1]}\n")
     assert read_keys(file) == KEYS
+    file.write_bytes(b"\xef\xbb\xbf" + "\n".join(KEYS).encode())  # as editors on Windows save it
+    assert read_keys(file) == KEYS
     for text, words in (("# none\n", "holds no key"), ("short\n", "fewer than 16")):
         file.write_text(text)
         with pytest.raises(ConfigError, match=words):

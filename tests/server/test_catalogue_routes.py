@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from urllib.parse import quote
 
+import numpy as np
 import polars as pl
+import pytest
 from fastapi.testclient import TestClient
 
 from genrec.recommender import Recommender
 from genrec.server.demo import item_images
-from tests.server.conftest import serving
+from tests.server.conftest import scripted_recommender, serving
 
 
 def ids(answer) -> list[str]:
@@ -108,6 +111,22 @@ def test_a_picture_is_served_from_inside_the_media_folder_only(
         assert (shown.content, shown.headers["content-type"]) == (b"\x89PNG fake", "image/png")
         assert opened.get("/v1/items/..%2F..%2Fsecret/image").status_code == 404
         assert opened.get("/page/..%2f..%2fsettings.py").status_code == 404
+
+
+@pytest.mark.parametrize("item", ["a/b", "/a", "a/", "a//b", "two\nlines", "similar", "image"])
+def test_an_item_is_found_whatever_its_id_is(tiny_run: Path, tmp_path: Path, item: str):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG fake")
+    ids_of_all = [item, "i1", "i2"]
+    recommender = scripted_recommender(ids_of_all, lambda prompt, codes: np.zeros(3), image=["a.png", None, None])
+    path = f"/v1/items/{quote(item, safe='')}"
+    with serving(tiny_run, lambda: recommender, media_root=tmp_path) as opened:
+        assert opened.get(path).json()["item_id"] == item
+        assert ids(opened.get(f"{path}/similar")) == ["i1", "i2"]
+        assert opened.get(f"{path}/image").content == b"\x89PNG fake"
+        for nothing in ("/v1/items/", "/v1/items//similar", "/v1/items//image", "/v1/items/no/such"):
+            assert opened.get(nothing).status_code == 404
+        routes = {line.split('"')[1] for line in opened.get("/metrics").text.splitlines() if "_total{route=" in line}
+    assert {"/v1/items/{item_id}", "/v1/items/{item_id}/similar", "/v1/items/{item_id}/image"} < routes
 
 
 def test_the_page_and_its_files_are_there_and_load_nothing_from_elsewhere(client: TestClient):

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from urllib.parse import quote
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+
+from genrec.errors import ModelError
+from tests.server.conftest import scripted_recommender, serving
 
 
 def begin(client: TestClient, **body: object) -> str:
@@ -90,11 +96,46 @@ def test_a_streamed_turn_is_acknowledged_then_spoken_then_whole(client: TestClie
     assert "".join(data["text"] for name, data in events if name == "words") == events[-1][1]["turn"]["text"]
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [(ModelError("the model has gone."), 422, "has gone"), (ValueError("secret"), 500, "it has been logged")],
+)
+def test_an_error_in_a_stream_is_the_problem_that_it_is_as_json(
+    tiny_run: Path, caplog: pytest.LogCaptureFixture, error: Exception, status: int, words: str
+):
+    def failing(prompt: object, codes: object) -> np.ndarray:
+        raise error
+
+    recommender = scripted_recommender(["i0", "i1", "i2", "i3"], failing)
+    with serving(tiny_run, lambda: recommender) as opened:
+        path = f"/v1/conversations/{begin(opened)}/messages"
+        body = {"text": "surprise me", "client_id": "failing-1"}
+        for _ in range(2):  # sent again, it ends again
+            streamed = opened.post(path, json=body, headers={"accept": "text/event-stream"})
+            accepted, problem = streamed.text.strip().split("\n\n")
+            assert accepted.startswith("event: accepted\n")
+            assert problem.startswith("event: problem\ndata: ")
+            answer = opened.post(path, json=body)
+            assert json.loads(problem.split("data: ")[1]) == answer.json()
+            assert (answer.status_code, answer.json()["status"]) == (status, status)
+            assert words in answer.json()["detail"]
+    assert caplog.text.count("/messages failed") == (4 if status == 500 else 0)
+
+
 @pytest.mark.parametrize("conversation", ["0" * 32, "short", "../../etc"])
 def test_a_conversation_that_is_not_there(client: TestClient, conversation: str):
     assert client.get(f"/v1/conversations/{conversation}").status_code in {404, 422}
     body = {"text": "hi", "client_id": "12345678"}
     assert client.post(f"/v1/conversations/{conversation}/messages", json=body).status_code in {404, 422}
+
+
+@pytest.mark.parametrize("user", ["acme/ada", "/", "two\nlines", "a?b#c", ".."])
+def test_whatever_a_user_is_called_their_data_can_be_deleted(client: TestClient, user: str):
+    mine = begin(client, user_id=user)
+    path = f"/v1/users/{quote(user, safe='').replace('.', '%2E')}"
+    assert client.delete(path).json() == {"user_id": user, "conversations": 1}
+    assert client.get(f"/v1/conversations/{mine}").status_code == 404
+    assert client.delete("/v1/users/").status_code == 404
 
 
 def test_everything_of_a_user_is_deleted_and_nothing_else(client: TestClient):

@@ -163,8 +163,29 @@ def test_migrations_lead_to_the_tables_of_the_code(store: Store, url: str):
 
 @pytest.mark.parametrize(
     "wrong",
-    ["nonsense", "postgresql://nobody@127.0.0.1:1/x", "sqlite:////proc/nothing/x.db", "sqlite://", "oracle://x"],
+    [
+        "nonsense",
+        "postgresql://nobody@127.0.0.1:1/x",
+        "postgresql://user:password@host:no-port/x",
+        "sqlite:////proc/nothing/x.db",
+        "sqlite:////tmp/x.sqlite?timeout=long",
+        "sqlite://",
+        "oracle://x",
+    ],
 )
 def test_a_database_that_cannot_be_used_is_said_in_one_line(wrong: str):
     with pytest.raises(ConfigError, match="the database cannot be used"):
         Store.open(wrong)
+
+
+def test_a_database_of_a_newer_release_is_refused_and_left_as_it_is(tmp_path: Path):
+    url = f"sqlite:///{tmp_path / 'c.sqlite'}"
+    Store.open(url).close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(ConfigError, match=r"the database cannot be used: .*'9999'"):
+        Store.open(url)
+    with engine.connect() as connection:
+        assert MigrationContext.configure(connection).get_current_revision() == "9999"
+    engine.dispose()
