@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python eval/bench_decoding.py [--models small large] [--users 1 64] [--beams 10 50 256] [--vllm]
 
-Qwen3 with random weights (timings depend on shapes): `small` as train/configs/default.yaml makes it, `large` with 103 M
+Qwen3 with random weights (timings depend on shapes): `small` of width 128 with four layers, `large` with 103 M
 parameters and a vocabulary of 151,936; 12,101 random items of 4 x 256 codes. The ways take turns, ratios are medians of
 pairs: ours, a dictionary as the trie in our loop, Hugging Face with a prefix function; with `--vllm` our search on vLLM
 and its own, and both for the items of a grammar. A way whose products would take longer than `--budget` is left out.

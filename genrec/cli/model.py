@@ -47,7 +47,7 @@ def train(
 
     `genrec train runs/mine --config train/configs/default.yaml`; on a language model that exists:
     `genrec train runs/mine --base FOLDER --adapter lora --row-epochs 1 --learning-rate 5e-4`; over several GPUs:
-    `accelerate launch train/finetune.py --run runs/mine --config …`
+    `accelerate launch train/finetune.py CONFIG.yaml --run runs/mine`
     """
     resolved = resolve(
         TrainConfig,
@@ -213,6 +213,8 @@ def export(
 
 
 def _baseline_names(text: str | None) -> tuple[str, ...] | None:
-    if text is None or text == "all":
+    if text is None:
         return None
+    if text == "all":
+        return EvaluateConfig().baselines
     return () if text == "none" else tuple(name.strip() for name in text.split(","))

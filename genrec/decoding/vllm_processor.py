@@ -43,7 +43,7 @@ from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcRequestState
 from genrec.decoding.engine import ScoreMode
 from genrec.decoding.trie_shelf import TrieShelf
 from genrec.decoding.vllm_local import Scores, install_code_head
-from genrec.errors import ConfigError, GenrecError
+from genrec.errors import ConfigError, GenrecError, ModelError
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary
@@ -95,10 +95,18 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
     def __init__(self, vllm_config: Any, place: Any, is_pin_memory: bool = False) -> None:
         """vLLM calls this in the worker: V1 with a device as `place`, V2 with its request states.
 
-        Raises ModelError for a model folder without semantic-ID vocabulary, TrieError for a bad trie folder.
+        Raises ModelError for a model folder without semantic-ID vocabulary and for a run's base without the adapter
+        that lies beside it, TrieError for a bad trie folder.
         """
         prepare_cpu()
-        self._vocabulary = SidVocabulary.load(Path(vllm_config.model_config.model))
+        model = Path(vllm_config.model_config.model)
+        is_base = (model.parent / "adapter").is_dir() and (model.parent / "manifest.json").is_file()
+        if is_base and vllm_config.lora_config is None:
+            raise ModelError(
+                f"{model} is the base of a run whose adapter lies beside it: alone it is not what was trained.",
+                f"Export the run (`genrec export {model.parent} --out FOLDER`) and serve FOLDER.",
+            )
+        self._vocabulary = SidVocabulary.load(model)
         self._states: LogitsProcRequestState | None = place if isinstance(place, LogitsProcRequestState) else None
         folder = vllm_config.additional_config.get(TRIE_OPTION)
         self._shelf = None if folder is None else TrieShelf(Path(folder), self._vocabulary)

@@ -390,3 +390,11 @@ def test_a_model_without_vocabulary_or_end_token_is_refused_when_the_server_star
     (tmp_path / "semantic_id_vocabulary.json").unlink()
     with pytest.raises(ModelError, match="does not know semantic IDs"):
         make()
+
+
+def test_the_base_of_a_run_is_refused_while_its_adapter_lies_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ModelError, match="alone it is not what was trained") as caught:
+        RunnerV1(configuration(tmp_path / "model"))
+    assert "genrec export" in caught.value.hint
