@@ -12,9 +12,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from genrec.baselines_of_run import BASELINES, make_baselines
+from genrec.baselines_of_run import BASELINES, make_baselines, tuned_settings
 from genrec.config import EvaluateConfig, build_config
-from genrec.data.catalog import Catalog
+from genrec.data.catalog import Catalog, removed_items
 from genrec.data.splits import evaluation_cases, training_sequences
 from genrec.errors import GenrecError
 from genrec.evaluation import check_config, evaluate_methods
@@ -27,13 +27,17 @@ def measure(run: Run, config: EvaluateConfig) -> EvaluationResult:
     check_config(config, with_model=False)
     catalog = Catalog.load(run)
     cases = evaluation_cases(run, config.split)
+    live = ~removed_items(run, catalog=catalog)
+    num_removed = int((~live[cases.targets]).sum())
+    cases = cases.select(live[cases.targets])
     if config.max_users is not None:
         cases = cases.sample(config.max_users, seed=config.seed)
     baselines, skipped = make_baselines(run, config, catalog)
     result = evaluate_methods(
-        training_sequences(run), cases, num_items=len(catalog), config=config, baselines=baselines
+        training_sequences(run), cases, num_items=len(catalog), config=config, baselines=baselines, live=live
     )
-    return replace(result, skipped=skipped)
+    tuned = tuned_settings(run, config.baselines)
+    return replace(result, skipped=skipped, tuned=tuned, num_removed_targets=num_removed)
 
 
 def main() -> int:

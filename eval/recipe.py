@@ -6,8 +6,9 @@
     python eval/recipe.py … --method item-id
 
 Each seed has a run of its own, OUT/seed-N: ingest, embed, tokenize, train, evidence, evaluate. A stage that is finished
-is not made again and a killed training goes on, so the same command continues. Choices inside the stages look at the
-validation split; the table is of the test split.
+is not made again and a killed training goes on, so the same command continues. Other options make the stages again that
+they change, with all that is built on these; what was tuned stays tuned, also without --tune. Choices inside the stages
+look at the validation split; the table is of the test split.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 from genrec import pipeline, tuning
 from genrec.config import (
+    Config,
     EmbedConfig,
     EvaluateConfig,
     EvidenceConfig,
@@ -34,8 +36,9 @@ from genrec.config import (
 from genrec.console import ConsoleProgress
 from genrec.data.ingest import ingest
 from genrec.encoders.embed import embed
-from genrec.errors import GenrecError
+from genrec.errors import ConfigError, GenrecError
 from genrec.evaluation import check_config
+from genrec.preparation import resolve_base
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, read_json
 from genrec.weighing import weigh_evidence
@@ -62,23 +65,56 @@ def run_seed(
     """All stages in `folder`, or what is left of them; the evaluation as `evaluation/test.json` has it."""
     run, seed = Run.create(folder), {"seed": recipe.training.seed}
     codes, evidence = recipe.tokenize.model_copy(update=seed), recipe.evidence.model_copy(update=seed)
-    stages: list[tuple[str, Callable[[], object]]] = [
-        ("ingest", lambda: ingest(run, source, list(files), recipe.ingest, progress=progress)),
-        ("embed", lambda: embed(run, recipe.embed, progress=progress)),
-        ("trie", lambda: pipeline.tokenize(run, codes, progress=progress)),
-        ("train", lambda: pipeline.train(run, recipe.training, resume=True, progress=progress)),
-        ("evidence", lambda: weigh_evidence(run, evidence, progress=progress)),
-        *([("tune", lambda: tuning.tune_baselines(run, tune, progress=progress))] if (tune := recipe.tune) else []),
-        ("evaluate:test", lambda: pipeline.evaluate(run, recipe.evaluation, progress=progress)),
+    training, _ = resolve_base(recipe.training)  # as the stage records it
+    made: set[str] = set()  # in this call
+
+    def train() -> object:  # a checkpoint of other codes is of no use
+        return pipeline.train(run, training, resume="trie" not in made, progress=progress)
+
+    stages: list[tuple[str, Config, Callable[[], object]]] = [
+        ("ingest", recipe.ingest, lambda: ingest(run, source, list(files), recipe.ingest, progress=progress)),
+        ("embed", recipe.embed, lambda: embed(run, recipe.embed, progress=progress)),
+        ("trie", codes, lambda: pipeline.tokenize(run, codes, progress=progress)),
+        ("train", training, train),
+        ("evidence", evidence, lambda: weigh_evidence(run, evidence, progress=progress)),
     ]
-    for name, stage in stages:
-        if name not in run.stages:
+    if tune := recipe.tune:
+        stages.append(("tune", tune, lambda: tuning.tune_baselines(run, tune, progress=progress)))
+    evaluation = recipe.evaluation
+    stages.append(("evaluate:test", evaluation, lambda: pipeline.evaluate(run, evaluation, progress=progress)))
+    names = [name for name, _, _ in stages]
+    for name, config, stage in stages:
+        asked = {"source": source, "paths": [str(path) for path in files]} if name == "ingest" else {}
+        if not _is_made(run, name, config, asked) or (name == names[-1] and _is_older(run, name, names)):
             progress.say(f"{folder}: {name}")
             stage()
+            made.add(name)
     found: dict[str, Any] = read_json(folder / "evaluation" / "test.json")
     # What evaluation and set-up cost is not part of a training's price, so every stage stands for itself.
-    found["stage_seconds"] = {name: round(run.require(name, verify=False).seconds) for name, _ in stages}
+    found["stage_seconds"] = {name: round(run.require(name, verify=False).seconds) for name in names}
     return found
+
+
+def _is_made(run: Run, name: str, config: Config, asked: dict[str, Any]) -> bool:
+    """Whether a stage is there, made with this configuration and what else is `asked` of it.
+
+    What the manifest does not say of an option is its default: the option is younger than the stage.
+    """
+    stages = run.stages
+    record = stages.get("tokenize" if name == "trie" else name)  # the trie itself has nothing to choose
+    if record is None or name not in stages or any(record.config.get(key) != asked[key] for key in asked):
+        return False
+    recorded = {key: value for key, value in record.config.items() if key not in asked}
+    try:
+        return build_config(type(config), recorded, source="manifest.json") == config
+    except ConfigError:
+        return False
+
+
+def _is_older(run: Run, name: str, others: Sequence[str]) -> bool:
+    """Whether one of the others was recorded after this stage, whose record does not list every file that it read."""
+    recorded = list(run.stages)
+    return any(other in recorded[recorded.index(name) :] for other in others if other != name)
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:

@@ -25,7 +25,7 @@ from genrec.baselines.two_tower import TwoTower, TwoTowerBaseline
 from genrec.config import EvaluateConfig
 from genrec.data.catalog import Catalog
 from genrec.data.splits import evaluation_cases
-from genrec.encoders.base import Embeddings, embedding_files
+from genrec.encoders.base import Embeddings, embedding_files, vouched_modalities
 from genrec.errors import RunError
 from genrec.evidence_source import STAGES, EvidenceSource, content_modality, load_content, retriever_file, weights_file
 from genrec.run import Run, read_json
@@ -57,14 +57,15 @@ def tuned_file(run: Run) -> Path:
     return run.path / "evaluation" / "tuned.json"
 
 
-def tuned_settings(run: Run) -> dict[str, Settings]:
-    """The chosen settings by baseline; empty where nothing was tuned. Raises RunError for a damaged file."""
-    if TUNING not in run.stages:
+def tuned_settings(run: Run, baselines: Sequence[str]) -> dict[str, Settings]:
+    """The chosen settings of those of `baselines` that were tuned, by name. Raises RunError for a damaged file."""
+    if TUNING not in run.stages or not SPACES.keys() & set(baselines):
         return {}
     run.require(TUNING)
     try:
-        return {name: dict(found["settings"]) for name, found in read_json(tuned_file(run))["baselines"].items()}
-    except (KeyError, TypeError, AttributeError) as error:
+        found = read_json(tuned_file(run))["baselines"]
+        return {name: dict(found[name]["settings"]) for name in dict.fromkeys(baselines) if name in found}
+    except (KeyError, TypeError) as error:
         raise RunError(f"{tuned_file(run)} lacks {error}.", f"Run `genrec tune {run.path}` again.") from error
 
 
@@ -72,7 +73,7 @@ def make_baselines(run: Run, config: EvaluateConfig, catalog: Catalog) -> tuple[
     """The baselines that can run, in the order asked for, and why the others cannot."""
     made: list[Baseline] = []
     skipped: dict[str, str] = {}
-    tuned = tuned_settings(run)
+    tuned = tuned_settings(run, config.baselines)
     for name in dict.fromkeys(config.baselines):
         found = make_baseline(name, run, catalog, settings=tuned.get(name, {}), dense_modality=config.dense_modality)
         if isinstance(found, str):
@@ -121,8 +122,7 @@ def _modality(baseline: str, dense_modality: str) -> str:
 
 
 def _has_vectors(run: Run, modality: str) -> bool:
-    # One file of the two is a damaged run, about which `Embeddings.load` has something to say.
-    return any(file.exists() for file in embedding_files(run, modality))
+    return modality in vouched_modalities(run)
 
 
 def baseline_inputs(run: Run, baselines: Sequence[str], *, dense_modality: str = "text") -> list[Path]:

@@ -91,7 +91,7 @@ def evaluate(
     cases = cases.select(live[cases.targets])
     if config.max_users is not None:
         cases = cases.sample(config.max_users, seed=config.seed)
-    tuned = {name: found for name, found in tuned_settings(run).items() if name in config.baselines}
+    tuned = tuned_settings(run, config.baselines)
     baselines, skipped = make_baselines(run, config, catalog)
     for name, reason in skipped.items():
         progress.say(f"{name} is left out: {reason}")
@@ -190,7 +190,7 @@ def evaluate_methods(
         answers[baseline.name] = ranked, time.perf_counter() - started
     groups = metrics.popularity_groups(item_counts(training, num_items))
     methods = [
-        _measure(name, ranked, cases.targets, groups, config=config, seconds=seconds)
+        _measure(name, ranked, cases.targets, groups, live=live, config=config, seconds=seconds)
         for name, (ranked, seconds) in answers.items()
     ]
     pairs = zip(histories, cases.targets, strict=True)
@@ -221,16 +221,17 @@ def _measure(
     targets: NDArray[np.int32],
     groups: NDArray[np.int8],
     *,
+    live: NDArray[np.bool_],
     config: EvaluateConfig,
     seconds: float,
 ) -> MethodResult:
-    """One method's row, from its ranked items (C, k) and the popularity group of every item (I,)."""
+    """One method's row, from its ranked items (C, k), the popularity group of every item and which are live, (I,)."""
     ranks = metrics.target_ranks(ranked, targets)
     k = _headline(config)
     names = [(metric, cutoff) for cutoff in sorted(config.cutoffs) for metric in _METRICS]
     values = np.stack([_METRICS[metric](ranks, cutoff) for metric, cutoff in names], axis=1)  # (C, M)
     intervals = metrics.bootstrap_intervals(values, seed=config.seed, samples=_BOOTSTRAP_SAMPLES)
-    counts = metrics.recommendation_counts(ranked, len(groups), k)
+    counts = metrics.recommendation_counts(ranked, len(groups), k)[live]
     recommended = bool(counts.any())
     return MethodResult(
         name=name,
@@ -240,7 +241,7 @@ def _measure(
         },
         coverage=metrics.coverage(counts),
         gini=metrics.gini(counts) if recommended else None,
-        tail_share=metrics.tail_share(counts, groups) if recommended else None,
+        tail_share=metrics.tail_share(counts, groups[live]) if recommended else None,
         group_recall=metrics.stratified_mean(metrics.recall(ranks, k), groups[targets]),
         recall_curve=[float((ranks <= cutoff).mean()) for cutoff in range(1, max(config.cutoffs) + 1)],
         seconds=round(seconds, 3),

@@ -28,6 +28,7 @@ from genrec.vocabulary import (
     extend_with_items,
     extend_with_soft_prompt,
     inherited_vocabulary,
+    soft_prompt,
 )
 
 _TEXT_FIELDS = ("title", "brand", "categories", "genres")
@@ -107,8 +108,10 @@ def prepare_model(
     first = vocabulary.first_token_ids[0]
     rows = list(range(first, sum(vocabulary.groups[-1])))
     if config.adapter == "prompt":
+        learned = soft_prompt(tokenizer)
         ids = extend_with_soft_prompt(tokenizer, config.prompt_tokens)
-        add_soft_prompt_rows(model, ids, num_words=first, seed=config.seed)
+        if not learned:
+            add_soft_prompt_rows(model, ids, num_words=first, seed=config.seed)
         rows = list(range(first, max(ids) + 1))  # in one piece, also where a base has tokens of other items in between
     return Prepared(model, tokenizer, vocabulary, rows)
 

@@ -33,7 +33,9 @@ def quantization_config(kind: Quantization, *, by_row: bool = False) -> BitsAndB
     from transformers import BitsAndBytesConfig
 
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingDependencyError(f"{kind} weights need bitsandbytes.", "Install the extra `quantized` (docs/install.md).")
+        raise MissingDependencyError(
+            f"{kind} weights need bitsandbytes.", "Install the extra `quantized` (docs/install.md)."
+        )
     if kind == "int8":
         # Said once per layer and batch: its kernel multiplies what it reads in float16.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from genrec.adapter import adapter_folder, merge_adapter
+from genrec.baselines_of_run import tuned_file
 from genrec.config import ReinforceConfig, dump_config
 from genrec.data.catalog import Catalog, removed_items
 from genrec.data.splits import cold_items, evaluation_cases, training_sequences
@@ -236,6 +237,9 @@ def _write(
     started: Started,
 ) -> StageReport:
     shutil.copytree(run.path, out, ignore=shutil.ignore_patterns("model", "adapter", "training", "evaluation"))
+    if tuned_file(run).is_file():  # no evaluation of this model: its record stays in the manifest
+        (out / "evaluation").mkdir()
+        shutil.copy2(tuned_file(run), out / "evaluation")
     made, record = Run.open(out), run.require("train")
     files = save_model_folder(out / "model", model=model, tokenizer=tokenizer, vocabulary=vocabulary)
     before, after = history[0]["ndcg@10"], max(entry["ndcg@10"] for entry in history)

@@ -30,7 +30,6 @@ from genrec.baselines_of_run import (
     baseline_inputs,
     make_baseline,
     tuned_file,
-    tuned_settings,
 )
 from genrec.config import TuneConfig, dump_config
 from genrec.data.catalog import Catalog, removed_items
@@ -48,8 +47,9 @@ _TRIED = "trials.json"  # beside the chosen settings, while a search is under wa
 def tune_baselines(run: Run, config: TuneConfig, *, progress: Progress = SILENT) -> StageReport:
     """Try settings, write the best of each baseline to `evaluation/tuned.json` and record the stage.
 
-    Baselines that were tuned before and are not named keep their settings. Raises ConfigError for a baseline that has
-    nothing to choose, DataError where there are no validation users or a baseline cannot run.
+    Baselines that were tuned before and are not named keep their settings, unless the file is lost or damaged. Raises
+    ConfigError for a baseline that has nothing to choose, DataError where there are no validation users or a baseline
+    cannot run.
     """
     started = run.begin()
     check_config(config)
@@ -61,6 +61,7 @@ def tune_baselines(run: Run, config: TuneConfig, *, progress: Progress = SILENT)
         raise DataError(
             f"{run.path} has no validation user.", "Ingest data in which users have three interactions or more."
         )
+    earlier = _earlier(run, progress)
     search = _Search(run, config, baseline_inputs(run, config.baselines))
     bench = _Bench(run, catalog, training_sequences(run), cases, live, config.seed)
     planned = {name: draw_settings(SPACES[name], config.trials, seed=config.seed) for name in config.baselines}
@@ -73,7 +74,6 @@ def tune_baselines(run: Run, config: TuneConfig, *, progress: Progress = SILENT)
                         progress.say(f"{name}, trial {number} of {len(drawn)}: {words(settings)}")
                     search.add(name, settings, bench.measure(name, settings, progress if slow else SILENT))
                 task.advance(note=search.note(name))
-    earlier = {} if not tuned_settings(run) else read_json(tuned_file(run))["baselines"]
     chosen = {**earlier, **{name: search.best(name) for name in planned}}
     write_json(tuned_file(run), {"baselines": chosen})
     report = StageReport(
@@ -112,6 +112,18 @@ def draw_settings(space: Mapping[str, Sequence[Any]], trials: int, *, seed: int)
     combinations = list(product(*space.values()))
     found = [dict(zip(names, combinations[number], strict=True)) for number in (0, *order)]
     return [{name: value for name, value in one.items() if value != default[name]} for one in found]
+
+
+def _earlier(run: Run, progress: Progress) -> dict[str, Any]:
+    """What was chosen before, by baseline; nothing where the file is lost or damaged, which is said."""
+    if TUNING not in run.stages:
+        return {}
+    try:
+        run.require(TUNING)
+    except RunError as error:
+        progress.say(f"{error.message} What it says of baselines that are not named now is lost: tune them again.")
+        return {}
+    return dict(read_json(tuned_file(run))["baselines"])
 
 
 class _Search:

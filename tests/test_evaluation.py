@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from genrec.baselines.popularity import Popularity
 from genrec.baselines.transitions import Transitions
+from genrec.cli.model import _baseline_names
+from genrec.cli.options import resolve
 from genrec.config import EvaluateConfig, IngestConfig
 from genrec.data.catalog import Catalog
 from genrec.data.ingest import ingest
@@ -100,7 +102,8 @@ def test_hits_equal_a_loop_over_transition_scores() -> None:
 def test_evaluate_writes_a_report_beside_every_baseline(run: Run) -> None:
     catalog = Catalog.load(run)
     vectors = np.random.default_rng(0).normal(size=(NUM_ITEMS, 8)).astype(np.float32)
-    Embeddings("text", vectors, np.ones(NUM_ITEMS, bool), "test", "0", catalog.order_checksum).save(run)
+    written = Embeddings("text", vectors, np.ones(NUM_ITEMS, bool), "test", "0", catalog.order_checksum).save(run)
+    run.record(StageReport("embed", {}, []), config={}, seed=0, inputs=[], outputs=written, started=run.begin())
     report = evaluate(run, CUTOFFS, recommend=on_the_circle_of(run))
     data = json.loads((run.path / "evaluation" / "test.json").read_text(encoding="utf-8"))
     names = [method["name"] for method in data["methods"]]
@@ -205,6 +208,29 @@ def test_an_answer_that_no_method_may_give_is_refused(answer: list[int], words: 
             baselines=[],
             recommend=lambda histories, k: [answer] * len(histories),
         )
+
+
+def test_removed_items_are_no_part_of_the_catalogue() -> None:
+    live = np.arange(NUM_ITEMS) < 10
+    cases = cases_of([[item] for item in range(10)], [(item + 1) % 10 for item in range(10)])
+    result = evaluate_methods(
+        cases.histories,
+        cases,
+        num_items=NUM_ITEMS,
+        config=CUTOFFS,
+        baselines=[],
+        recommend=lambda histories, k: [[int(history[-1] + 1) % 10] for history in histories],
+        live=live,
+    )
+    (model,) = result.methods
+    assert result.num_items == 10
+    assert (model.coverage, model.gini) == (1.0, 0.0)
+
+
+def test_all_baselines_win_over_those_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "few.yaml").write_text("baselines: [popularity]\n")
+    for given, wanted in (("all", EvaluateConfig().baselines), (None, ("popularity",)), ("none", ())):
+        assert resolve(EvaluateConfig, tmp_path / "few.yaml", baselines=_baseline_names(given)).baselines == wanted
 
 
 def test_targets_that_nobody_can_reach_are_counted() -> None:

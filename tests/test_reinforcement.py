@@ -11,12 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from genrec.config import ReinforceConfig
+from genrec import pipeline
+from genrec.baselines_of_run import tuned_file
+from genrec.config import EvaluateConfig, ReinforceConfig, TuneConfig
 from genrec.data.splits import training_sequences
 from genrec.errors import DataError, RunError
 from genrec.recommender import Recommender
 from genrec.reinforcement import _Drawing, _likeness, _with_target, reinforce
-from genrec.run import Run
+from genrec.run import Run, read_json
+from genrec.tuning import tune_baselines
 
 QUICK = {"group_size": 4, "users_per_step": 4, "steps": 2, "validate_every": 1, "validation_users": 10}
 
@@ -114,6 +117,17 @@ def test_likeness_is_one_for_the_item_itself_and_lies_between_nothing_and_one(re
     assert (found >= 0).all()
     assert (found <= 1 + 1e-6).all()
     assert _likeness(Run(tiny_run), quick(reward="ranking")) is None
+
+
+def test_the_settings_of_tuned_baselines_come_along(tiny_copy: Path, tmp_path: Path):
+    tune_baselines(Run(tiny_copy), TuneConfig(baselines=("transitions",), trials=2, users=20))
+    reinforce(Run(tiny_copy), quick(steps=1), out=tmp_path / "out")
+    out = Run(tmp_path / "out")
+    config = EvaluateConfig(baselines=("transitions",), cutoffs=(5,), beam_width=10)
+    pipeline.evaluate(out, config)
+    assert read_json(out.path / "evaluation" / "test.json")["tuned"].keys() == {"transitions"}
+    tune_baselines(out, TuneConfig(baselines=("item-knn",), trials=1, users=20))
+    assert list(read_json(tuned_file(out))["baselines"]) == ["transitions", "item-knn"]
 
 
 def test_what_cannot_be_is_refused(tiny_run: Path, tmp_path: Path):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from genrec.baselines_of_run import COUNTING, NEURAL, OF_TEXTS, SPACES, Settings
 from genrec.config import EvaluateConfig, TuneConfig
 from genrec.data.catalog import Catalog
 from genrec.errors import ConfigError, DataError, RunError
-from genrec.progress import Progress
+from genrec.progress import Progress, SilentProgress, Task
 from genrec.run import Run, read_json
 from genrec.tuning import draw_settings, tune_baselines
 
@@ -130,6 +131,34 @@ def test_settings_that_were_changed_by_hand_are_refused(tiny_copy: Path) -> None
     tuned_file(run).write_text('{"baselines": {}}')
     with pytest.raises(RunError, match=r"tuned\.json"):
         make_baselines(run, EvaluateConfig(baselines=("transitions",)), Catalog.load(run))
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_text("{}")], ids=["lost", "changed"])
+def test_settings_that_are_lost_are_said_before_the_first_trial_and_chosen_anew(
+    tiny_copy: Path, damage: Callable[[Path], object]
+) -> None:
+    run, said = Run.open(tiny_copy), list[str]()
+    tune_baselines(run, TuneConfig(baselines=("transitions", "item-knn"), trials=2, users=30))
+    damage(tuned_file(run))
+    config = EvaluateConfig(baselines=("popularity",), cutoffs=(5,), beam_width=10)
+    pipeline.evaluate(run, config)  # nothing here was tuned
+
+    class Listener(SilentProgress):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+        @contextmanager
+        def track(self, label: str, total: int, unit: str) -> Iterator[Task]:
+            said.append(label)
+            with super().track(label, total, unit) as task:
+                yield task
+
+    tune_baselines(run, TRANSITIONS, progress=Listener())
+    assert "tuned.json" in said[0]
+    assert "tune them again" in said[0]
+    assert said[1] == "Tuning transitions"
+    assert list(read_json(tuned_file(run))["baselines"]) == ["transitions"]
+    make_baselines(run, EvaluateConfig(baselines=("transitions", "item-knn")), Catalog.load(run))
 
 
 def test_the_verb_prints_what_it_chose(tiny_copy: Path, genrec: Callable[..., tuple[int, str, str]]) -> None:

@@ -41,10 +41,11 @@ def train_rows(model: PreTrainedModel, rows: Sequence[int]) -> PeftModel:
 def add_lora(model: PreTrainedModel, options: LoraOptions, *, rows: Sequence[int], seed: int) -> PeftModel:
     """Freeze the model but for low-rank matrices beside its linear layers and copies of the rows `rows`.
 
-    Raises ModelError where no layer has one of the names asked for.
+    Raises ModelError where no layer has one of the names asked for, or where the embedding or the output layer has.
     """
     from peft import LoraConfig, get_peft_model
 
+    _check_targets(model, options.targets or ())
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=options.rank,
@@ -98,6 +99,19 @@ def _unfreeze(model: nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.is_floating_point():  # quantised weights are integers and learn nothing
             parameter.requires_grad_(True)
+
+
+def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
+    """Refuse the embedding and the output layer, whose new rows PEFT wraps already. Raises ModelError."""
+    ends = (cast(Any, model.get_input_embeddings()), cast(Any, model.get_output_embeddings()))
+    names = [name for name, module in model.named_modules() if module in ends]
+    # As PEFT reads a target: a module's name, or its end after a dot.
+    wrong = [target for target in targets if any(f".{name}".endswith(f".{target}") for name in names)]
+    if wrong:
+        raise ModelError(
+            f"lora.targets names {', '.join(wrong)}: of the embedding and the output layer only new rows learn.",
+            "Name other linear layers, or leave lora.targets out.",
+        )
 
 
 def _row_modules(model: PreTrainedModel) -> list[str]:

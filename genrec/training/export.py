@@ -59,9 +59,13 @@ def neutral_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
 def export(run: Run, out: Path, *, progress: Progress = SILENT) -> StageReport:
     """Merge the run's model into the folder `out` and prove it: same logits, every semantic ID survives as text.
 
-    Raises RunError where the run is not trained or `out` holds something else, ModelError where the proof fails.
+    Raises RunError where the run is not trained or `out` holds something else or lies in a run, ModelError where the
+    proof fails.
     """
     run.require("train")
+    inside = next((folder for folder in out.resolve().parents if (folder / "manifest.json").is_file()), None)
+    if inside is not None:  # the `model` of a run looks like an exported model
+        raise RunError(f"{out} lies in the run {inside}.", "Name a folder outside of any run with --out.")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / VOCABULARY_FILE).is_file())):
         raise RunError(f"{out} exists and is no exported model.", "Name an empty or new folder with --out.")
     folder, adapter = run.path / "model", adapter_folder(run)

@@ -86,6 +86,9 @@ class Trainer:
         # Counted now: an adapter may be taken out afterwards. Quantised weights count as the numbers they stand for.
         self.num_trained = sum(weight.numel() for weight in trainable_state(model).values())
         self.num_parameters = sum(_num_numbers(weight) for weight in model.parameters())
+        # Each process reads its share of an epoch's batches, so a checkpoint only fits as many.
+        world = self.accelerator.num_processes
+        self.identity = {**task.identity, **({"num_processes": world} if world > 1 else {})}
         self.state = TrainingState()
         self.had_ended = False  # whether `run` found a checkpoint of a training that was over
         self.best: dict[str, Tensor] = {}
@@ -95,14 +98,14 @@ class Trainer:
         """Train until the last epoch or until validation stops improving; leave the weights to keep in the model.
 
         Raises ModelError where the loss is no longer finite, ConfigError where `resume` meets a checkpoint of
-        other settings.
+        other settings or of another number of processes.
         """
         if resume and (self.folder / "checkpoint").exists():
             self.state, self.best = load_checkpoint(
                 self.folder / "checkpoint",
                 model=self.loss,
                 optimizer=self.optimizer,
-                identity=self.task.identity,
+                identity=self.identity,
             )
             self.had_ended = not self._goes_on
             self.progress.say(f"resumed at epoch {self.state.epoch + 1}, step {self.state.step}")
@@ -145,8 +148,10 @@ class Trainer:
             if index < state.step_in_epoch:
                 continue
             started = time.monotonic()
-            last_of_step = (index + 1) % config.gradient_accumulation == 0 or index + 1 == total
-            loss = self._micro_batch(wrapped, optimizer, batch, (index / total, last_of_step))
+            first = index - index % config.gradient_accumulation  # of this optimizer step
+            step_size = min(config.gradient_accumulation, total - first)
+            last_of_step = index + 1 == first + step_size
+            loss = self._micro_batch(wrapped, optimizer, batch, (index / total, step_size, last_of_step))
             state.epoch_loss_sum += loss
             state.step_in_epoch, state.step = index + 1, state.step + 1
             state.seconds += time.monotonic() - started
@@ -157,10 +162,13 @@ class Trainer:
                 self._save()
         self._end_of_epoch(wrapped, total)
 
-    def _micro_batch(self, wrapped: Any, optimizer: Any, batch: PackedRows, place: tuple[float, bool]) -> float:
-        """Forward, backward and, at the end of a step, the update. `place` is (share of epoch, end of step)."""
+    def _micro_batch(self, wrapped: Any, optimizer: Any, batch: PackedRows, place: tuple[float, int, bool]) -> float:
+        """Forward, backward and, at the end of a step, the update.
+
+        `place` is (share of epoch, micro-batches of the step, end of step).
+        """
         config, state = self.config, self.state
-        share, last_of_step = place
+        share, step_size, last_of_step = place
         rate = learning_rate(config, (state.epoch + share) / config.epochs)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
@@ -183,7 +191,7 @@ class Trainer:
                 f"the loss is {value} at epoch {state.epoch + 1}, step {state.step}.",
                 "Lower learning_rate, or train with precision: float32.",
             )
-        self.accelerator.backward(loss / config.gradient_accumulation)
+        self.accelerator.backward(loss / step_size)
         if last_of_step:
             self.accelerator.clip_grad_norm_(wrapped.parameters(), config.max_gradient_norm)
             optimizer.step()
@@ -221,7 +229,7 @@ class Trainer:
                 model=self.loss,
                 optimizer=self.optimizer,
                 best=self.best,
-                identity=self.task.identity,
+                identity=self.identity,
             )
         # No barrier: each process has its own clock, so they would meet at different steps and hang.
         self._saved_at = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,20 @@ def test_prompt_tuning_learns_rows_alone_and_every_prompt_begins_with_them(base_
     assert answers(recommender, run)[0][0]
 
 
+def test_a_soft_prompt_is_trained_further_and_not_begun_anew(base_folder: BaseFolder, tiny_copy: Path, tmp_path: Path):
+    pipeline.train(Run(tiny_copy), settings(base_folder("qwen3"), adapter="prompt", prompt_tokens=4))
+    other = Path(shutil.copytree(tiny_copy, tmp_path / "other"))
+    still = {"learning_rate": 1e-12, "dropout": 0.0, "weight_decay": 0.0}
+    pipeline.train(Run(other), settings(tiny_copy, adapter="prompt", prompt_tokens=4, **still))
+    merged = []
+    for folder in (tiny_copy, other):
+        model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+        merged.append(weights_of(merge_adapter(model, folder / "adapter"))[EMBEDDING])
+    soft = soft_prompt(AutoTokenizer.from_pretrained(other / "model"))
+    assert len(soft) == 4
+    torch.testing.assert_close(merged[0][soft], merged[1][soft], atol=1e-6, rtol=0)
+
+
 def test_full_training_changes_old_rows_and_removes_an_adapter_of_before(base_folder: BaseFolder, tiny_copy: Path):
     run, base = Run(tiny_copy), weights(base_folder("qwen3"))
     pipeline.train(run, settings(base_folder("qwen3"), adapter="lora", lora={"rank": 2}))
@@ -208,8 +223,6 @@ def test_full_training_changes_old_rows_and_removes_an_adapter_of_before(base_fo
 def test_a_run_with_an_adapter_as_the_base_starts_from_both(
     named: str, base_folder: BaseFolder, tiny_copy: Path, tmp_path: Path, tiny_files: Path
 ):
-    import shutil
-
     pipeline.train(Run(tiny_copy), settings(base_folder("qwen3"), adapter="lora", lora={"rank": 4}))
     other = Path(shutil.copytree(tiny_copy, tmp_path / "other"))
     path = tiny_copy if named == "run" else tiny_copy / "model"
@@ -241,6 +254,14 @@ def test_switches_change_what_is_learned(base_folder: BaseFolder):
     assert len(few["wrapped"]) == 2 < len(plain["wrapped"]) == 14
     with pytest.raises(ModelError, match="LoRA cannot be put into LlamaForCausalLM"):
         trained(targets=["nothing"])
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwen3-untied"])
+@pytest.mark.parametrize("target", ["embed_tokens", "lm_head", "model.embed_tokens"])
+def test_lora_beside_the_embedding_or_the_output_is_refused(family: str, target: str, base_folder: BaseFolder):
+    options = LoraOptions(rank=4, targets=("q_proj", target))
+    with pytest.raises(ModelError, match=rf"lora\.targets names {target}: .* Name other linear layers"):
+        add_lora(tiny_model(base_folder, family), options, rows=[1], seed=0)
 
 
 def test_rows_have_a_rate_of_their_own(base_folder: BaseFolder, tiny_copy: Path, monkeypatch: pytest.MonkeyPatch):

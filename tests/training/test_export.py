@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,16 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tiny_copy: Path, tmp_p
     with pytest.raises(RunError, match="exists and is no exported model"):
         export(Run(tiny_copy), tmp_path)
     assert [path.name for path in tmp_path.glob("*.txt")] == ["thesis.txt"]
+
+
+def test_a_run_is_never_written_over(tiny_copy: Path, tmp_path: Path):
+    other = Path(shutil.copytree(tiny_copy, tmp_path / "other"))
+    for folder in (tiny_copy / "model", other / "model", tiny_copy / "deeper" / "exported"):
+        with pytest.raises(RunError, match=r"lies in the run .*Name a folder outside of any run"):
+            export(Run(tiny_copy), folder)
+    for run in (tiny_copy, other):
+        Run(run).require("train")
+    assert not (tiny_copy / "deeper").exists()
 
 
 def test_weights_that_are_not_numbers_are_not_exported_as_proven(tiny_copy: Path, tmp_path: Path):

@@ -1,4 +1,4 @@
-"""The training loop: it learns, stops, resumes after a kill to the last digit, and accumulates rightly.
+"""The training loop: it learns, stops, resumes after a kill to the last digit, alone and in two processes.
 
 Run as a program, `test_loop.py PROGRAMS` trains the same tiny task in processes of its own (see `main`): importing
 PyTorch takes longer than all the training here, so that one process imports it and forks the others.
@@ -272,22 +272,6 @@ def test_a_resume_with_other_settings_is_refused_and_a_fresh_start_is_not(tmp_pa
     assert trainer(tmp_path, settings(epochs=1, learning_rate=2e-2)).run(resume=False).epoch == 1
 
 
-def test_two_accumulated_batches_are_one_of_double_size(tmp_path: Path):
-    moments = []
-    for name, changes in (("one", {"batch_tokens": 512}), ("two", {"gradient_accumulation": 2})):
-        # Eight full rows, one epoch: as many targets in each batch, and no clipping that would hide a factor.
-        config = settings(epochs=1, dropout=0.0, max_gradient_norm=1e9, learning_rate=1e-12, **changes)
-        training = trainer(tmp_path / name, config, make_examples=full_rows)
-        training.run(resume=False)
-        parameters = dict(training.model.named_parameters())
-        moments.append({name: training.optimizer.state[weight] for name, weight in parameters.items()})
-    one, two = moments
-    assert {int(state["step"]) for state in one.values()} == {int(state["step"]) for state in two.values()} == {4}
-    for name, state in one.items():
-        torch.testing.assert_close(state["exp_avg"], two[name]["exp_avg"], atol=1e-7, rtol=1e-4)
-        torch.testing.assert_close(state["exp_avg_sq"], two[name]["exp_avg_sq"], atol=1e-9, rtol=1e-4)
-
-
 def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path):
     model = tiny_model()
     model.get_input_embeddings().weight.data[PROMPT[0]] = float("nan")
@@ -353,6 +337,11 @@ def test_two_processes_train_as_one_with_batches_of_double_size(programs_folder:
     assert found["step"] == expected.step == 12
     assert found["recall"] == [entry["recall@10"] for entry in expected.history]
     np.testing.assert_allclose(found["weight_sums"], weight_sums(alone.model), rtol=1e-3)
+
+
+def test_a_training_of_two_processes_is_not_resumed_by_one(programs_folder: Path):
+    with pytest.raises(ConfigError, match=r"num_processes \(2 then, None now\)"):
+        trainer(programs_folder / "two", TOGETHER[0], make_examples=full_rows).run(resume=True)
 
 
 def main(alone: Sequence[Mapping[str, Any]], together: Sequence[Mapping[str, Any]]) -> None:
