@@ -122,7 +122,8 @@ def _modality(baseline: str, dense_modality: str) -> str:
 
 
 def _has_vectors(run: Run, modality: str) -> bool:
-    return modality in vouched_modalities(run)
+    # One file of the two is a damaged run, about which `Embeddings.load` has something to say.
+    return modality in vouched_modalities(run) and any(file.exists() for file in embedding_files(run, modality))
 
 
 def baseline_inputs(run: Run, baselines: Sequence[str], *, dense_modality: str = "text") -> list[Path]:
