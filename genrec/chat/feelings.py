@@ -18,6 +18,21 @@ _DISLIKED = re.compile(
     rf"|{_NEGATED} (interested|a fan)|no fan|cant stand|cannot stand|boring|bored|bad|terrible|awful|horrible|worst"
     r"|overrated|disappoint(ing|ed)|sick of|tired of|dont want|do not want|not that|not this)\b"
 )
+# A refusal that is refused: "not bad", "never boring", "I don't hate"; "can't get enough of".
+_NOT = (
+    r"(?:not|never|isnt|wasnt|arent|werent|dont|didnt|doesnt|cant|cannot)"
+    r"(?: (?:at all|really|even|ever|so|too|that|all that|half))*"
+)
+_NOT_BAD = rf"{_NOT} (?:bad|boring|bored|terrible|awful|horrible|overrated|disappointing|disappointed)"
+_NO_HATE = rf"{_NOT} (?:hated?|disliked?|detest(?:ed)?|loathed?)"
+_FOND = rf"{_NOT} get (?:enough|tired|bored|sick)"
+_LITOTES = re.compile(rf"\b(?:{_NOT_BAD}|{_NO_HATE}|{_FOND})\b")
+# "would I like it?" is no opinion, and "why not a comedy?" no refusal.
+_WONDERED = re.compile(
+    r"\b(would|will|might|could|should|do you think) (i|we) ((really|even|also) )?(like|love|enjoy|hate)\b"
+)
+_WHY_NOT = re.compile(r"\bwhy not\b")
+_CLEARED = re.compile(r"(?<!\bcant )(?<!\bdont )(?<!\bnot )(?<!\bnever )\b(forget|never mind|nevermind)\b")
 _LIKED = re.compile(
     r"(\b(liked|loved?|loves|enjoy(ed)?|adored?|favou?rites?|great|amazing|fantastic|excellent|brilliant|wonderful"
     r"|masterpiece|perfect|awesome|fan of|big fan|was good|is good|were good|are good|thumbs up)\b"
@@ -51,12 +66,23 @@ _FILLING = re.compile(
 )
 _NO_VALUE = re.compile(
     r"\b(no|not|non|nor|without|except|excluding|anything but|everything but|other than|instead of|rather than|avoid"
-    r"|less|stop|too|neither|hold the|skip|no more|isnt|arent|dont want|dont feel like|enough|spare (me|us)|leave out"
+    r"|less|stop|too|neither|hold the|skip|no more|isnt|arent|dont feel like|enough"
+    r"|(dont|do not) (want|show|give|recommend|suggest|need)|spare (me|us)|leave out"
     r"|(stay|keep) away from|done with|no patience for)\b(?! only)"
 )
 # "nothing with vampires", "nothing too scary"; not "nothing but comedies".
 _NOTHING = re.compile(
     r"\bnothing( (too|very|so|with|about|featuring|involving|for|in|thats?|is|has|a|an|the|any|like|f_|_|and|or))*$"
+)
+# Behind this, what was refused before is over: "no horror and something funny".
+_NEW_WISH = re.compile(r"\b(?:and|so|then) (?=(?:something|i|we|want|need|give|show|only|rather)\b)")
+# What is turned down before a range may be something else: "not a f_ from the 90s", "something not too long from …".
+_PIECE_BEFORE = re.compile(r"(?<!\S)f?_(?: (?:films?|movies?|ones?|made))*$")
+_QUALITY = re.compile(
+    r"\b(?:(?:(?:not|nothing|isnt|never) )?(?:too|so|very|overly|less)"
+    r"|(?:something|anything|films?|movies?|is|thats) not)"
+    r" (?!(?:from|made|in|of|an?|any|films?|movies?|ones?)$)\S+(?: (?:or|and) \S+)*$"
+    r"|\bwithout (?:any |much |too much |an? )?\S+$"
 )
 _FINE = re.compile(
     r"\b(fine|ok|okay|alright|all right|welcome|allowed|acceptable|after all|again|good now|not that bad)\b"
@@ -68,13 +94,21 @@ _FORGET = re.compile(
 
 def feeling_of(before: str, behind: str, *, previous: Feeling = "named") -> Feeling:
     """What is said about the item between two halves of a clause; a bare list goes on with `previous`."""
-    before, behind = _NEXT_VERB.split(before)[-1], _OWN_ITEM.split(behind)[0]
+    before, behind = _WHY_NOT.sub("", _NEXT_VERB.split(before)[-1]).strip(), _OWN_ITEM.split(behind)[0]
     clause = f"{before} _ {behind}".strip()
+    if _WONDERED.search(before):
+        return "named"
     if _SEED_BEHIND.search(behind):
         return "seed"
     if _SEED.search(before) and not _VERB.search(before):
         return "seed"
-    if _DISLIKED.search(clause) or _REFUSED.search(before):
+    if _CLEARED.search(before):
+        return "cleared"
+    if _REFUSED.search(before):
+        return "disliked"
+    if _LITOTES.search(clause):
+        return "liked"
+    if _DISLIKED.search(clause):
         return "disliked"
     if _LIKED.search(clause) or _VERB.search(before):
         return "liked"
@@ -87,19 +121,29 @@ def feeling_of(before: str, behind: str, *, previous: Feeling = "named") -> Feel
 
 def unwanted(before: str) -> bool:
     """Whether the words before a value turn it down: "no", "not a", "I hate", "instead of"."""
+    before = _LITOTES.sub(" ", _WHY_NOT.sub(" ", _NEW_WISH.split(before)[-1]))
     return bool(_NO_VALUE.search(before) or _NOTHING.search(before.strip()) or _DISLIKED.search(before + " "))
 
 
+def before_range(before: str) -> str:
+    """The words before a range without those that can only turn down something else."""
+    return "" if _PIECE_BEFORE.search(before) else _QUALITY.sub("", before).strip()
+
+
 def unwanted_behind(behind: str) -> bool:
-    """Whether the words behind a value turn it down: "comedies are boring"."""
-    return bool(
-        re.match(r"^(_|f_|and|or| )*(is|are|was|were|bores?)?( so| too| just| really)*(?= |$)", behind)
-    ) and bool(_DISLIKED.search(behind))
+    """Whether the words behind a value turn it down: "comedies are boring", "80s films are boring"."""
+    judged = re.match(r"^(_|f_|and|or| )*(is|are|was|were|bores?)?( so| too| just| really)*(?= |$)", behind)
+    judged = judged or re.match(r"^(films?|movies?|ones?) (is|are|was|were)\b", behind)
+    return bool(judged) and bool(_DISLIKED.search(_LITOTES.sub(" ", behind)))
 
 
 def permitted(before: str, behind: str) -> bool:
-    """Whether a clause takes a refusal back: "comedies are fine after all", "I do like horror"."""
-    return bool(_FINE.search(behind) or re.search(r"\b(do like|actually like|dont mind)\b", before))
+    """Whether a clause takes a refusal back: "comedies are fine after all", "I do like horror", "I don't hate it"."""
+    return bool(
+        _FINE.search(behind)
+        or re.search(_NOT_BAD, behind)
+        or re.search(rf"\b(do like|actually like|dont mind|{_NO_HATE})\b", before)
+    )
 
 
 def forgotten(before: str) -> bool:

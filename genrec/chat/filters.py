@@ -46,6 +46,8 @@ def constraint_mask(index: CatalogueIndex, constraints: Constraints) -> Mask:
         mask &= ~wish_mask(index, wish)
     for span in constraints.spans:
         mask &= span_mask(index, span)
+    for span in constraints.outside:
+        mask &= ~span_mask(index, span)
     return mask
 
 
@@ -91,7 +93,8 @@ def constraint_words(constraints: Constraints) -> list[str]:
     """Everything that is asked for, one phrase each."""
     words = [joined(wish.values, "or") if wish.values != ("True",) else wish.attribute for wish in constraints.wanted]
     words += [f"no {joined(wish.values, 'or')}" for wish in constraints.unwanted]
-    return words + [span_words(span) for span in constraints.spans]
+    words += [span_words(span) for span in constraints.spans]
+    return words + [f"not {span_words(span)}" for span in constraints.outside]
 
 
 def without_constraint(constraints: Constraints, words: str) -> Constraints:
@@ -99,4 +102,5 @@ def without_constraint(constraints: Constraints, words: str) -> Constraints:
     wanted = tuple(one for one in constraints.wanted if constraint_words(Constraints(wanted=(one,))) != [words])
     unwanted = tuple(one for one in constraints.unwanted if constraint_words(Constraints(unwanted=(one,))) != [words])
     spans = tuple(one for one in constraints.spans if span_words(one) != words)
-    return Constraints(wanted=wanted, unwanted=unwanted, spans=spans)
+    outside = tuple(one for one in constraints.outside if f"not {span_words(one)}" != words)
+    return Constraints(wanted=wanted, unwanted=unwanted, spans=spans, outside=outside)

@@ -116,7 +116,7 @@ class _Guard:
         self._tokens = tokens_of(message)
         self._free = [True] * len(self._tokens)
         pieces = (reading.titles, reading.asked, reading.ranges, reading.pointers)
-        for place in [piece.place for group in pieces for piece in group]:
+        for place in [*(piece.place for group in pieces for piece in group), *reading.questioned]:
             self._take(place)
         for start, end in quoted_spans(message):  # what is quoted is a name
             self._free = [free and not start <= t.start < end for free, t in zip(self._free, self._tokens, strict=True)]
@@ -187,7 +187,7 @@ class _Guard:
         # On top of what was wanted before, which a proposal must not take away.
         new = Asked(place, value, asked, "also" if alone else "")
         self._reading = replace(self._reading, asked=(*self._reading.asked, new))
-        self._take(place)
+        self._understand(place)
         return Decision("added", part, f"the message says “{self._words(place)}”")
 
     def _contradicts(self, asked: str, value: Value, place: Place) -> str:
@@ -208,12 +208,15 @@ class _Guard:
             return Decision("left out", part, "it is no range of years of the catalogue")
         low, high = (None if end is None else float(end) for end in match.groups())
         span = Span(attribute="year", low=low, high=high)
-        read = [one.span for one in self._before.ranges if one.span.attribute == "year"]
-        if span in read:
+        read = [one for one in self._before.ranges if one.span.attribute == "year"]
+        if any(one.span == span and one.kind == "wanted" for one in read):
             return Decision("agreed", part)
         if read or any(p.span is not None for p in self._before.pointers):
-            return Decision("left out", part, f"it was read as {span_words(read[0]) if read else 'a reference'}")
-        if any(one.attribute == "year" for one in self._state.constraints.spans):
+            refused = "not " if read and read[0].kind == "unwanted" else ""
+            said = refused + span_words(read[0].span) if read else "a reference"
+            return Decision("left out", part, f"it was read as {said}")
+        constraints = self._state.constraints
+        if any(one.attribute == "year" for one in (*constraints.spans, *constraints.outside)):
             return Decision("left out", part, "the user gave years before")
         places = [self._year_place(end) for end in (low, high) if end is not None]
         if None in places or (low is not None and high is not None and low > high):
@@ -221,7 +224,7 @@ class _Guard:
         place = next(place for place in places if place is not None)
         words = self._words(place)
         self._reading = replace(self._reading, ranges=(*self._reading.ranges, Range(place, span, words)))
-        self._take(place)
+        self._understand(place)
         return Decision("added", part, f"the message says “{words}”")
 
     def _year_place(self, end: float) -> Place | None:
@@ -274,7 +277,7 @@ class _Guard:
         else:
             new = Title(place, (row,), self._words(place), guessed=True, feeling=feeling)
             self._reading = replace(reading, titles=(*reading.titles, new))
-            self._take(place)
+            self._understand(place)
 
     def _row(self, name: str) -> int | str:
         """The row that a mark, a place of the list or a title means, or why it means none."""
@@ -339,6 +342,16 @@ class _Guard:
 
     def _words(self, place: Place) -> str:
         return " ".join(token.text for token in self._tokens[place.start : place.end])
+
+    def _understand(self, place: Place) -> None:
+        """Take words that were said to be not understood."""
+        words, reading = self._words(place), self._reading
+        unknown, unjudged = (
+            tuple(one for one in group if words not in " ".join(words_of(one)))
+            for group in (reading.unknown, reading.unjudged)
+        )
+        self._reading = replace(reading, unknown=unknown, unjudged=unjudged)
+        self._take(place)
 
     def _take(self, place: Place) -> None:
         self._free[place.start : place.end] = [False] * (place.end - place.start)

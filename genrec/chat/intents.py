@@ -7,7 +7,8 @@ import re
 from genrec.chat.catalogue_index import CatalogueIndex
 
 _INTENTS = {
-    "why": r"^(and |but |so )?why\b|\bwhy (this|that|it|did|the|do|_|them|these)\b|\bhow come\b|\bexplain\b"
+    "why": r"^(and |but |so )?why\b(?! not (a|an|some|something)\b)"
+    r"|\bwhy (this|that|it|did|the|do|_|them|these)\b|\bhow come\b|\bexplain\b"
     r"|\bwhat makes\b|\bthe reason\b",
     "more": r"\b(more(?! (like|recent|about|than))|another|other ones?|others|something else|anything else"
     r"|what else|next|different ones?"
@@ -25,7 +26,8 @@ _INTENTS = {
     r"|up to you|just pick)\b",
     "facts": r"^(and )?(when|who|where|which year|which genres?|what (year|genres?|kind|sort|is|was|are|about"
     r"|does|do the)|whats|tell me|describe"
-    r"|how (long|old|much|many)|is (it|_)|was (it|_)|are (they|_))\b|\btell me (more )?about\b|\bwhat is _"
+    r"|how (long|old|much|many)|(is|isnt|was|wasnt) (it|_)|(are|were) (they|_)"
+    r"|(would|will|might) (i|we) (like|love|enjoy) (it|_))\b|\btell me (more )?about\b|\bwhat is _"
     r"|\bmore about\b",
     "profile": r"\bwhat (do|did) (you|i) (know|remember|like|tell|say|said)\b|\bwhat (have you|you) (learn"
     r"|remember|got)|\bmy (taste|profile|filters|likes)\b"

@@ -27,9 +27,12 @@ _DECADE = (
     rf"(?:(?:early|mid|late) )?(?:the )?(?:(?:early|mid|late) )?(?:(?:19|20)?\d0s|{'|'.join(_DECADES)}|two thousands)"
 )
 _WHEN = rf"(?:{_DECADE}|{_YEAR})"
-_NOT = r"(?:nothing|not|no|none|never)(?: \w+){0,2} "
-_BEFORE = r"(?:before|older than|earlier than|prior to|from before)"
-_AFTER = r"(?:after|newer than|later than|more recent than|from after)"
+# "80s or 90s", "1995, 1996 or 1997"; counted, as a decade can be read in several ways.
+_SEVERAL = rf"{_WHEN}(?: {_WHEN}){{0,2}}(?: (?:or|and)(?: from| in| of)? {_WHEN}){{1,3}}"
+_BEFORE = r"(?:before|older than|earlier than|prior to|from before|pre)"
+_AFTER = r"(?:after|newer than|later than|more recent than|from after|post)"
+# Not "12 years old", "how old", "my old favourite", "I am too old".
+_OLD = "".join(rf"(?<!{words} )" for words in ("years", "year", "how", "my", "im", "am", "im too", "am too")) + "old"
 _MONEY = r"(?: (?:dollars?|euros?|bucks|usd|eur|pounds?))?"
 Found = tuple[float | None, float | None]
 
@@ -37,22 +40,34 @@ Found = tuple[float | None, float | None]
 def find_ranges(index: CatalogueIndex, text: str, tokens: Sequence[Token], taken: Sequence[bool]) -> list[Range]:
     """Ranges of the numbers that the catalogue has, in order; tokens of titles are left alone."""
     words = ["_" if used else token.text for token, used in zip(tokens, taken, strict=True)]
-    line = " ".join(words)
     found: list[Range] = []
     for name, pattern, meaning in _patterns(index):
+        line = " ".join(words)
         for match in re.finditer(rf"(?<!\S){pattern}(?!\S)", line):
             low, high = meaning(match)
             first = line.count(" ", 0, match.start())
             place = Place(first, first + match.group().count(" ") + 1)
-            line = line[: match.start()] + re.sub(r"\S+", "_", match.group()) + line[match.end() :]
-            # Underscores have other lengths than words: look again from the start of the new line.
+            words[place.start : place.end] = ["_"] * (place.end - place.start)
             found.append(Range(place, Span(attribute=name, low=low, high=high), _shown(text, tokens, place)))
-            return sorted([*found, *find_ranges(index, text, tokens, _with(taken, place))], key=lambda r: r.place.start)
-    return found
+    return sorted(found, key=lambda one: one.place.start)
 
 
-def _with(taken: Sequence[bool], place: Place) -> list[bool]:
-    return [used or place.start <= number < place.end for number, used in enumerate(taken)]
+def around(spans: Sequence[Span]) -> Span:
+    """The range from the lowest to the highest end of ranges of one number."""
+    lows, highs = [one.low for one in spans], [one.high for one in spans]
+    return Span(
+        attribute=spans[0].attribute,
+        low=None if None in lows else min(low for low in lows if low is not None),
+        high=None if None in highs else max(high for high in highs if high is not None),
+    )
+
+
+def other_side(span: Span) -> Span:
+    """What a range with an open end leaves: "1979 or earlier" leaves "1980 or later"."""
+    step = 1 if span.attribute == "year" else 0
+    if span.low is None:
+        return Span(attribute=span.attribute, low=None if span.high is None else span.high + step)
+    return Span(attribute=span.attribute, high=span.low - step)
 
 
 def _patterns(index: CatalogueIndex) -> Iterator[tuple[str, str, Callable[[re.Match[str]], Found]]]:
@@ -64,23 +79,25 @@ def _patterns(index: CatalogueIndex) -> Iterator[tuple[str, str, Callable[[re.Ma
         def at(when: str) -> tuple[int, int]:
             return _ends(when, newest)
 
+        def from_to(several: str) -> tuple[int, int]:
+            ends = [at(when) for when in re.findall(_WHEN, several)]
+            return min(low for low, _ in ends), max(high for _, high in ends)
+
         for pattern, meaning in (
             (rf"(?:between|from) ({_WHEN}) (?:and|to|until|till) ({_WHEN})", lambda m: (at(m[1])[0], at(m[2])[1])),
-            (rf"(?:from )?({_YEAR}) (?:to )?({_YEAR})", lambda m: (at(m[1])[0], at(m[2])[1])),
-            (rf"{_NOT}{_BEFORE} (?:the )?({_WHEN})", lambda m: (at(m[1])[0], None)),
-            (rf"{_NOT}{_AFTER} (?:the )?({_WHEN})", lambda m: (None, at(m[1])[1])),
+            (rf"(?:from )?({_YEAR}) (?:to )?({_YEAR})(?! (?:or|and) {_YEAR})", lambda m: (at(m[1])[0], at(m[2])[1])),
             (rf"{_BEFORE} (?:the )?({_WHEN})", lambda m: (None, at(m[1])[0] - 1)),
             (rf"{_AFTER} (?:the )?({_WHEN})", lambda m: (at(m[1])[1] + 1, None)),
             (rf"(?:since|from) (?:the )?({_WHEN}) (?:on|onwards?|or later)", lambda m: (at(m[1])[0], None)),
             (rf"(?:since|starting in) (?:the )?({_WHEN})", lambda m: (at(m[1])[0], None)),
             (rf"(?:until|till|up to) (?:the )?({_WHEN})", lambda m: (None, at(m[1])[1])),
             (rf"({_WHEN}) (?:or|and) (?:older|earlier|before)", lambda m: (None, at(m[1])[1])),
-            (rf"({_WHEN}) (?:or|and) (?:newer|later|after)", lambda m: (at(m[1])[0], None)),
+            (rf"({_WHEN}) (?:or|and) (?:newer|later|after|up|onwards?)", lambda m: (at(m[1])[0], None)),
+            (rf"(?:in |from |of )?({_SEVERAL})", lambda m: from_to(m[1])),
             (rf"(?:in |from |of )?(?:the )?(?:year )?({_WHEN})", lambda m: at(m[1])),
-            (r"(?:not|nothing|nothing too|not too|not so|less) (?:old|ancient)", lambda _: (old + 1, None)),
-            (r"(?:not|nothing|not too) (?:new|recent|modern)", lambda _: (None, late - 1)),
-            (r"(?:recent|modern|latest|newish|contemporary|new(?= films?| movies?| ones?))", lambda _: (late, None)),
-            (r"(?:old|classic|classics|vintage|oldies)", lambda _: (None, old)),
+            (r"(?:recent|modern|latest|newish|contemporary)", lambda _: (late, None)),
+            (r"(?:new(?= films?| movies?| ones?)|(?:(?<=not )|(?<=too )|(?<=nothing ))new)", lambda _: (late, None)),
+            (rf"(?:{_OLD}|ancient|classic|classics|vintage|oldies)", lambda _: (None, old)),
         ):
             yield "year", pattern, meaning
     if "price" in index.numbers:

@@ -8,8 +8,11 @@ from typing import Literal
 from genrec.chat.catalogue_index import Value
 from genrec.chat.state import Span
 
-Feeling = Literal["liked", "disliked", "seen", "seed", "named"]
-"""What is said about an item; `seed` is "something like it", `named` is a mention without a judgement."""
+Feeling = Literal["liked", "disliked", "seen", "seed", "named", "cleared"]
+"""What is said about an item; `seed` is "something like it", `named` no judgement, `cleared` takes one back."""
+
+Kind = Literal["wanted", "unwanted", "relaxed"]
+"""What is said about a value or a range: asked for, refused, or no longer either."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +36,25 @@ class Title:
 
 @dataclass(frozen=True)
 class Asked:
-    """An attribute value that is wanted, unwanted, or no longer either (`relaxed`)."""
+    """An attribute value, and what is said about it."""
 
     place: Place
     value: Value
-    kind: Literal["wanted", "unwanted", "relaxed"] = "wanted"
+    kind: Kind = "wanted"
     joined: Literal["", "or", "also"] = ""  # "or": an alternative to the value before; "also": on top of earlier ones
 
 
 @dataclass(frozen=True)
 class Range:
-    """A range of a number in the message, and how the message said it."""
+    """A range of a number in the message, how the message said it, and what is said about it.
+
+    A refused range has two ends: what is refused with an open end is the range on its other side, wanted.
+    """
 
     place: Place
     span: Span
     text: str
+    kind: Kind = "wanted"
 
 
 @dataclass(frozen=True)
@@ -74,4 +81,5 @@ class Reading:
     relaxed: tuple[str, ...] = ()  # attributes of which any value will do: "any year"
     intents: frozenset[str] = frozenset()
     unknown: tuple[str, ...] = ()
+    questioned: tuple[Place, ...] = ()  # values and ranges of "is _ a comedy?", which are no wishes
     unjudged: tuple[str, ...] = ()  # words such as "slower", which no attribute can answer

@@ -28,18 +28,20 @@ _ORDINALS = {
 _THING = r"(?: (?:one|film|movie|item|title|book|product|recommendation|suggestion))"
 _ORDINAL = re.compile(
     rf"(?<!\S)(?:the |number |your )?({'|'.join(_ORDINALS)})"
-    rf"(?:{_THING}|(?= and| or|$| is| was| sounds| looks|ly))(?!\S)"
+    rf"(?:{_THING}|(?= and| or| but| not|$| is| was| sounds| looks|ly))(?!\S)"
 )
 _NUMBER = re.compile(r"(?<!\S)(?:number|no|nr|item|#) (\d{1,2})(?!\S)|^(\d{1,2})$")
 _ALL = re.compile(
-    r"(?<!\S)(?:(?:all|any|both|none|each|neither) of (?:them|these|those)"
+    r"(?<!\S)(?<!none of )(?<!neither of )(?:(?:all|any|both|each) of (?:them|these|those)"
     r"|all (?:these|those)|both|these|those|them|they all|they)(?!\S)"
 )
-# "that" alone is a reference only behind words that want one: "I hate that", not "the film that won".
-_BEHIND = ("like", "about", "hate", "seen", "saw", "watched", "love", "loved", "liked", "than", "not", "why")
+# "that" alone is a reference only behind words that want one: "I hate that", not "the film that won"; no more is it
+# in "not that bad".
+_BEHIND = ("like", "about", "hate", "seen", "saw", "watched", "love", "loved", "liked", "than", "why")
 _IT = re.compile(
     r"(?<!\S)(?:it|that one|this one|(?:that|this)(?: film| movie| item| book| product)"
     + "".join(rf"|(?<={word} )(?:that|this)" for word in _BEHIND)
+    + r"|(?<=not )(?:that|this)(?! (?:bad|good|great|funny|scary|boring|old|new|recent|long|much|keen|fond|into)(?!\S))"
     + r")(?!\S)(?! (?:is|was) (?:not )?(?:ok|okay|fine|all))"
 )
 _ONE = re.compile(r"(?<!\S)the (older|oldest|earliest|newer|newest|latest) (?:one|film|movie)(?!\S)")

@@ -29,7 +29,7 @@ from genrec.tasks.turn_text import TITLE_MARKS, Proposal, parse_proposal
 
 Part = tuple[str, str]
 _ITEM_SLOTS = ("liked", "disliked", "seen", "like", "about")
-_SLOT_OF = {"liked": "liked", "disliked": "disliked", "seen": "seen", "seed": "like"}
+_SLOT_OF = {"liked": "liked", "disliked": "disliked", "seen": "seen", "seed": "like", "cleared": "cleared"}
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def parts_of_reading(index: CatalogueIndex, state: ChatState, reading: Reading, 
     found |= {(slots[one.kind], one.value.value) for one in reading.asked}
     for one in reading.ranges:
         low, high = ("" if end is None else f"{end:g}" for end in (one.span.low, one.span.high))
-        found.add(("years", f"{low}-{high}"))
+        found.add(("years" if one.kind == "wanted" else f"{one.kind} years", f"{low}-{high}"))
     items = [(title.feeling, title.rows[0] if len(title.rows) == 1 else -1) for title in reading.titles]
     for pointer in reading.pointers:
         items += [(pointer.feeling, row) for row in point_at(index, Draft(state), pointer)]

@@ -13,16 +13,32 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from genrec.chat.catalogue_index import CatalogueIndex
-from genrec.chat.feelings import feeling_of, forgotten, goes_on, permitted, unwanted, unwanted_behind
+from genrec.chat.feelings import (
+    before_range,
+    feeling_of,
+    forgotten,
+    goes_on,
+    permitted,
+    unwanted,
+    unwanted_behind,
+)
 from genrec.chat.intents import find_comparisons, find_intents, find_relaxed, find_unjudged
-from genrec.chat.numbers import find_ranges
-from genrec.chat.pieces import Asked, Feeling, Place, Pointer, Reading, Title
+from genrec.chat.numbers import around, find_ranges, other_side
+from genrec.chat.pieces import Asked, Feeling, Kind, Place, Pointer, Range, Reading, Title
 from genrec.chat.pointers import find_pointers
-from genrec.chat.titles import find_titles
+from genrec.chat.titles import COMMON, find_titles
 from genrec.chat.words import Token, tokens_of
 
 PieceT = TypeVar("PieceT", Title, Pointer)
 _TOPIC_CUES = {"about", "with", "featuring", "tagged", "involving", "on", "without"}
+_THING = r"(?:something|anything|films?|movies?|ones?|books?|products?|stor(?:y|ies)|f_)"
+_LIKE = re.compile(rf"\b{_THING} (?:like|similar to)$")
+_TOPIC = re.compile(rf"\b(?:{_THING} (?:about|with|by)|(?:directed|written|made) by|starring|featuring|involving)$")
+_CUES = {"like", "to", "about", "with", "by", "starring", "featuring", "involving"}
+_ENDS = re.compile(r"and|or|but|please|that|which|who|from|for|in|tonight|today|not|no|than|also|as|too|f?_|")
+_COMPANY = {"my", "me", "us", "our", "him", "her", "them", "you", "friends"}
+_QUESTION = re.compile(r"(and )?(is|isnt|was|wasnt|are|were) _")
+_LISTED_RANGE = re.compile(r"(?!from |in |of |since |after |before |between )", re.IGNORECASE)
 _ARTICLE = re.compile(r"(and )?(a|an|some)\b")
 _ARTICLE_BEFORE = re.compile(r"\b(a|an|some|any)\b")
 
@@ -51,6 +67,12 @@ class _Line:
         inside = [index for index, token in enumerate(self.tokens) if token.clause == number]
         return inside[0], max(inside[-1] + 1, place.end)
 
+    def questioned(self, place: Place) -> bool:
+        """Whether a piece stands in a question about an item: "is the second one a comedy?"."""
+        sentence = self.tokens[place.start].sentence
+        words = [mark for mark, token in zip(self.marks, self.tokens, strict=True) if token.sentence == sentence]
+        return bool(_QUESTION.match(" ".join(filter(None, words))))
+
     def around(self, place: Place) -> tuple[str, str]:
         """The clause before and behind a piece."""
         start, end = self.clause(place)
@@ -66,26 +88,53 @@ def read_message(index: CatalogueIndex, text: str, *, has_slate: bool) -> Readin
         line.take(title.place, "_")
     ranges = find_ranges(index, text, tokens, line.taken)
     values = list(_find_values(index, line))
-    pointers = list(find_pointers(line.marks, values, ranges)) if has_slate else []
+    pointers = list(find_pointers(line.marks, values, ranges)) if has_slate or titles else []
+    meant = {pointer.place: _meant(pointer, titles) for pointer in pointers}
+    pointers = [pointer for pointer in pointers if has_slate or meant[pointer.place] is not None]
     for pointer in pointers:
         line.take(pointer.place, "_")
     pointed = [pointer.place for pointer in pointers]
     ranges = [found for found in ranges if not _inside(found.place, pointed)]
     values = [found for found in values if not _inside(found.place, pointed)]
-    for place in (*(found.place for found in ranges), *(found.place for found in values)):
+    wishes = [*(found.place for found in ranges), *(found.place for found in values)]
+    for place in wishes:
         line.take(place, "f_")
     whole = line.words(0, len(tokens))
+    titles, pointers = list(_with_feelings(line, titles)), list(_with_feelings(line, pointers))
+    for pointer in pointers:
+        titles = _with_it(titles, pointer, meant[pointer.place])
+    like, topics = _unread(line)
+    questioned = tuple(place for place in wishes if line.questioned(place))
     return Reading(
-        titles=tuple(_with_feelings(line, titles)),
-        asked=tuple(_with_kinds(line, values)),
-        ranges=tuple(ranges),
-        pointers=tuple(_with_feelings(line, pointers)),
+        titles=tuple(titles),
+        asked=tuple(_with_kinds(line, [found for found in values if found.place not in questioned])),
+        ranges=tuple(_of_kinds(line, [found for found in ranges if found.place not in questioned])),
+        pointers=tuple(pointer for pointer in pointers if meant[pointer.place] is None),
         comparisons=find_comparisons(whole),
         relaxed=find_relaxed(whole, index),
         intents=find_intents(whole),
-        unknown=tuple(unknown),
-        unjudged=find_unjudged(whole),
+        unknown=(*unknown, *(name for name in like if not any(one in name or name in one for one in unknown))),
+        questioned=questioned,
+        unjudged=(*find_unjudged(whole), *topics),
     )
+
+
+def _meant(pointer: Pointer, titles: Sequence[Title]) -> Title | None:
+    """The title that "it" stands for: the last one that the message names before it."""
+    before = [title for title in titles if title.place.end <= pointer.place.start]
+    return before[-1] if before and pointer.kind == "it" else None
+
+
+def _with_it(titles: list[Title], pointer: Pointer, meant: Title | None) -> list[Title]:
+    """Titles with what is said of an "it" that stands for one of them, `meant`."""
+    if meant is None or pointer.feeling == "named":
+        return titles
+    place = next(number for number, title in enumerate(titles) if title.place == meant.place)
+    judged = replace(titles[place], feeling=pointer.feeling)
+    if pointer.feeling == "seed" and titles[place].feeling not in ("named", "seed"):  # "I loved it. Something like it"
+        both = [*titles, replace(judged, place=pointer.place)]
+        return sorted(both, key=lambda title: title.place.start)
+    return [*titles[:place], judged, *titles[place + 1 :]]
 
 
 def _inside(place: Place, others: Sequence[Place]) -> bool:
@@ -115,13 +164,15 @@ def _with_feelings(line: _Line, pieces: Sequence[PieceT]) -> Iterator[PieceT]:
     previous: Feeling = "named"
     for piece in pieces:
         before, behind = line.around(piece.place)
-        previous = feeling_of(before, behind, previous=previous)
+        asked = line.questioned(piece.place)
+        previous = "named" if asked else feeling_of(before, behind, previous=previous)
         yield replace(piece, feeling=previous)
 
 
 def _with_kinds(line: _Line, values: Sequence[Asked]) -> Iterator[Asked]:
     """Whether each value is wanted, unwanted or relaxed, and how it joins the one before."""
-    kind, bare = "wanted", False  # bare: without an article, so that one afterwards begins something else
+    kind: Kind = "wanted"
+    bare = False  # bare: without an article, so that one afterwards begins something else
     last: Place | None = None
     for asked in values:
         before, behind = line.around(asked.place)
@@ -132,14 +183,7 @@ def _with_kinds(line: _Line, values: Sequence[Asked]) -> Iterator[Asked]:
             listed, last = False, None  # "no horror, a drama"; "not a horror, a drama" goes on
         if not listed:
             bare = not _ARTICLE_BEFORE.search(before)
-            if permitted(before, behind):
-                kind = "relaxed" if not unwanted(before) or "mind" in before else "unwanted"
-            elif forgotten(before):
-                kind = "relaxed"
-            elif unwanted(before) or unwanted_behind(behind):
-                kind = "unwanted"
-            else:
-                kind = "wanted"
+            kind = _kind(before, behind)
         joined = ""
         if last is None:
             on_top = re.search(r"\b(also|too|as well|and also|plus)\b", f"{before} {behind}")
@@ -150,3 +194,47 @@ def _with_kinds(line: _Line, values: Sequence[Asked]) -> Iterator[Asked]:
             joined = "or" if {"or", "and"} & set(between) or (listed and not same_clause) else ""
         last = asked.place
         yield replace(asked, kind=kind, joined=joined)  # type: ignore[arg-type]
+
+
+def _kind(before: str, behind: str) -> Kind:
+    """What the words around a value or a range say of it."""
+    if permitted(before, behind):
+        return "relaxed" if not unwanted(before) or "mind" in before else "unwanted"
+    if forgotten(before):
+        return "relaxed"
+    return "unwanted" if unwanted(before) or unwanted_behind(behind) else "wanted"
+
+
+def _of_kinds(line: _Line, ranges: Sequence[Range]) -> Iterator[Range]:
+    """Whether each range is wanted, refused or relaxed; where the refused one has an open end, the other side of it."""
+    last: Range | None = None
+    for found in ranges:
+        before, behind = line.around(found.place)
+        listed = goes_on(line.words(*line.clause(found.place))) and _LISTED_RANGE.match(found.text)
+        if listed and last is not None and last.span.attribute == found.span.attribute:  # "from the 80s, 90s"
+            both = around([last.span, found.span])
+            last = replace(found, kind=last.kind, span=both if last.kind == "wanted" else found.span)
+        else:
+            last = replace(found, kind=_kind(before_range(before), behind))
+        is_open = None in (last.span.low, last.span.high)
+        yield replace(found, span=other_side(last.span)) if is_open and last.kind == "unwanted" else last
+
+
+def _unread(line: _Line) -> tuple[list[str], list[str]]:
+    """What stands where a title ("something like …") or a topic ("a comedy with …") does, and is none that is known."""
+    like: list[str] = []
+    topics: list[str] = []
+    for at, mark in enumerate(line.marks):
+        if mark not in _CUES:
+            continue
+        start, end = line.clause(Place(at, at + 1))
+        before = line.words(max(start, at - 3), at + 1)
+        found = like if _LIKE.search(before) else topics if _TOPIC.search(before) else None
+        stop = at + 1
+        while stop < end and not _ENDS.fullmatch(line.marks[stop]):
+            stop += 1
+        words = line.marks[at + 1 : stop]
+        read = stop < end and line.marks[stop] in {"_", "f_"}  # "with lots of action"
+        if found is not None and not read and words[:1] and words[0] not in _COMPANY and not set(words) <= COMMON:
+            found.append(line.text[line.tokens[at + 1].start : line.tokens[stop - 1].end])
+    return like, topics

@@ -108,7 +108,7 @@ def _list(index: CatalogueIndex, plan: Plan, rows: Sequence[int]) -> Segments:
     elif seeds:
         opening += [_words(" starting from "), *_several(index, seeds)]
     elif plan.topic == "list" and plan.request is not None and not len(plan.request.history):
-        opening = [_words("I know nothing about you yet, so this is where most people start")]
+        opening = [_words("I know nothing about you yet, so this is what the model ranks highest for a new user")]
     if wishes:
         opening.append(_words(f" ({'; '.join(wishes)})"))
     return [*opening, _words(":"), *_numbered(index, rows)]
@@ -141,10 +141,12 @@ def _why(index: CatalogueIndex, plan: Plan, rows: Sequence[int]) -> Segments:
             said += _slotted(index, plan.explained[number], (*basis, row))
         elif not plan.explained and (found := reasons(index, basis, row)):
             said += _shared(index, found)
+        elif index.catalog.item_ids[row] not in plan.state.shown:
+            said.append(_words("I have not recommended it."))
         elif basis:
-            said.append(_words("people with a history like yours went on to it; no fact ties it to what you told."))
+            said.append(_words("the model ranks it high after what you told; no fact ties it to that."))
         else:
-            said.append(_words("many people begin with it; I know nothing about you yet."))
+            said.append(_words("the model ranks it high for a new user; I know nothing about you yet."))
     if wishes:  # once, however many items there are
         before = " " if len(plan.rows) == 1 else "\n"
         said.append(_words(f"{before}You asked for: {'; '.join(wishes)}."))

@@ -78,7 +78,8 @@ def fitting(index: CatalogueIndex, lines: Sequence[str]) -> NDArray[np.bool_]:
             has = wish_mask(index, Wish(attribute=asked.value.attribute, values=(asked.value.value,)))
             mask &= ~has if asked.kind == "unwanted" else has
         for found in reading.ranges:
-            mask &= span_mask(index, found.span)
+            inside = span_mask(index, found.span)
+            mask &= ~inside if found.kind == "unwanted" else inside
     return mask
 
 

@@ -27,23 +27,28 @@ class Span(Config):
 
 
 class Constraints(Config):
-    """What every recommended item must satisfy: all of `wanted`, none of `unwanted`, inside all `spans`."""
+    """What every item must satisfy: all of `wanted`, none of `unwanted`, inside all `spans`, in none of `outside`."""
 
     wanted: tuple[Wish, ...] = ()
     unwanted: tuple[Wish, ...] = ()
     spans: tuple[Span, ...] = ()
+    outside: tuple[Span, ...] = ()
 
     @property
     def empty(self) -> bool:
         """Whether nothing is asked for."""
-        return not (self.wanted or self.unwanted or self.spans)
+        return not (self.wanted or self.unwanted or self.spans or self.outside)
 
 
 class Question(Config):
-    """What the conversation asked and waits for: which of `item_ids` was meant, said with this `feeling`."""
+    """What the conversation asked and waits for: which of `item_ids` was meant, said with this `feeling`.
+
+    `waiting` are questions of the same kind that come after this one.
+    """
 
     item_ids: tuple[str, ...]
-    feeling: Literal["liked", "disliked", "seen", "seed", "named"]
+    feeling: Literal["liked", "disliked", "seen", "seed", "named", "cleared"]
+    waiting: tuple[Question, ...] = ()
 
 
 class ChatState(Config):

@@ -7,13 +7,14 @@ reply. Where the model was taught to, it proposes what the message says before t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from genrec.chat import replies
 from genrec.chat.catalogue_index import CatalogueIndex
 from genrec.chat.guard import guarded
-from genrec.chat.pieces import Reading
+from genrec.chat.pieces import Feeling, Pointer, Reading, Title
 from genrec.chat.plan import Act, Draft, Plan, recommend_plan, reply_plan
 from genrec.chat.reading import read_message
 from genrec.chat.replies import Segment, spoken
@@ -156,11 +157,11 @@ class Dialogue:
         if "reset" in reading.intents:
             draft.change("starting over", **_fresh(state))
             return reply_plan(draft, "ask", "reset")
-        doubtful = next((title for title in reading.titles if len(title.rows) > 1), None)
+        doubtful = {title.rows: title.feeling for title in reading.titles if len(title.rows) > 1}
         rows = _told_items(self.index, draft, reading)
         wishes = apply_wishes(self.index, draft, reading)
-        if doubtful is not None:
-            return self._ask_which(draft, doubtful.rows, doubtful.feeling)
+        if doubtful:
+            return self._ask_which(draft, doubtful)
         return self._decide(draft, reading, rows, wishes)
 
     def finish(self, plan: Plan, ranked: Sequence[RankedItem], said: Generation | None = None) -> ChatTurn:
@@ -283,34 +284,41 @@ class Dialogue:
         insists = {"dunno", "surprise"} & reading.intents or "opener" in state.asked
         return not told and not insists
 
-    def _ask_which(self, draft: Draft, rows: Sequence[int], feeling: str) -> Plan:
-        ids = tuple(self.index.catalog.item_ids[row] for row in rows)
-        draft.change(
-            f"{len(rows)} items have that title: asking which", question=Question(item_ids=ids, feeling=feeling)
+    def _ask_which(self, draft: Draft, doubtful: Mapping[tuple[int, ...], Feeling]) -> Plan:
+        """Ask about the first of several titles, given as rows and what was said; the others wait."""
+        ids = self.index.catalog.item_ids
+        first, *waiting = (
+            Question(item_ids=tuple(ids[row] for row in rows), feeling=feeling) for rows, feeling in doubtful.items()
         )
-        return reply_plan(draft, "ask", "which", rows=rows)
+        question = first.model_copy(update={"waiting": tuple(waiting)})
+        draft.change(f"{len(first.item_ids)} items have that title: asking which", question=question)
+        return reply_plan(draft, "ask", "which", rows=next(iter(doubtful)))
 
 
 def _told_items(index: CatalogueIndex, draft: Draft, reading: Reading) -> dict[str, list[int]]:
     """Rows by what was said about them; opinions and seeds go into the state on the way."""
-    rows: dict[str, list[int]] = {name: [] for name in ("liked", "disliked", "seen", "seed", "named")}
-    for title in reading.titles:
-        if title.guessed and len(title.rows) == 1:
-            draft.trace.append(f"read {title.text!r} as {index.catalog.titles[title.rows[0]]}")
-        if len(title.rows) == 1:
-            rows[title.feeling] += title.rows
-    for pointer in reading.pointers:
-        found = point_at(index, draft, pointer)
-        if not found and pointer.kind != "it":
-            draft.notes.append("no-such")
-        rows[pointer.feeling] += found
-    seedless = not any(rows[name] for name in ("liked", "disliked", "seen", "seed"))
+    rows: dict[str, list[int]] = {name: [] for name in ("liked", "disliked", "seen", "seed", "named", "cleared")}
+    told: list[tuple[Feeling, list[int]]] = []  # in the order of the message, as the newest opinion counts
+    pieces: list[Title | Pointer] = [*reading.titles, *reading.pointers]
+    for piece in sorted(pieces, key=lambda one: one.place.start):
+        if isinstance(piece, Title):
+            found = list(piece.rows) if len(piece.rows) == 1 else []
+            if piece.guessed and found:
+                draft.trace.append(f"read {piece.text!r} as {index.catalog.titles[found[0]]}")
+        else:
+            found = point_at(index, draft, piece)
+            if not found and piece.kind != "it":
+                draft.notes.append("no-such")
+        rows[piece.feeling] += found
+        told.append((piece.feeling, found))
+    seedless = not any(rows[name] for name in rows if name != "named")
     if rows["named"] and seedless and not ({"facts", "why"} & reading.intents):
         answering = "opener" in draft.state.asked[-1:] or "unknown" in draft.state.asked[-1:]
-        rows["liked" if answering else "seed"] += rows.pop("named")
-        rows["named"] = []
-    for feeling in ("liked", "disliked", "seen"):
-        judge(index, draft, rows[feeling], feeling)
+        meant: Feeling = "liked" if answering else "seed"
+        told = [(meant, rows["named"])]
+        rows[meant], rows["named"] = rows["named"], []
+    for feeling, group in groupby(told, key=lambda one: one[0]):
+        judge(index, draft, [row for _, found in group for row in found], feeling)
     if rows["seed"]:
         ids = tuple(index.catalog.item_ids[row] for row in rows["seed"])
         draft.change(f"starting from {joined([index.catalog.titles[row] for row in rows['seed']])}", seeds=ids)

@@ -9,12 +9,17 @@ import numpy as np
 
 from genrec.chat.catalogue_index import CatalogueIndex
 from genrec.chat.filters import constraint_words, span_mask, span_words
-from genrec.chat.pieces import Asked, Feeling, Place, Pointer, Reading, Title
+from genrec.chat.pieces import Asked, Feeling, Place, Pointer, Range, Reading, Title
 from genrec.chat.plan import Draft
 from genrec.chat.state import Constraints, Span, Wish
 from genrec.chat.words import joined
 
-_SAID = {"liked": "likes", "disliked": "dislikes", "seen": "has seen"}
+_SAID = {
+    "liked": "likes",
+    "disliked": "dislikes",
+    "seen": "has seen",
+    "cleared": "takes back what was said about",
+}
 
 
 def point_at(index: CatalogueIndex, draft: Draft, pointer: Pointer) -> list[int]:
@@ -42,7 +47,8 @@ def point_at(index: CatalogueIndex, draft: Draft, pointer: Pointer) -> list[int]
 def answer_question(index: CatalogueIndex, draft: Draft, reading: Reading) -> Reading:
     """Take a message as the answer to "which one do you mean?", where that was asked and the message answers it.
 
-    A pointer or a year picks one of the items in question; it then stands in the reading as if it had been named.
+    Its title again, a pointer or a year picks of the items in question; what is picked then stands in the reading as
+    if it had been named with the feeling that was asked about, and what waited behind the question as if named now.
     """
     question = draft.state.question
     if question is None:
@@ -50,16 +56,33 @@ def answer_question(index: CatalogueIndex, draft: Draft, reading: Reading) -> Re
     draft.state = draft.state.model_copy(update={"question": None})
     known = index.catalog.index
     rows = [known[item] for item in question.item_ids if item in known]
-    picked = [row for pointer in reading.pointers if pointer.kind != "it" for row in point_at(index, draft, pointer)]
+    feeling: Feeling = question.feeling if question.feeling != "named" else "seed"
+    again = [title for title in reading.titles if title.feeling == "named" and set(title.rows) <= set(rows)]
+    others = [title for title in reading.titles if title not in again]
+    for one in question.waiting:
+        meant = tuple(known[item] for item in one.item_ids if item in known)
+        others += [Title(Place(0, 0), meant, "", feeling=one.feeling)] if meant else []
+    if picked := _picked(index, draft, reading, rows, again):
+        answers = [Title(Place(0, 0), (row,), "", feeling=feeling) for row in picked]
+        return replace(reading, titles=(*answers, *others), pointers=(), ranges=(), comparisons=())
+    if again:  # the title alone, which several have
+        return replace(reading, titles=(*(replace(title, feeling=feeling) for title in again), *others))
+    return reading
+
+
+def _picked(
+    index: CatalogueIndex, draft: Draft, reading: Reading, rows: Sequence[int], again: Sequence[Title]
+) -> list[int]:
+    """Which of the items in question, `rows`, a message means; `again` are titles of theirs that it names."""
+    told = [row for title in again if len(title.rows) == 1 for row in title.rows]
+    told += [row for pointer in reading.pointers if pointer.kind != "it" for row in point_at(index, draft, pointer)]
+    if picked := [row for row in dict.fromkeys(told) if row in rows]:
+        return picked
+    fitting: list[int] = []
     for found in reading.ranges:
         mask = span_mask(index, found.span)
-        picked += [row for row in rows if mask[row]]
-    picked = [row for row in dict.fromkeys(picked) if row in rows]
-    if len(picked) != 1:
-        return reading
-    feeling: Feeling = question.feeling if question.feeling != "named" else "seed"
-    title = Title(Place(0, 0), (picked[0],), "", feeling=feeling)
-    return replace(reading, titles=(*reading.titles, title), pointers=(), ranges=(), comparisons=())
+        fitting += [row for row in rows if mask[row] == (found.kind == "wanted")]
+    return fitting if len(fitting) == 1 else []
 
 
 def judge(index: CatalogueIndex, draft: Draft, rows: Sequence[int], feeling: Feeling) -> None:
@@ -69,6 +92,9 @@ def judge(index: CatalogueIndex, draft: Draft, rows: Sequence[int], feeling: Fee
     ids = [index.catalog.item_ids[row] for row in rows]
     titles = joined([index.catalog.titles[row] for row in rows])
     draft.state = draft.state.judge(ids, feeling)  # type: ignore[arg-type]
+    if feeling == "cleared":
+        seeds = tuple(item for item in draft.state.seeds if item not in ids)
+        draft.state = draft.state.model_copy(update={"seeds": seeds})
     draft.trace.append(f"the user {_SAID[feeling]} {titles}")
 
 
@@ -90,7 +116,7 @@ def apply_wishes(index: CatalogueIndex, draft: Draft, reading: Reading) -> bool:
     for name in reading.relaxed:
         constraints = _relaxed(constraints, name)
     for found in reading.ranges:
-        constraints = _with_span(constraints, found.span)
+        constraints = _with_range(constraints, found)
     if constraints != before:
         draft.change(f"wishes: {_change(before, constraints)}", constraints=constraints)
     return bool(reading.asked or reading.ranges or reading.relaxed)
@@ -157,7 +183,37 @@ def _relaxed(constraints: Constraints, name: str) -> Constraints:
         wanted=tuple(wish for wish in constraints.wanted if wish.attribute != name),
         unwanted=tuple(wish for wish in constraints.unwanted if wish.attribute != name),
         spans=tuple(span for span in constraints.spans if span.attribute != name),
+        outside=tuple(span for span in constraints.outside if span.attribute != name),
     )
+
+
+def _with_range(constraints: Constraints, found: Range) -> Constraints:
+    """A wanted range takes back what refused all of it, a refused one what it refuses; a relaxed one both."""
+    span, kept = found.span, constraints
+    if found.kind == "wanted":
+        outside = tuple(one for one in kept.outside if not _covers(one, span))
+        return _with_span(kept.model_copy(update={"outside": outside}), span)
+    if found.kind == "unwanted":
+        spans = tuple(one for one in kept.spans if not _covers(span, one))
+        return kept.model_copy(update={"spans": spans, "outside": tuple(dict.fromkeys((*kept.outside, span)))})
+    spans, outside = (tuple(one for one in group if not _meet(one, span)) for group in (kept.spans, kept.outside))
+    if (spans, outside) == (kept.spans, kept.outside):  # "the 90s are fine", of which nothing was said
+        return _with_span(kept, span)
+    return kept.model_copy(update={"spans": spans, "outside": outside})
+
+
+def _ends(span: Span) -> tuple[float, float]:
+    return -np.inf if span.low is None else span.low, np.inf if span.high is None else span.high
+
+
+def _covers(outer: Span, inner: Span) -> bool:
+    (low, high), (inner_low, inner_high) = _ends(outer), _ends(inner)
+    return outer.attribute == inner.attribute and low <= inner_low and inner_high <= high
+
+
+def _meet(one: Span, other: Span) -> bool:
+    (low, high), (other_low, other_high) = _ends(one), _ends(other)
+    return one.attribute == other.attribute and low <= other_high and other_low <= high
 
 
 def _with_span(constraints: Constraints, span: Span) -> Constraints:

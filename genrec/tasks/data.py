@@ -22,7 +22,7 @@ from genrec.data.interactions import load_interactions, read_run_table
 from genrec.data.sequences import Sequences
 from genrec.data.splits import cold_items, training_sequences
 from genrec.data.text_source import TextSource
-from genrec.encoders.base import Embeddings
+from genrec.encoders.base import Embeddings, vouched_modalities
 from genrec.run import Run
 from genrec.tasks.rendering import Codes, words_in
 
@@ -60,6 +60,17 @@ class TaskData:
     def codes(self, items: Sequence[int] | NDArray[np.int32]) -> Codes:
         """The semantic-ID tokens of items, one after the other."""
         return Codes(tuple(self.item_tokens[np.asarray(items, dtype=np.int64)].ravel().tolist()))
+
+    def titles_of_id(self, item: int) -> list[str]:
+        """Titles of all items with the semantic ID of `item`: what a text says of one it says of all of them."""
+        return [self.catalog.titles[row] for row in self._sharing[self.item_tokens[item].tobytes()]]
+
+    @cached_property
+    def _sharing(self) -> dict[bytes, list[int]]:
+        rows: dict[bytes, list[int]] = {}
+        for row, tokens in enumerate(self.item_tokens):
+            rows.setdefault(tokens.tobytes(), []).append(row)
+        return rows
 
     @cached_property
     def items(self) -> NDArray[np.int64]:
@@ -131,8 +142,7 @@ def load_task_data(run: Run, item_tokens: NDArray[np.int64], *, replay: Sequence
 
 
 def _embeddings(run: Run, catalog: Catalog) -> dict[str, Embeddings]:
-    names = sorted(path.stem for path in (run.path / "embeddings").glob("*.json"))
-    return {name: Embeddings.load(run, name, catalog=catalog) for name in names}
+    return {name: Embeddings.load(run, name, catalog=catalog) for name in vouched_modalities(run)}
 
 
 def _training_reviews(run: Run) -> list[str]:

@@ -44,8 +44,9 @@ class NextItems:
     """What a user took next, one thing per training interaction that has a history.
 
     `history` (IDs), `history_titles`; `item` (ID), `title`, `attributes` of what came next; `attribute`, one of them;
-    `request`, words that somebody who looks for it could say and that never hold its full title; `because` and
-    `because_item`, something in the history that shares `shared`, the rarest attribute that anything there shares.
+    `request`, words that somebody who looks for it could say and that never hold its full title, nor that of an item
+    with the same ID; `because` and `because_item`, something in the history that shares `shared`, the rarest attribute
+    that anything there shares.
     """
 
     def __init__(self, data: TaskData) -> None:
@@ -100,7 +101,7 @@ class NextItems:
             start = int(rng.integers(0, max(1, len(words) - _EXCERPT_WORDS + 1)))
             parts.append(" ".join(words[start : start + _EXCERPT_WORDS]).strip(".,;:!? "))
         request = ", ".join(parts)
-        return "" if holds_title(request, self._data.catalog.titles[item]) else request
+        return "" if any(holds_title(request, title) for title in self._data.titles_of_id(item)) else request
 
     def _evidence(self, item: int, history: Sequence[int]) -> dict[str, Value]:
         data = self._data

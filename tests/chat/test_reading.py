@@ -56,6 +56,15 @@ def test_names_are_joined_as_people_do(names: list[str], text: str):
         ("i have seen", "and loved it", "liked"),
         ("slower than", "", "seed"),
         ("tell me about", "", "named"),
+        ("", "was not bad", "liked"),
+        ("", "is never boring", "liked"),
+        ("i dont hate", "", "liked"),
+        ("i cant get enough of", "", "liked"),
+        ("would i like", "", "named"),
+        ("why not", "", "named"),
+        ("forget", "", "cleared"),
+        ("forget that i loved", "", "cleared"),
+        ("i cant forget", "", "named"),
     ],
 )
 def test_what_is_said_about_an_item(before: str, behind: str, feeling: str):
@@ -77,11 +86,66 @@ def test_what_is_said_about_an_item(before: str, behind: str, feeling: str):
         ("1994", 1994, 1994),
         ("from the 20s", 1920, 1929),
         ("1990 or newer", 1990, None),
+        ("1990 and up", 1990, None),
+        ("pre-1980 films", None, 1979),
+        ("post-2000 movies", 2001, None),
+        ("the 80s or 90s", 1980, 1999),
+        ("from 1999 or 2000", 1999, 2000),
+        ("1995, 1996 or 1997", 1995, 1997),
+        ("no films before 1990", 1990, None),
+        ("I don't want anything older than the 90s", 1990, None),
+        ("nothing after 1980", None, 1980),
     ],
 )
 def test_years(film_dialogue: Dialogue, text: str, low: float | None, high: float | None):
     (found,) = read_message(film_dialogue.index, text, has_slate=False).ranges
     assert (found.span.attribute, found.span.low, found.span.high) == ("year", low, high)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("nothing from the 80s", "unwanted"),
+        ("no 80s movies", "unwanted"),
+        ("anything but the 80s", "unwanted"),
+        ("80s movies are boring", "unwanted"),
+        ("forget the 80s", "relaxed"),
+        ("the 80s are not bad", "relaxed"),
+        ("not a comedy from the 80s", "wanted"),
+        ("something not too long from the 80s", "wanted"),
+        ("I hated Alien and want something from the 80s", "wanted"),
+    ],
+)
+def test_a_range_is_wanted_or_refused_as_values_are(film_dialogue: Dialogue, text: str, kind: str):
+    (found,) = read_message(film_dialogue.index, text, has_slate=False).ranges
+    assert (found.kind, found.span.low, found.span.high) == (kind, 1980, 1989)
+
+
+def test_a_message_of_a_thousand_ranges_is_read(film_dialogue: Dialogue):
+    assert len(read_message(film_dialogue.index, "90s " * 1000, has_slate=False).ranges) == 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown", "unjudged"),
+    [
+        ("a comedy with Bill Murray", (), ("Bill Murray",)),
+        ("something directed by Kubrick and a comedy", (), ("Kubrick",)),
+        ("something like zorgon returns", ("zorgon returns",), ()),
+        ('something like "Foo Barbaz"', ("Foo Barbaz",), ()),
+        ("something like Alien", (), ()),
+        ("a film about time travel", (), ()),
+        ("a film with lots of romance", (), ()),
+        ("something to watch with my girlfriend", (), ()),
+        ("how about a comedy", (), ()),
+        ("something like that", (), ()),
+        ("I like french films", (), ()),
+    ],
+)
+def test_where_a_title_or_a_topic_is_expected_what_is_none_is_said(
+    film_dialogue: Dialogue, text: str, unknown: tuple[str, ...], unjudged: tuple[str, ...]
+):
+    reading = read_message(film_dialogue.index, text, has_slate=False)
+    assert (reading.unknown, reading.unjudged) == (unknown, unjudged)
 
 
 def test_every_title_of_two_and_more_uncommon_words_is_found_in_a_sentence(film_dialogue: Dialogue):

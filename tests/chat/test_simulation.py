@@ -45,6 +45,12 @@ def test_a_rare_word_of_the_title_is_a_leak_outside_of_quoted_titles(film_dialog
     assert audit(index, ["I liked “Heat”"], target, least=5) == []
 
 
+def test_what_is_of_a_refused_decade_does_not_fit(film_dialogue: Dialogue):
+    index = film_dialogue.index
+    mask = fitting(index, ["nothing from the 1990s"])
+    assert mask.tolist() == [not 1990 <= (index.year(row) or 0) <= 1999 for row in range(len(index.catalog))]
+
+
 def test_what_fits_is_the_conjunction_of_all_lines(film_dialogue: Dialogue):
     index = film_dialogue.index
     mask = fitting(index, ["also Comedy, please", "no Romance", "something from the 1990s"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from genrec.chat import ChatState, Dialogue
 from genrec.chat.filters import relatives, without_constraint
+from genrec.chat.plan import Plan
 from genrec.chat.replay import Said, listed, markdown, plain, replay
-from genrec.chat.replies import Segment
+from genrec.chat.replies import Segment, spoken, write
 from genrec.chat.state import Constraints, Span, Wish
 
 
@@ -112,16 +115,46 @@ def test_each_filter_can_be_taken_back_by_its_label():
         wanted=(Wish(attribute="genres", values=("Comedy", "Drama")),),
         unwanted=(Wish(attribute="genres", values=("War",)),),
         spans=(Span(attribute="year", low=1990, high=1999),),
+        outside=(Span(attribute="year", low=1994, high=1994),),
     )
     assert without_constraint(wishes, "Comedy or Drama").wanted == ()
     assert without_constraint(wishes, "no War").unwanted == ()
     assert without_constraint(wishes, "from 1990 to 1999").spans == ()
+    assert without_constraint(wishes, "not from 1994").outside == ()
     assert without_constraint(wishes, "something else") == wishes
+
+
+def test_a_state_from_before_ranges_could_be_refused_still_loads():
+    old = {
+        "constraints": {"spans": [{"attribute": "year", "low": 1990}]},
+        "question": {"item_ids": ["a"], "feeling": "liked"},
+    }
+    state = ChatState.model_validate_json(json.dumps(old))
+    assert state.constraints.outside == ()
+    assert state.question is not None
+    assert state.question.waiting == ()
 
 
 def test_the_newest_opinion_counts():
     state = ChatState().judge(["a", "b"], "liked").judge(["a"], "disliked").judge(["b"], "seen").judge(["b"], "cleared")
     assert (state.liked, state.disliked, state.seen) == ((), ("a",), ())
+
+
+def test_a_like_and_a_dislike_of_one_sentence_are_both_kept(film_dialogue: Dialogue):
+    first, second = talk(film_dialogue, "surprise me", "I like the first but not the second")
+    assert (second.state.liked, second.state.disliked) == (first.item_ids[:1], first.item_ids[1:2])
+
+
+@pytest.mark.parametrize("basis", [True, False])
+def test_where_nothing_ties_an_item_to_what_was_told_no_people_are_made_up(film_dialogue: Dialogue, basis: bool):
+    index = film_dialogue.index
+    told, shown, other = index.catalog.item_ids[:3]
+    state = ChatState(basis=(told,) if basis else (), shown=(shown,))
+    rows = (index.catalog.index[shown], index.catalog.index[other])
+    text = spoken(write(index, Plan("explain", "why", state, rows=rows, explained=("", "")), ()))
+    assert "people" not in text
+    assert ("no fact ties it to that" in text) == basis
+    assert text.endswith("I have not recommended it.")
 
 
 def test_why_of_a_whole_list_gives_a_reason_each_and_the_wish_once(film_dialogue: Dialogue):

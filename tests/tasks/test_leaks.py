@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,17 @@ import pytest
 
 from genrec import pipeline
 from genrec.config import EmbedConfig, IngestConfig, TokenizeConfig, TrainConfig, load_config
+from genrec.data.catalog import Catalog
+from genrec.data.dialogues import DialogueTurn
 from genrec.data.ingest import ingest
 from genrec.data.splits import cold_items
 from genrec.encoders.embed import embed
 from genrec.errors import DataError
 from genrec.examples import Example
 from genrec.run import Run
+from genrec.tasks.data import load_task_data
+from genrec.tasks.dialogue_source import Dialogues
+from genrec.tasks.history_sources import NextItems
 from genrec.tasks.leaks import LeakCheck
 from genrec.tasks.titles import holds_title
 from tests.tasks.conftest import Tiny, open_run
@@ -114,6 +120,33 @@ def test_a_request_that_holds_the_title_is_found(tiny: Tiny):
     (problem,) = check_of(tiny).problems([planted])
     assert problem.endswith(f"holds the title {title!r} of what it looks for.")
     assert check_of(tiny).problems([replace(planted, request="comedy")]) == []
+
+
+def test_a_request_holds_no_title_of_an_item_that_shares_the_id(tmp_path: Path):
+    texts = {"Cotton Shirt": "soft", "Cotton Shirt Blue": "a cotton shirt in blue", "Hat": "straw"}
+    texts = {"Socks": "wool"} | texts | {"Belt": "leather", "Scarf": "silk"}
+    lines = [{"item_id": title, "title": title, "description": text} for title, text in texts.items()]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = [f"u{user},{title},{at}" for user in range(3) for at, title in enumerate(texts)]
+    (tmp_path / "interactions.csv").write_text("\n".join(["user_id,item_id,timestamp", *rows]))
+    run = Run.create(tmp_path / "run")
+    ingest(run, "tables", [tmp_path / "items.jsonl", tmp_path / "interactions.csv"], IngestConfig(min_interactions=1))
+    titles = Catalog.load(run).titles
+    codes = np.array([[1, 9] if title.startswith("Cotton") else [2, row] for row, title in enumerate(titles)])
+    said = DialogueTurn("d", ("Something for the summer",), (), (titles.index("Cotton Shirt Blue"),))
+    shared = replace(said, context=("a cotton shirt",))
+    data = replace(load_task_data(run, codes), dialogues=lambda: [said, shared])
+    check, rng = LeakCheck(run, data.sequences.user_ids, codes), np.random.default_rng(0)
+    requests: list[str] = []
+    for source in (NextItems(data), Dialogues(data)):
+        for key in [*range(len(source))] * 9:
+            record = source.record(key, rng, 3)
+            if request := str(record.values.get("request", "")):
+                requests.append(request)
+                tokens = np.array(record.values["item"].tokens)
+                example = Example(tokens, np.ones(2, dtype=np.bool_), "D1", -1, (), request)
+                assert check.problems([example]) == []
+    assert {"soft", "straw", "Something for the summer"} <= set(requests)
 
 
 def test_ids_are_read_within_an_example_only(tiny: Tiny):
