@@ -57,16 +57,31 @@ def tuned_file(run: Run) -> Path:
     return run.path / "evaluation" / "tuned.json"
 
 
+def default_settings(name: str) -> dict[str, Any]:
+    """The settings that a baseline has by itself: the first value of everything that can be chosen."""
+    return {setting: values[0] for setting, values in SPACES[name].items()}
+
+
 def tuned_settings(run: Run, baselines: Sequence[str]) -> dict[str, Settings]:
-    """The chosen settings of those of `baselines` that were tuned, by name. Raises RunError for a damaged file."""
+    """The chosen settings of those of `baselines` that were tuned, by name: what differs from today's defaults.
+
+    Raises RunError for a damaged file.
+    """
     if TUNING not in run.stages or not SPACES.keys() & set(baselines):
         return {}
     run.require(TUNING)
     try:
         found = read_json(tuned_file(run))["baselines"]
-        return {name: dict(found[name]["settings"]) for name in dict.fromkeys(baselines) if name in found}
+        return {name: _not_default(name, found[name]) for name in dict.fromkeys(baselines) if name in found}
     except (KeyError, TypeError) as error:
         raise RunError(f"{tuned_file(run)} lacks {error}.", f"Run `genrec tune {run.path}` again.") from error
+
+
+def _not_default(name: str, found: Mapping[str, Any]) -> Settings:
+    """The choice against today's defaults: it was made against those of its day, which may be others."""
+    today = default_settings(name)
+    chosen = {**found.get("defaults", {}), **found["settings"]}  # the former is younger than the file
+    return {key: value for key, value in chosen.items() if key not in today or today[key] != value}
 
 
 def make_baselines(run: Run, config: EvaluateConfig, catalog: Catalog) -> tuple[list[Baseline], dict[str, str]]:

@@ -365,14 +365,16 @@ def load_config(kind: type[ConfigT], path: Path) -> ConfigT:
     return build_config(kind, read_values(path), source=str(path))
 
 
-def read_values(path: Path) -> Any:
+def read_values(path: Path, *, fix: str = "Check the path of --config.") -> Any:
     """What a YAML file says, not validated yet; an empty file is an empty dict. Raises ConfigError naming the file."""
     try:
         return yaml.safe_load(path.read_bytes()) or {}
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Check the path of --config.") from error
-    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.", fix) from error
+    except (yaml.YAMLError, ValueError) as error:  # the latter for a date that no calendar has
         raise ConfigError(f"{path} is not valid YAML: {error}.") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deeply.", "No file of genrec needs more than a few levels.") from error
 
 
 def build_config(kind: type[ConfigT], values: dict[str, Any], *, source: str) -> ConfigT:

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 from pydantic import Field
 
-from genrec.config import Config, build_config
+from genrec.config import Config, build_config, read_values
 from genrec.errors import ConfigError
 from genrec.run import Run, atomic_folder
 from genrec.vocabulary import opening_tokens
@@ -85,8 +84,8 @@ def default_prompts() -> Path:
 def names_a_task(path: Path) -> bool:
     """Whether a file of `prompts/` is one of templates for a task. True where it cannot be read: loading says why."""
     try:
-        values = yaml.safe_load(path.read_bytes())
-    except (OSError, yaml.YAMLError):
+        values = read_values(path)
+    except ConfigError:
         return True
     return not isinstance(values, dict) or "task" in values
 
@@ -94,13 +93,7 @@ def names_a_task(path: Path) -> bool:
 def load_templates(folder: Path, task: str) -> TaskTemplates:
     """Read a task's templates. Raises ConfigError naming the file and what is wrong with it."""
     path = folder / f"{task}.yaml"
-    try:
-        values = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Restore prompts/.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}.") from error
-    return build_config(TaskTemplates, values or {}, source=str(path))
+    return build_config(TaskTemplates, read_values(path, fix="Restore prompts/."), source=str(path))
 
 
 def compile_history_prompt(

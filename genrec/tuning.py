@@ -28,6 +28,7 @@ from genrec.baselines_of_run import (
     TUNING,
     Settings,
     baseline_inputs,
+    default_settings,
     make_baseline,
     tuned_file,
 )
@@ -127,12 +128,17 @@ def _earlier(run: Run, progress: Progress) -> dict[str, Any]:
 
 
 class _Search:
-    """The trials so far, on disk; those of other data, users or seeds are not looked at."""
+    """The trials so far, on disk; those of other data, users, seeds or defaults are not looked at."""
 
     def __init__(self, run: Run, config: TuneConfig, inputs: Sequence[Path]) -> None:
         self.path = tuned_file(run).with_name(_TRIED)
-        of = {str(file.relative_to(run.path)): file_checksum(file) for file in inputs}
-        self._state: dict[str, Any] = {"of": {**of, "users": config.users, "seed": config.seed}, "trials": {}}
+        of: dict[str, Any] = {str(file.relative_to(run.path)): file_checksum(file) for file in inputs}
+        of |= {
+            "users": config.users,
+            "seed": config.seed,
+            "defaults": {name: default_settings(name) for name in SPACES},
+        }
+        self._state: dict[str, Any] = {"of": of, "trials": {}}
         if self.path.exists():
             try:
                 before = read_json(self.path)
@@ -155,7 +161,7 @@ class _Search:
         """The best trial, with what the defaults found and with all trials."""
         trials = self._state["trials"][name]
         best = max(trials, key=lambda one: one[f"ndcg@{_K}"])
-        return {**best, "default": trials[0][f"ndcg@{_K}"], "trials": trials}
+        return {**best, "default": trials[0][f"ndcg@{_K}"], "trials": trials, "defaults": default_settings(name)}
 
     def note(self, name: str) -> str:
         """The best trial in a few words."""

@@ -280,6 +280,8 @@ def test_precomputed_vectors_and_baselines_can_be_named_on_the_command_line(
         ("epochs: many\n", "epochs"),
         ("- 1\n", "valid dictionary"),
         ("a: [\n", "not valid YAML"),
+        ("epochs: 2026-13-45\n", "not valid YAML"),
+        ("[" * 5000, "nested too deeply"),
         (None, "cannot be read"),
     ],
 )

@@ -12,7 +12,17 @@ import pytest
 
 from genrec import pipeline, tuning
 from genrec.baselines.next_item import NextItemSettings
-from genrec.baselines_of_run import COUNTING, NEURAL, OF_TEXTS, SPACES, Settings, make_baselines, tuned_file
+from genrec.baselines_of_run import (
+    COUNTING,
+    NEURAL,
+    OF_TEXTS,
+    SPACES,
+    Settings,
+    default_settings,
+    make_baselines,
+    tuned_file,
+    tuned_settings,
+)
 from genrec.config import EvaluateConfig, TuneConfig
 from genrec.data.catalog import Catalog
 from genrec.errors import ConfigError, DataError, RunError
@@ -74,6 +84,19 @@ def test_an_evaluation_says_what_was_tuned_and_is_stale_after_another_search(tin
     tune_baselines(run, TuneConfig(baselines=("hybrid",), trials=2, users=30))
     assert list(read_json(tuned_file(run))["baselines"]) == ["transitions", "hybrid"]
     assert "evaluate:test" not in run.stages
+
+
+def test_what_was_chosen_stays_when_the_defaults_of_a_later_version_are_others(
+    tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.open(tiny_copy)
+    tune_baselines(run, TRANSITIONS)
+    chosen = default_settings("transitions") | tuned_settings(run, ["transitions"])["transitions"]
+    space = {name: values[::-1] for name, values in COUNTING["transitions"].SPACE.items()}
+    monkeypatch.setattr(COUNTING["transitions"], "SPACE", space)
+    monkeypatch.setitem(SPACES, "transitions", space)
+    assert default_settings("transitions") | tuned_settings(run, ["transitions"])["transitions"] == chosen
+    assert default_settings("transitions") != chosen
 
 
 def test_a_killed_search_goes_on_with_the_next_trial(tiny_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

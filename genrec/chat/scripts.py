@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from genrec.chat.catalogue_index import CatalogueIndex
@@ -19,7 +18,7 @@ from genrec.chat.filters import constraint_mask, constraint_words
 from genrec.chat.state import ChatState
 from genrec.chat.turn import ChatTurn, Dialogue
 from genrec.chat.words import words_of
-from genrec.config import Config, build_config
+from genrec.config import Config, build_config, read_values
 from genrec.errors import ConfigError
 
 
@@ -52,10 +51,7 @@ class Script(Config):
 
 def load_scripts(path: Path) -> list[Script]:
     """The conversations of a YAML file. Raises ConfigError naming the file and what is wrong."""
-    try:
-        values = yaml.safe_load(path.read_bytes())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}.", "Expected a list of conversations.") from error
+    values = read_values(path, fix="Expected a file with a list of conversations.")
     if not isinstance(values, list):
         raise ConfigError(f"{path} holds no list.", "Expected a list of conversations.")
     return [build_config(Script, value, source=f"{path.name}, conversation {n}") for n, value in enumerate(values, 1)]

@@ -10,12 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 from pydantic import ConfigDict, Field
 
-from genrec.config import Config, build_config
+from genrec.config import Config, build_config, read_values
 from genrec.errors import ConfigError
 from genrec.explanation.facts import folded
 from genrec.prompting import default_prompts, names_a_task
@@ -183,11 +182,7 @@ def language_file(folder: Path, code: str) -> Path:
 def load_language(folder: Path, code: str) -> Language:
     """Read a language. Raises ConfigError for one that is not there and for a file that is wrong."""
     path = language_file(folder, code)
-    try:
-        values = yaml.safe_load(path.read_bytes())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}.", "Correct the file.") from error
-    language = build_config(Language, values or {}, source=str(path))
+    language = build_config(Language, read_values(path, fix="Correct the file."), source=str(path))
     if missing := [name for name in _SENTENCES if name not in language.sentences]:
         raise ConfigError(f"{path}: sentences lacks {', '.join(missing)}.", "Add them; see explanation_en.yaml.")
     if missing := [name for name in language.styles if name not in language.style_words]:

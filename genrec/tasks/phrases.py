@@ -11,11 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self, get_args
 
-import yaml
 from pydantic import ConfigDict, Field, model_validator
 
-from genrec.config import Config, build_config
-from genrec.errors import ConfigError
+from genrec.config import Config, build_config, read_values
 
 MESSAGES_FILE = "messages_en.yaml"
 Clause = Literal[
@@ -95,8 +93,4 @@ def phrases_folder(folders: list[Path]) -> Path | None:
 def load_phrases(folder: Path) -> Phrases:
     """Read the phrases of a folder of templates. Raises ConfigError naming the file and what is wrong with it."""
     path = folder / MESSAGES_FILE
-    try:
-        values = yaml.safe_load(path.read_bytes())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}.", "Restore prompts/.") from error
-    return build_config(Phrases, values or {}, source=str(path))
+    return build_config(Phrases, read_values(path, fix="Restore prompts/."), source=str(path))
