@@ -1,12 +1,12 @@
 """Compare what learns beside one base: full fine-tuning, LoRA, QLoRA, a soft prompt; print a Markdown table.
 
     python eval/adapters.py RUN --base BASE --out DIR [--variants FILE.yaml] [--only full,lora-16] [--seeds 0 1 2]
-    python eval/adapters.py RUN --base BASE --out DIR --variants CURVE.yaml --split validation
+    python eval/adapters.py RUN --base BASE --out DIR --variants CURVE.yaml --splits validation test
 
 RUN has semantic IDs (genrec tokenize); it is copied for every row, never changed. Each row is `genrec train` in a
-process of its own, whose peak memory the operating system tells, then `genrec evaluate` on the test split, or on the
-validation split where settings are still to be chosen. A row that is there already (DIR/NAME-SEED-SPLIT.json) is not
-made again. FILE.yaml maps names to options of genrec.config.TrainConfig.
+process of its own, whose peak memory the operating system tells, then `genrec evaluate` on the splits asked for;
+settings are chosen by validation alone. A training that is there already, DIR/NAME-SEED/, is not made again with the
+same options. FILE.yaml maps names to options of genrec.config.TrainConfig.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -50,37 +51,39 @@ _LEFT_OUT = ("model", "adapter", "training", "evaluation")  # of a run that is c
 
 
 def measure(
-    run: Path, base: str, out: Path, *, name: str, options: dict[str, Any], seed: int, split: Split
-) -> dict[str, Any]:
-    """One row: train a copy of the run with these options and evaluate it."""
-    result = out / f"{name}-{seed}-{split}.json"
-    if result.is_file():
-        return dict(json.loads(result.read_text(encoding="utf-8")))
+    run: Path, base: str, out: Path, *, name: str, options: dict[str, Any], seed: int, splits: Sequence[Split]
+) -> list[dict[str, Any]]:
+    """A row per split: a copy of the run is trained with these options, once, and evaluated."""
     copy = out / f"{name}-{seed}"
+    trained = _trained(run, copy, {**COMMON, **options, "base": base, "seed": seed})
+    return [{**trained, "name": name, "seed": seed, "split": split, **_ranked(copy, seed, split)} for split in splits]
+
+
+def _ranked(run: Path, seed: int, split: Split) -> dict[str, Any]:
+    """Recall@10 and NDCG@10 of the model alone, as `genrec evaluate` has them; read where they are there already."""
+    if f"evaluate:{split}" not in Run.open(run).stages:
+        pipeline.evaluate(Run.open(run), EvaluateConfig(baselines=(), seed=seed, split=split))
+    report = json.loads((run / "evaluation" / f"{split}.json").read_text(encoding="utf-8"))
+    figures = next(method["metrics"] for method in report["methods"] if method["name"] == "model")
+    return {metric: figures[metric] for metric in ("recall@10", "ndcg@10")}
+
+
+def _trained(run: Path, copy: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """What a training cost, from `cost.json` of the copy where it was made with the same options."""
+    cost = copy / "cost.json"
+    if cost.is_file():
+        before = json.loads(cost.read_text(encoding="utf-8"))
+        if before["options"] == options:
+            return dict(before["found"])
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns(*_LEFT_OUT))
-    config = out / f"{name}-{seed}.yaml"
-    config.write_text(yaml.safe_dump({**COMMON, **options, "base": base, "seed": seed}), encoding="utf-8")
-    trained, peak_mb = _train(copy, config)
-    pipeline.evaluate(Run.open(copy), EvaluateConfig(baselines=(), seed=seed, split=split))
-    report = json.loads((copy / "evaluation" / f"{split}.json").read_text(encoding="utf-8"))
-    figures = next(method["metrics"] for method in report["methods"] if method["name"] == "model")
-    row = {
-        "name": name,
-        "seed": seed,
-        "recall@10": figures["recall@10"],
-        "ndcg@10": figures["ndcg@10"],
-        "num_trained": trained["num_trained"],
-        "num_parameters": trained["num_parameters"],
-        "tokens_per_second": trained["tokens_per_second"],
-        "peak_mb": round(peak_mb),
-        "epochs": trained["epochs"],
-        "best_validation_recall@10": trained["best_recall@10"],
-        "history": trained["history"],
-    }
-    write_json(result, row)
-    shutil.rmtree(copy)
-    return row
+    config = copy / "train.yaml"
+    config.write_text(yaml.safe_dump(options), encoding="utf-8")
+    report, peak_mb = _train(copy, config)
+    found = {key: report[key] for key in ("num_trained", "num_parameters", "tokens_per_second", "epochs", "history")}
+    found["peak_mb"] = round(peak_mb)
+    write_json(cost, {"options": options, "found": found})
+    return found
 
 
 def _train(run: Path, config: Path) -> tuple[dict[str, Any], float]:
@@ -95,18 +98,20 @@ def _train(run: Path, config: Path) -> tuple[dict[str, Any], float]:
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """One line per row, with NDCG as a share of that of `full` with the same seed."""
-    full = {row["seed"]: row["ndcg@10"]["value"] for row in rows if row["name"] == "full"}
+    """One line per row, with NDCG as a share of that of `full` with the same seed on the same split."""
+    full = {(row["seed"], row["split"]): row["ndcg@10"]["value"] for row in rows if row["name"] == "full"}
     lines = [
-        "| what learns | seed | Recall@10 | NDCG@10 [95 %] | of full | trained | of all | peak MB | tokens/s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| what learns | seed | split | Recall@10 | NDCG@10 [95 %] | of full | trained | of all | peak MB | tokens/s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         ndcg = row["ndcg@10"]
-        share = f"{ndcg['value'] / full[row['seed']]:.0%}" if full.get(row["seed"]) else ""
+        whole = full.get((row["seed"], row["split"]))
+        share = f"{ndcg['value'] / whole:.1%}" if whole else ""
         interval = f"{ndcg['value']:.4f} [{ndcg['low']:.4f}, {ndcg['high']:.4f}]"
         lines.append(
-            f"| {row['name']} | {row['seed']} | {row['recall@10']['value']:.4f} | {interval} | {share} | "
+            f"| {row['name']} | {row['seed']} | {row['split']} "
+            f"| {row['recall@10']['value']:.4f} | {interval} | {share} | "
             f"{row['num_trained']:,} | {row['num_trained'] / row['num_parameters']:.0%} | {row['peak_mb']:,} | "
             f"{row['tokens_per_second']:,} |"
         )
@@ -122,7 +127,7 @@ def main() -> int:
     parser.add_argument("--variants", type=Path, help="YAML: name → options, in place of those built in")
     parser.add_argument("--only", help="names with commas")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--split", choices=get_args(Split), default="test", help="which users are ranked for")
+    parser.add_argument("--splits", nargs="+", choices=get_args(Split), default=["test"], help="whose next items")
     given = parser.parse_args()
     variants = VARIANTS if given.variants is None else yaml.safe_load(given.variants.read_text(encoding="utf-8"))
     names = list(variants) if given.only is None else given.only.split(",")
@@ -130,9 +135,9 @@ def main() -> int:
     rows = []
     for seed in given.seeds:
         for name in names:
-            options, split = variants[name], given.split
-            rows.append(measure(given.run, given.base, given.out, name=name, options=options, seed=seed, split=split))
-            print("\n".join(table(rows[-1:])[2:]), flush=True)
+            splits, options = given.splits, variants[name]
+            rows += measure(given.run, given.base, given.out, name=name, options=options, seed=seed, splits=splits)
+            print("\n".join(table(rows[-len(splits) :])[2:]), flush=True)
     print("\n".join(["", *table(rows)]))
     return 0
 

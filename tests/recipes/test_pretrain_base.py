@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -107,3 +108,31 @@ def test_trained_rows_of_a_tied_base_serve_both_ends(tiny_run: Path, config: Pat
     train_rows(model, [1, 2])
     trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
     assert len(trained) == 1
+
+
+def test_what_learns_beside_a_base_is_compared_on_the_splits_asked_for_and_trained_once(
+    config: Path, tiny_run: Path, tmp_path: Path
+):
+    base, out = tmp_path / "base", tmp_path / "out"
+    pretraining.pretrain([], [Run(tiny_run)], load_config(PretrainConfig, config), out=base)
+    adapters = runpy.run_path(str(ROOT / "eval" / "adapters.py"))
+    short = {"epochs": 1, "validate_every": 1, "precision": "float32"}
+    lora = {**short, "adapter": "lora", "lora": {"rank": 4, "alpha": 8}}
+
+    def rows(name: str, options: dict[str, Any], *splits: str) -> list[dict[str, Any]]:
+        made = adapters["measure"](tiny_run, str(base), out, name=name, options=options, seed=1, splits=splits)
+        return list(made)
+
+    found = rows("full", short, "validation", "test") + rows("lora-4", lora, "test")
+    assert [(row["name"], row["split"]) for row in found] == [
+        ("full", "validation"),
+        ("full", "test"),
+        ("lora-4", "test"),
+    ]
+    assert found[2]["num_trained"] < found[0]["num_trained"] == found[0]["num_parameters"]
+    lines = adapters["table"](found)
+    assert [line.split(" | ")[5] for line in lines[2:4]] == ["100.0%", "100.0%"]
+    trained = (out / "lora-4-1" / "manifest.json").read_bytes()
+    again = rows("lora-4", lora, "test")
+    assert (again, trained) == (found[2:], (out / "lora-4-1" / "manifest.json").read_bytes())
+    assert rows("lora-4", {**lora, "learning_rate": 0.01}, "test")[0]["history"] != found[2]["history"]
