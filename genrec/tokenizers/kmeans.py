@@ -16,6 +16,9 @@ from torch import Tensor
 from genrec.tokenizers.sinkhorn import update_potentials
 
 POINTS_PER_CLUSTER = 256
+# Iterations of prices per round. Two are enough where centres move little. Where all points are about equally far from
+# each other (many columns, of which few say the same) prices lag behind the centres, and one cluster takes nearly all.
+_PATIENCE = (2, 10, 50)
 _CHUNK = 65_536  # rows of one distance matrix: 64 MiB of float32 with K = 256
 
 
@@ -54,18 +57,44 @@ def fit_kmeans(
     if len(points) > limit:
         chosen = torch.randperm(len(points), generator=generator)[:limit]
         points, weights = points[chosen], None if weights is None else weights[chosen] / weights[chosen].mean()
-    clusters = Clusters(_seed_centres(points, num_clusters, generator), torch.zeros(num_clusters))
+    seeds = _seed_centres(points, num_clusters, generator)
+    for iterations in _PATIENCE if balanced else (0,):
+        clusters = _lloyd(points, seeds, weights, iterations=iterations, rounds=rounds)
+        if not balanced or _evenly_used(clusters.assign(points), num_clusters, weights):
+            break
+        # The centres moved once more after the last prices were made: perhaps that is all that is wrong.
+        distances = squared_distances(points, clusters.centres)
+        clusters.potentials = update_potentials(
+            distances, clusters.potentials, weights=weights, iterations=_PATIENCE[-1]
+        )
+        if _evenly_used(clusters.assign(points), num_clusters, weights):
+            break
+    return clusters
+
+
+def _lloyd(points: Tensor, centres: Tensor, weights: Tensor | None, *, iterations: int, rounds: int) -> Clusters:
+    """Clusters after rounds from `centres` on, with so many iterations of prices in each round."""
+    clusters = Clusters(centres, torch.zeros(len(centres)))
     previous: Tensor | None = None
     for _ in range(rounds):
         distances = squared_distances(points, clusters.centres)
-        if balanced:
-            clusters.potentials = update_potentials(distances, clusters.potentials, weights=weights)
+        if iterations:
+            clusters.potentials = update_potentials(
+                distances, clusters.potentials, weights=weights, iterations=iterations
+            )
         nearest = (distances - clusters.potentials).argmin(dim=1)
         if previous is not None and torch.equal(nearest, previous):
             break
         previous = nearest
         clusters.centres = _means(points, nearest, distances)
     return clusters
+
+
+def _evenly_used(codes: Tensor, num_clusters: int, weights: Tensor | None) -> bool:
+    """Whether as many clusters are used as half of them, or of the points, would be if all were used equally."""
+    shares = torch.bincount(codes, weights=weights, minlength=num_clusters) / len(codes)
+    perplexity = float((-shares * shares.clamp(min=1e-12).log()).sum().exp())
+    return perplexity >= 0.5 * min(num_clusters, len(codes))
 
 
 def means(points: Tensor, codes: Tensor, num_clusters: int) -> Tensor:

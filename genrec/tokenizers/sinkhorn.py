@@ -29,7 +29,7 @@ def update_potentials(
 
     `weights` (N,) are positive with mean 1; None = all 1.
 
-    Two iterations per round of k-means are enough because the centres move little between rounds. The log
+    Two iterations per round of k-means are enough where the centres move little between rounds. The log
     domain keeps the smallest temperature finite in float32. Where all distances are zero, so are they.
     """
     num_points, num_codes = distances.shape
