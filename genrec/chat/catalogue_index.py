@@ -124,6 +124,16 @@ class CatalogueIndex:
         """In how many titles a word stands."""
         return Counter(word for title in self.catalog.titles for word in set(words_of(title)))
 
+    @cached_property
+    def beginnings(self) -> dict[Words, tuple[int, ...]]:
+        """Two and more words that titles begin with and that are none themselves → rows: "harry potter"."""
+        found: defaultdict[Words, dict[int, None]] = defaultdict(dict)
+        for full, rows in self.names.items():
+            for words in (full, full[1:]) if full[0] in _ARTICLES else (full,):
+                for size in range(2, len(words)):
+                    found[words[:size]].update(dict.fromkeys(rows))
+        return {words: tuple(rows) for words, rows in found.items()}
+
     def similar_title(self, text: str) -> tuple[int, ...]:
         """Rows of the title that is written most like a normalised text, or none that is close enough."""
         names = self._titles

@@ -11,12 +11,18 @@ from collections.abc import Sequence
 from genrec.chat.pieces import Feeling
 
 _GOOD = "like|liked|love|loved|enjoy|enjoyed"
-_NEGATED = r"(not|dont|didnt|doesnt|never|wasnt|isnt|werent)( really| much| even| so| that| all that)*"
+_NEGATED = (
+    r"(not|dont|didnt|doesnt|never|wasnt|isnt|werent|arent|hardly|rarely|seldom)"
+    r"( really| much| even| so| that| all that| ever| been| usually| normally| generally| particularly| especially)*"
+)
 _DISLIKED = re.compile(
     rf"\b(hate[ds]?|disliked?s?|detest(ed)?|loathed?s?|{_NEGATED} ({_GOOD}|care for|good|great|into|for me"
-    rf"|my thing|funny)"
-    rf"|{_NEGATED} (interested|a fan)|no fan|cant stand|cannot stand|boring|bored|bad|terrible|awful|horrible|worst"
-    r"|overrated|disappoint(ing|ed)|sick of|tired of|dont want|do not want|not that|not this)\b"
+    rf"|my thing|my cup of tea|funny)"
+    rf"|{_NEGATED} (interested|a (big |huge |great )?fan)|no fan|cant stand|cannot stand"
+    r"|boring|bored|bad|terrible|awful|horrible|worst"
+    r"|overrated|disappoint(ing|ed)|sick of|tired of|dont want|do not want|not that|not this"
+    r"|meh|dull|fell asleep|waste of"
+    r"|(was|is|were|are|felt) ((way|far|much|just|a bit) )*too (?!good|great|funny)\w+)\b"
 )
 # A refusal that is refused: "not bad", "never boring", "I don't hate"; "can't get enough of".
 _NOT = (
@@ -24,7 +30,7 @@ _NOT = (
     r"(?: (?:at all|really|even|ever|so|too|that|all that|half))*"
 )
 _NOT_BAD = rf"{_NOT} (?:bad|boring|bored|terrible|awful|horrible|overrated|disappointing|disappointed)"
-_NO_HATE = rf"{_NOT} (?:hated?|disliked?|detest(?:ed)?|loathed?)"
+_NO_HATE = rf"{_NOT} (?:hated?|disliked?|detest(?:ed)?|loathed?|scared of|afraid of)"
 _FOND = rf"{_NOT} get (?:enough|tired|bored|sick)"
 _LITOTES = re.compile(rf"\b(?:{_NOT_BAD}|{_NO_HATE}|{_FOND})\b")
 # "would I like it?" is no opinion, and "why not a comedy?" no refusal.
@@ -45,7 +51,7 @@ _UNSEEN = re.compile(
 )
 # "I loved _ and hated _": each verb has its own items.
 _VERBS = r"(?:i |also |really )*(?:hated?|loved?|likes?|liked|disliked?|enjoy(?:ed)?|saw|seen|watched|cant stand)"
-_NEXT_VERB = re.compile(rf"(?<=_) and (?={_VERBS}\b)")
+_NEXT_VERB = re.compile(rf"(?<=_) and (?={_VERBS}\b)|\band (?=i {_VERBS}\b)")
 _OWN_ITEM = re.compile(rf"\band (?={_VERBS}\b[a-z ]*_)")
 _REFUSED = re.compile(
     r"\b(no|not|nor|without|except|anything but|instead of|rather than|skip|remove|drop)( (_|and|or|nor|the"
@@ -68,7 +74,9 @@ _NO_VALUE = re.compile(
     r"\b(no|not|non|nor|without|except|excluding|anything but|everything but|other than|instead of|rather than|avoid"
     r"|less|stop|too|neither|hold the|skip|no more|isnt|arent|dont feel like|enough"
     r"|(dont|do not) (want|show|give|recommend|suggest|need)|spare (me|us)|leave out"
-    r"|(stay|keep) away from|done with|no patience for)\b(?! only)"
+    r"|(cant|cannot|dont|do not|never|hardly ever|rarely|seldom) ((usually|normally|really|ever) )?"
+    r"(watch|stomach|handle)"
+    r"|(stay|keep) away from|done with|no patience for|(scared|afraid|terrified) of)\b(?! only)"
 )
 # "nothing with vampires", "nothing too scary"; not "nothing but comedies".
 _NOTHING = re.compile(
@@ -89,6 +97,21 @@ _FINE = re.compile(
 )
 _FORGET = re.compile(
     r"\b(forget|drop|remove|lift|ignore|never mind|nevermind|clear|cancel|scrap|doesnt matter|dont care)\b"
+)
+# Not a place to start from: "nothing like _", "unlike _"; and the loser of "I liked _ more than _".
+_UNLIKE = re.compile(
+    r"\b(?:unlike|(?:nothing|(?:dont|do not) (?:want|show|give|recommend|suggest|need) (?:me )?"
+    r"(?:anything|something|films?|movies?|more)) (?:(?:else|too|at all|remotely) )?(?:like|similar to|close to))"
+    r"(?: (?:_|and|or|the))*$"
+)
+_LOSES = re.compile(r"(?<!something )(?<!anything )\b(?:better|more|rather) than(?: (?:_|and|or|the))*$")
+_LOSES_TO = re.compile(r"\b(?:prefer(?:red)? _ (?:to|over)|rather \w+ _ than)(?: the)?$")
+_LOSES_BEHIND = re.compile(r"(?:(?:is|was|are|were|much|far|even|a lot) )*(?:worse|less \w+|less) than _")
+# A clause that is only this says it of what the next ones name: "Hated: _, _".
+_HEADING = re.compile(
+    r"(?:(?:films?|movies?|ones|titles|things|what|all|my|i|we|ive|have|really|also|already|and) )*"
+    r"(?:(?P<liked>likes?|liked|loves?|loved|enjoyed|favou?rites?)|(?P<disliked>hates?|hated|dislikes?|disliked)"
+    r"|(?P<seen>seen|watched))(?: (?:films?|movies?|ones|both|all|so far))*"
 )
 
 
@@ -119,6 +142,21 @@ def feeling_of(before: str, behind: str, *, previous: Feeling = "named") -> Feel
     return previous if _FILLING.match(clause) else "named"
 
 
+def set_apart(before: str, behind: str) -> str:
+    """Whether an item is only what something is not to be like ("unlike"), or what another one beats ("beaten")."""
+    if _UNLIKE.search(before):
+        return "unlike"
+    than = _LOSES.search(before)
+    loses = than is not None and "_" in before[: than.start()].split()
+    return "beaten" if loses or _LOSES_TO.search(before) or _LOSES_BEHIND.match(behind) else ""
+
+
+def heading(clause: str) -> Feeling | None:
+    """The feeling that a clause carries to the next ones, where it is nothing but a word for one."""
+    match = _HEADING.fullmatch(clause)
+    return match.lastgroup if match else None  # type: ignore[return-value]
+
+
 def unwanted(before: str) -> bool:
     """Whether the words before a value turn it down: "no", "not a", "I hate", "instead of"."""
     before = _LITOTES.sub(" ", _WHY_NOT.sub(" ", _NEW_WISH.split(before)[-1]))
@@ -133,7 +171,8 @@ def before_range(before: str) -> str:
 def unwanted_behind(behind: str) -> bool:
     """Whether the words behind a value turn it down: "comedies are boring", "80s films are boring"."""
     judged = re.match(r"^(_|f_|and|or| )*(is|are|was|were|bores?)?( so| too| just| really)*(?= |$)", behind)
-    judged = judged or re.match(r"^(films?|movies?|ones?) (is|are|was|were)\b", behind)
+    judged = judged or re.match(r"^(isnt|arent|wasnt|werent)\b", behind)
+    judged = judged or re.match(r"^(films?|movies?|ones?) (is|are|was|were|isnt|arent|wasnt|werent)\b", behind)
     return bool(judged) and bool(_DISLIKED.search(_LITOTES.sub(" ", behind)))
 
 

@@ -100,5 +100,8 @@ def find_relaxed(line: str, index: CatalogueIndex) -> tuple[str, ...]:
 
 def find_unjudged(line: str) -> tuple[str, ...]:
     """Comparatives that no attribute answers: "slower", "more violent"."""
+    line = re.sub(
+        r"\b_ (?:is|was|are|were) (?:(?:much|far|way|even) )?(?:better|worse) than _", "_", line
+    )  # an opinion
     found = [next(filter(None, match.groups())) for match in _UNJUDGED.finditer(line)]
     return tuple(dict.fromkeys(word for word in found if word not in _KNOWN and word.isalpha()))

@@ -18,7 +18,9 @@ from genrec.chat.feelings import (
     feeling_of,
     forgotten,
     goes_on,
+    heading,
     permitted,
+    set_apart,
     unwanted,
     unwanted_behind,
 )
@@ -40,6 +42,7 @@ _COMPANY = {"my", "me", "us", "our", "him", "her", "them", "you", "friends"}
 _QUESTION = re.compile(r"(and )?(is|isnt|was|wasnt|are|were) _")
 _LISTED_RANGE = re.compile(r"(?!from |in |of |since |after |before |between )", re.IGNORECASE)
 _ARTICLE = re.compile(r"(and )?(a|an|some)\b")
+_REACH = 50  # words: a clause without end must not be read again for each of a thousand pieces
 _ARTICLE_BEFORE = re.compile(r"\b(a|an|some|any)\b")
 
 
@@ -61,6 +64,18 @@ class _Line:
     def words(self, start: int, end: int) -> str:
         return " ".join(mark for mark in self.marks[start:end] if mark)
 
+    def typed(self, place: Place) -> str:
+        """The tokens of a piece as they were typed."""
+        return self.text[self.tokens[place.start].start : self.tokens[place.end - 1].end]
+
+    def heading(self, place: Place) -> Feeling | None:
+        """The feeling that the clause before a piece's clause is nothing but a word for: "Hated: _"."""
+        start, _ = self.clause(place)
+        if start == 0 or self.tokens[start - 1].sentence != self.tokens[start].sentence:
+            return None
+        before, _ = self.clause(Place(start - 1, start))
+        return heading(self.words(before, start))
+
     def clause(self, place: Place) -> tuple[int, int]:
         """Token range of the clause that a piece stands in."""
         number = self.tokens[place.start].clause
@@ -74,8 +89,9 @@ class _Line:
         return bool(_QUESTION.match(" ".join(filter(None, words))))
 
     def around(self, place: Place) -> tuple[str, str]:
-        """The clause before and behind a piece."""
+        """The clause before and behind a piece, as far as words reach."""
         start, end = self.clause(place)
+        start, end = max(start, place.start - _REACH), min(end, place.end + _REACH)
         return self.words(start, place.start), self.words(place.end, end)
 
 
@@ -88,9 +104,10 @@ def read_message(index: CatalogueIndex, text: str, *, has_slate: bool) -> Readin
         line.take(title.place, "_")
     ranges = find_ranges(index, text, tokens, line.taken)
     values = list(_find_values(index, line))
-    pointers = list(find_pointers(line.marks, values, ranges)) if has_slate or titles else []
-    meant = {pointer.place: _meant(pointer, titles) for pointer in pointers}
-    pointers = [pointer for pointer in pointers if has_slate or meant[pointer.place] is not None]
+    clauses = [token.clause for token in tokens]
+    pointers = list(find_pointers(line.marks, clauses, values, ranges)) if has_slate or titles else []
+    meant = {pointer.place: _meant(line, pointer, titles) for pointer in pointers}
+    pointers = [pointer for pointer in pointers if meant[pointer.place] or (has_slate and meant[pointer.place] is None)]
     for pointer in pointers:
         line.take(pointer.place, "_")
     pointed = [pointer.place for pointer in pointers]
@@ -100,9 +117,11 @@ def read_message(index: CatalogueIndex, text: str, *, has_slate: bool) -> Readin
     for place in wishes:
         line.take(place, "f_")
     whole = line.words(0, len(tokens))
-    titles, pointers = list(_with_feelings(line, titles)), list(_with_feelings(line, pointers))
+    titles, apart = _started_from(line, list(_with_feelings(line, titles)))
+    pointers, _ = _started_from(line, list(_with_feelings(line, pointers)))
     for pointer in pointers:
-        titles = _with_it(titles, pointer, meant[pointer.place])
+        for title in meant[pointer.place] or ():
+            titles = _with_it(titles, pointer, title)
     like, topics = _unread(line)
     questioned = tuple(place for place in wishes if line.questioned(place))
     return Reading(
@@ -110,31 +129,65 @@ def read_message(index: CatalogueIndex, text: str, *, has_slate: bool) -> Readin
         asked=tuple(_with_kinds(line, [found for found in values if found.place not in questioned])),
         ranges=tuple(_of_kinds(line, [found for found in ranges if found.place not in questioned])),
         pointers=tuple(pointer for pointer in pointers if meant[pointer.place] is None),
-        comparisons=find_comparisons(whole),
+        comparisons=tuple(word for word in find_comparisons(whole) if not _ranged(word, ranges)),
         relaxed=find_relaxed(whole, index),
         intents=find_intents(whole),
         unknown=(*unknown, *(name for name in like if not any(one in name or name in one for one in unknown))),
         questioned=questioned,
-        unjudged=(*find_unjudged(whole), *topics),
+        unjudged=(*find_unjudged(whole), *topics, *apart),
     )
 
 
-def _meant(pointer: Pointer, titles: Sequence[Title]) -> Title | None:
-    """The title that "it" stands for: the last one that the message names before it."""
+def _meant(line: _Line, pointer: Pointer, titles: Sequence[Title]) -> tuple[Title, ...] | None:
+    """Titles that "it" or "both" stands for, named before it; None: it points at the list, (): at nothing."""
     before = [title for title in titles if title.place.end <= pointer.place.start]
-    return before[-1] if before and pointer.kind == "it" else None
+    if pointer.kind == "it":
+        return tuple(before[-1:]) or None
+    if pointer.kind != "all":
+        return None
+    group = before[-1:]
+    for title in before[-2::-1]:  # "Heat, Fargo and Casino … they"
+        if not goes_on(line.words(title.place.start, group[0].place.end)):
+            break
+        group = [title, *group]
+    word = line.marks[pointer.place.start]
+    if len(before) == 2 or (word == "both" and len(group) > 1):
+        return tuple(before[-2:])
+    if len(group) > 1:
+        return tuple(group)
+    said_of_others = word in {"they", "them"} and before  # "I loved Heat, they …": of nobody in the list
+    return () if said_of_others or (word == "both" and titles) else None
 
 
-def _with_it(titles: list[Title], pointer: Pointer, meant: Title | None) -> list[Title]:
+def _with_it(titles: list[Title], pointer: Pointer, meant: Title) -> list[Title]:
     """Titles with what is said of an "it" that stands for one of them, `meant`."""
-    if meant is None or pointer.feeling == "named":
+    place = next((number for number, title in enumerate(titles) if title.place == meant.place), None)
+    if place is None or pointer.feeling == "named":
         return titles
-    place = next(number for number, title in enumerate(titles) if title.place == meant.place)
     judged = replace(titles[place], feeling=pointer.feeling)
     if pointer.feeling == "seed" and titles[place].feeling not in ("named", "seed"):  # "I loved it. Something like it"
         both = [*titles, replace(judged, place=pointer.place)]
         return sorted(both, key=lambda title: title.place.start)
     return [*titles[:place], judged, *titles[place + 1 :]]
+
+
+def _started_from(line: _Line, pieces: Sequence[PieceT]) -> tuple[list[PieceT], list[str]]:
+    """Pieces without those that are only compared with, and in words what cannot be told from those."""
+    kept: list[PieceT] = []
+    apart: list[str] = []
+    for piece in pieces:
+        how = set_apart(*line.around(piece.place))
+        if how == "unlike":
+            apart.append(f"unlike {line.typed(piece.place)}")
+        elif not how or piece.feeling == "liked":
+            kept.append(piece)
+    return kept, apart
+
+
+def _ranged(comparison: str, ranges: Sequence[Range]) -> bool:
+    """Whether a message gives the range that a comparison would only guess: "older films, before 1970"."""
+    name = "year" if comparison in {"older", "newer"} else "price"
+    return any(found.span.attribute == name for found in ranges)
 
 
 def _inside(place: Place, others: Sequence[Place]) -> bool:
@@ -165,6 +218,7 @@ def _with_feelings(line: _Line, pieces: Sequence[PieceT]) -> Iterator[PieceT]:
     for piece in pieces:
         before, behind = line.around(piece.place)
         asked = line.questioned(piece.place)
+        previous = line.heading(piece.place) or previous
         previous = "named" if asked else feeling_of(before, behind, previous=previous)
         yield replace(piece, feeling=previous)
 
@@ -181,7 +235,9 @@ def _with_kinds(line: _Line, values: Sequence[Asked]) -> Iterator[Asked]:
         listed = goes_on(clause) and last is not None
         if listed and kind == "unwanted" and bare and _ARTICLE.match(clause):
             listed, last = False, None  # "no horror, a drama"; "not a horror, a drama" goes on
-        if not listed:
+        if headed := line.heading(asked.place):
+            listed, kind = True, "unwanted" if headed == "disliked" else "wanted"
+        elif not listed:
             bare = not _ARTICLE_BEFORE.search(before)
             kind = _kind(before, behind)
         joined = ""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from genrec.chat.state import ChatState
+from genrec.chat.steps import Pause
 from genrec.chat.words import words_of
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from genrec.chat.turn import Dialogue
 
 MAX_ASKED = 16  # messages of the past that the model is asked about, one after the other
-_LINE = re.compile(r"^\d{1,2}\. (?P<title>.+?)(?: — (?P<facts>.*))?$", re.MULTILINE)
+_LINE = re.compile(r"^\d{1,2}\. (?P<item>.+)$", re.MULTILINE)  # "Title — facts", or the title alone
+_DASH = " — "
 _SPECIAL = re.compile(r"([\\`*_\[\]<>])")
 _ESCAPED = re.compile(r"\\([\\`*_\[\]<>])")
 
@@ -46,7 +48,8 @@ def replay(dialogue: Dialogue, state: ChatState, messages: Sequence[Said]) -> St
             plan = yield from dialogue.planned(state, message.text)
         else:
             plan = dialogue.plan(state, message.text)
-        state = dialogue.finish(plan, []).state
+        state = dialogue.after(plan, ())
+        yield Pause()  # long conversations of people who are gone are not read to their end
         answer = messages[number + 1] if number + 1 < len(messages) else None
         if plan.act == "recommend" and answer is not None and answer.role == "assistant":
             shown = [dialogue.index.catalog.item_ids[row] for row in listed(dialogue.index, answer.text)]
@@ -60,10 +63,13 @@ def listed(index: CatalogueIndex, text: str) -> list[int]:
     """Rows of the items in the numbered lines of a reply; the year behind a title tells apart what is called alike."""
     found: list[int] = []
     for match in _LINE.finditer(plain(text)):
-        rows = index.names.get(words_of(match["title"]), ())
-        year = re.search(r"\b\d{4}\b", match["facts"] or "")
-        dated = [row for row in rows if year is not None and index.year(row) == int(year.group())]
-        found += (dated or list(rows))[:1]
+        parts = match["item"].split(_DASH)
+        for length in range(len(parts), 0, -1):  # a title may have a dash of its own
+            if rows := index.names.get(words_of(_DASH.join(parts[:length])), ()):
+                year = re.search(r"\b\d{4}\b", _DASH.join(parts[length:]))
+                dated = [row for row in rows if year is not None and index.year(row) == int(year.group())]
+                found += (dated or list(rows))[:1]
+                break
     return found
 
 

@@ -183,7 +183,7 @@ def _facts(index: CatalogueIndex, plan: Plan, rows: Sequence[int]) -> Segments:
 
 
 def _which(index: CatalogueIndex, plan: Plan, rows: Sequence[int]) -> Segments:
-    said: Segments = [_words("Several have that title. Which one do you mean?")]
+    said: Segments = [_words("Several titles fit that. Which one do you mean?")]
     for number, row in enumerate(plan.rows, start=1):
         facts = fact_line(index, row)
         said += [_words(f"\n{number}. "), item(index, row), _words(f" — {facts}" if facts else "")]

@@ -34,5 +34,10 @@ class Write:
     max_new_tokens: int
 
 
-Need: TypeAlias = Rank | Write
+@dataclass(frozen=True)
+class Pause:
+    """Nothing: who drives the steps may leave them here. None is sent back."""
+
+
+Need: TypeAlias = Rank | Write | Pause
 Steps: TypeAlias = Generator[Need, Any, ResultT]

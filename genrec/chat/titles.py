@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from genrec.chat.catalogue_index import CatalogueIndex
 from genrec.chat.pieces import Place, Title
 from genrec.chat.words import Token, quoted_spans
+from genrec.tasks.turn_text import MAX_MESSAGE_WORDS
 
 COMMON = frozenset(
     re.findall(
@@ -38,7 +40,13 @@ COMMON = frozenset(
 _LIKING = {"like", "liked", "love", "loved", "enjoy", "enjoyed", "adore", "hate", "hated", "dislike", "disliked"}
 _CUES = frozenset(_LIKING | {"seen", "saw", "watched", "than"})
 _JOINING = frozenset({"and", "or", "the", "also", "both"})
+_NAMED_BEHIND = frozenset({"something", "anything", "film", "films", "movie", "movies"})  # "something like …"
+_OPINION = re.compile(
+    r"(?:(?:i|we|really|absolutely|just|totally) )*(?:loved?|liked?|enjoyed|adored?|hated?|disliked?)\b"
+)
 _MAX_GUESSED_WORDS = 6
+_MAX_GUESSES = 20  # per message: each looks at every title of the catalogue
+_MAX_OFFERED = 5  # titles to choose from, where several begin with a name
 
 
 def find_titles(index: CatalogueIndex, text: str, tokens: Sequence[Token]) -> tuple[list[Title], list[str]]:
@@ -46,16 +54,17 @@ def find_titles(index: CatalogueIndex, text: str, tokens: Sequence[Token]) -> tu
     found: list[Title] = []
     unknown: list[str] = []
     taken = [False] * len(tokens)
+    guesses = _Guesses(index, text, tokens)
     for lo, hi in quoted_spans(text):
         inside = [number for number, token in enumerate(tokens) if lo <= token.start and token.end <= hi]
         if not inside:
             continue
         place = Place(inside[0], inside[-1] + 1)
-        title = _exact(index, text, tokens, place) or _guess(index, text, tokens, place)
-        if title is None:
-            unknown.append(text[lo:hi])
-        else:
+        title = _exact(index, text, tokens, place) or guesses.similar(place) or guesses.beginning(place)
+        if title is not None:
             found.append(title)
+        elif guesses.left:
+            unknown.append(text[lo:hi])
         taken[place.start : place.end] = [True] * (place.end - place.start)
     for place in _places(len(tokens), index.longest_name):
         if any(taken[place.start : place.end]):
@@ -64,7 +73,7 @@ def find_titles(index: CatalogueIndex, text: str, tokens: Sequence[Token]) -> tu
         if title is not None and _is_meant(index, tokens, title, found):
             found.append(title)
             taken[title.place.start : title.place.end] = [True] * (title.place.end - title.place.start)
-    guessed, missing = _expected(index, text, tokens, taken)
+    guessed, missing = _expected(guesses, taken)
     return sorted([*found, *guessed], key=lambda title: title.place.start), [*unknown, *missing]
 
 
@@ -122,53 +131,115 @@ def _is_meant(index: CatalogueIndex, tokens: Sequence[Token], title: Title, othe
 
 
 def _is_judged(tokens: Sequence[Token], place: Place) -> bool:
-    """ "jaws was great": a word at the beginning of a sentence that goes on about it."""
-    return place.end < len(tokens) and tokens[place.end].text in {"is", "was", "were", "and", "isnt", "wasnt"}
+    """ "jaws was great", "Jaws? Loved it": a word at the beginning of a sentence that goes on about it."""
+    if place.end == len(tokens):
+        return False
+    if tokens[place.end].clause != tokens[place.start].clause:
+        return bool(_OPINION.match(" ".join(token.text for token in tokens[place.end : place.end + 4])))
+    return tokens[place.end].text in {"is", "was", "were", "and", "isnt", "wasnt"}
 
 
-def _guess(index: CatalogueIndex, text: str, tokens: Sequence[Token], place: Place) -> Title | None:
-    """The title that is written most like these tokens."""
-    words = [token.text for token in tokens[place.start : place.end]]
-    if sum(map(len, words)) < 5 or all(word in COMMON for word in words) or tuple(words) in index.facets:
-        return None
-    rows = index.similar_title(" ".join(words))
-    if not rows:
-        return None
-    first = (min(rows, key=lambda row: (index.year(row) or 9999, row)),)
-    return _with_year(index, text, tokens, Title(place, first, _shown(text, tokens, place), guessed=True))
+@dataclass
+class _Guesses:
+    """What words of one message may be that are no title: a misspelt one, or how titles begin. `left` bounds it."""
+
+    index: CatalogueIndex
+    text: str
+    tokens: Sequence[Token]
+    left: int = _MAX_GUESSES
+
+    def similar(self, place: Place) -> Title | None:
+        """The title that is written most like these tokens."""
+        words = self._words(place)
+        if sum(map(len, words)) < 5 or all(word in COMMON for word in words) or words in self.index.facets:
+            return None
+        if not self.left:
+            return None
+        self.left -= 1
+        rows = self.index.similar_title(" ".join(words))
+        if not rows:
+            return None
+        first = (min(rows, key=self._age),)
+        title = Title(place, first, _shown(self.text, self.tokens, place), guessed=True)
+        return _with_year(self.index, self.text, self.tokens, title)
+
+    def beginning(self, place: Place) -> Title | None:
+        """The titles that begin with these tokens, a handful of the oldest."""
+        words = self._words(place)
+        if all(word in COMMON for word in words):
+            return None
+        rows = sorted(self.index.beginnings.get(words, ()), key=self._age)[:_MAX_OFFERED]
+        return Title(place, tuple(rows), _shown(self.text, self.tokens, place), guessed=True) if rows else None
+
+    def _words(self, place: Place) -> tuple[str, ...]:
+        return tuple(token.text for token in self.tokens[place.start : place.end])
+
+    def _age(self, row: int) -> tuple[int, int]:
+        return self.index.year(row) or 9999, row
 
 
-def _expected(
-    index: CatalogueIndex, text: str, tokens: Sequence[Token], taken: list[bool]
-) -> tuple[list[Title], list[str]]:
-    """Titles that are not written as the catalogue has them, looked for behind words such as "loved"."""
+def _expected(guesses: _Guesses, taken: list[bool]) -> tuple[list[Title], list[str]]:
+    """Titles that are not written as the catalogue has them: first behind words such as "loved", then capitals.
+
+    Of a long message, capital letters alone are not looked at: each costs a search.
+    """
+    tokens = guesses.tokens
     found: list[Title] = []
-    missing: list[str] = []
-    for start, token in enumerate(tokens):
-        cued = start > 0 and tokens[start - 1].text in _CUES and tokens[start - 1].clause == token.clause
-        cued |= start > 1 and tokens[start - 1].text in {"and", "or"} and taken[start - 2]  # behind another title
-        if taken[start] or not (cued or start == 0 or token.capital):
-            continue
-        end = start
-        while end < len(tokens) and not taken[end] and tokens[end].clause == token.clause:
-            if tokens[end].text in {"and", "or"} or end - start == _MAX_GUESSED_WORDS:
-                break
-            end += 1
-        title = None
-        for stop in range(end, start, -1):
-            if (start > 0 or stop == len(tokens)) and (title := _guess(index, text, tokens, Place(start, stop))):
-                break
-        if title is not None:
-            found.append(title)
-            taken[title.place.start : title.place.end] = [True] * (title.place.end - title.place.start)
-        elif cued and token.capital:
-            stop = start
-            while stop < end and (tokens[stop].capital or tokens[stop].text in {"of", "the", "in", "a", "to"}):
-                stop += 1
-            words = [inner.text for inner in tokens[start:stop]]
-            if tuple(words) not in index.facets and not all(word in COMMON for word in words):
-                missing.append(_shown(text, tokens, Place(start, stop)))
-    return found, missing
+    missing: dict[int, str] = {}
+    tried: set[int] = set()
+    for cued_only in (True, False):
+        if not cued_only and len(tokens) > MAX_MESSAGE_WORDS:
+            break
+        for start, token in enumerate(tokens):
+            cued = start > 0 and tokens[start - 1].text in _CUES and tokens[start - 1].clause == token.clause
+            cued |= start > 1 and tokens[start - 1].text in {"and", "or"} and taken[start - 2]  # behind another title
+            wanted = cued if cued_only else start not in tried and (cued or start == 0 or token.capital)
+            if taken[start] or not wanted:
+                continue
+            tried.add(start)
+            end = _end_of_name(tokens, taken, start)
+            title = _guessed(guesses, start, end, cued=cued)
+            if title is not None:
+                found.append(title)
+                taken[title.place.start : title.place.end] = [True] * (title.place.end - title.place.start)
+            elif cued and token.capital and guesses.left and (name := _name(guesses, start, end)):
+                missing[start] = name
+    return found, [missing[start] for start in sorted(missing)]
+
+
+def _end_of_name(tokens: Sequence[Token], taken: Sequence[bool], start: int) -> int:
+    end = start
+    while end < len(tokens) and not taken[end] and tokens[end].clause == tokens[start].clause:
+        if tokens[end].text in {"and", "or"} or end - start == _MAX_GUESSED_WORDS:
+            break
+        end += 1
+    return end
+
+
+def _guessed(guesses: _Guesses, start: int, end: int, *, cued: bool) -> Title | None:
+    """The title that tokens from `start` on are, the longest that ends before `end`."""
+    tokens = guesses.tokens
+    for stop in range(end, start, -1):
+        if (start > 0 or stop == len(tokens)) and (title := guesses.similar(Place(start, stop))):
+            return title
+    is_name = tokens[start].capital or (start > 1 and tokens[start - 2].text in _NAMED_BEHIND)
+    for stop in range(end, start + 1, -1) if cued and is_name else ():
+        if title := guesses.beginning(Place(start, stop)):
+            return title
+        if tokens[stop - 1].capital or tokens[stop - 1].text not in COMMON:
+            break
+    return None
+
+
+def _name(guesses: _Guesses, start: int, end: int) -> str:
+    """Capital words from `start` on, as they were typed; none where they are a wish or ordinary words."""
+    tokens, stop = guesses.tokens, start
+    while stop < end and (tokens[stop].capital or tokens[stop].text in {"of", "the", "in", "a", "to"}):
+        stop += 1
+    words = [inner.text for inner in tokens[start:stop]]
+    if tuple(words) in guesses.index.facets or all(word in COMMON for word in words):
+        return ""
+    return _shown(guesses.text, tokens, Place(start, stop))
 
 
 def _shown(text: str, tokens: Sequence[Token], place: Place) -> str:

@@ -20,7 +20,7 @@ from genrec.chat.reading import read_message
 from genrec.chat.replies import Segment, spoken
 from genrec.chat.speaker import Speaker, load_speaker
 from genrec.chat.state import ChatState, Question
-from genrec.chat.steps import Need, ProposalsName, Rank, ResultT, Steps, Write
+from genrec.chat.steps import Need, Pause, ProposalsName, Rank, ResultT, Steps, Write
 from genrec.chat.updates import answer_question, apply_wishes, compare, judge, point_at
 from genrec.chat.wording import opening_of, plan_words
 from genrec.chat.words import joined, tokens_of
@@ -93,8 +93,10 @@ class Dialogue:
                 return result
             given = self.given(need)
 
-    def given(self, need: Need) -> list[RankedItem] | Generation:
-        """What steps need: ranked items, or a text."""
+    def given(self, need: Need) -> list[RankedItem] | Generation | None:
+        """What steps need: ranked items, a text, or nothing."""
+        if isinstance(need, Pause):
+            return None
         if isinstance(need, Rank):
             return self.recommender.rank([need.request], need.k)[0]
         return self.written([need])[0]
@@ -172,12 +174,18 @@ class Dialogue:
         opening, notes = self._opening(plan, rows, said)
         segments = replies.write(self.index, plan, rows, opening=opening)
         ids = tuple(self.index.catalog.item_ids[row] for row in rows)
-        state, trace = plan.state, list(plan.trace)
+        if plan.act == "recommend":
+            notes.insert(0, f"decoded {len(ids)} of {self.number}" if ids else "no item is left under these wishes")
+        trace = (*plan.trace, *notes)
+        return ChatTurn(plan.act, segments, ids, self.after(plan, ids), trace, self.recommender.trie.version)
+
+    def after(self, plan: Plan, ids: Sequence[str]) -> ChatState:
+        """The state after the reply to a plan that recommended the items `ids`."""
+        state = plan.state
         if plan.act == "recommend":
             focus = ids[0] if ids else state.focus
             shown = tuple(dict.fromkeys((*state.shown, *ids)))
-            state = state.model_copy(update={"shown": shown, "slate": ids or state.slate, "focus": focus})
-            trace.append(f"decoded {len(ids)} of {self.number}" if ids else "no item is left under these wishes")
+            state = state.model_copy(update={"shown": shown, "slate": tuple(ids) or state.slate, "focus": focus})
         elif plan.topic in {"which", "facts", "why"} and plan.rows:
             update: dict[str, object] = {"focus": self.index.catalog.item_ids[plan.rows[0]]}
             if plan.topic == "which":
@@ -185,7 +193,7 @@ class Dialogue:
             state = state.model_copy(update=update)
         if plan.act == "ask":
             state = state.model_copy(update={"asked": (*state.asked, plan.topic)})
-        return ChatTurn(plan.act, segments, ids, state, (*trace, *notes), self.recommender.trie.version)
+        return state
 
     def _listed(self, plan: Plan, ranked: Sequence[RankedItem]) -> list[int]:
         """Rows of the list that goes out."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from genrec.chat.catalogue_index import CatalogueIndex
 from genrec.chat.filters import constraint_words, span_mask, span_words
+from genrec.chat.numbers import around
 from genrec.chat.pieces import Asked, Feeling, Place, Pointer, Range, Reading, Title
 from genrec.chat.plan import Draft
 from genrec.chat.state import Constraints, Span, Wish
@@ -32,7 +33,7 @@ def point_at(index: CatalogueIndex, draft: Draft, pointer: Pointer) -> list[int]
         focus = known.get(state.focus or "")
         return [focus] if focus is not None else slate[:1]
     if pointer.kind == "number":
-        inside = -1 <= pointer.number < len(slate) and slate
+        inside = -len(slate) <= pointer.number < len(slate)
         return [slate[pointer.number]] if inside else []
     if pointer.kind == "value" and pointer.value is not None:
         cells = index.columns[pointer.value.attribute]
@@ -115,7 +116,7 @@ def apply_wishes(index: CatalogueIndex, draft: Draft, reading: Reading) -> bool:
     constraints = _want(constraints, fresh)
     for name in reading.relaxed:
         constraints = _relaxed(constraints, name)
-    for found in reading.ranges:
+    for found in _spanned(reading.ranges):
         constraints = _with_range(constraints, found)
     if constraints != before:
         draft.change(f"wishes: {_change(before, constraints)}", constraints=constraints)
@@ -185,6 +186,19 @@ def _relaxed(constraints: Constraints, name: str) -> Constraints:
         spans=tuple(span for span in constraints.spans if span.attribute != name),
         outside=tuple(span for span in constraints.outside if span.attribute != name),
     )
+
+
+def _spanned(ranges: Sequence[Range]) -> list[Range]:
+    """Ranges in which the wanted ones of one number that have both ends are as wide as all of them together."""
+
+    def closed(one: Range) -> bool:
+        return one.kind == "wanted" and None not in (one.span.low, one.span.high)
+
+    def wide(one: Range) -> Range:
+        same = [other.span for other in ranges if closed(other) and other.span.attribute == one.span.attribute]
+        return replace(one, span=around(same))
+
+    return [wide(one) if closed(one) else one for one in ranges]
 
 
 def _with_range(constraints: Constraints, found: Range) -> Constraints:

@@ -1,7 +1,7 @@
 """What stands before every request: who may ask, under which name, and how much.
 
-Plain ASGI, outermost first: the host name (a page of another site must not talk to a service on this machine),
-the API key, the size of the body; and the headers that keep browsers strict.
+Plain ASGI, outermost first: the host name and what a browser says of the page that asks (one of another site must not
+talk to a service on this machine), the API key, the size of the body; and the headers that keep browsers strict.
 """
 
 from __future__ import annotations
@@ -71,7 +71,10 @@ class Guard:
     def _refusal(self, path: str, headers: dict[bytes, bytes]) -> ProblemError | None:
         if problem := misdirected(headers.get(b"host", b"").decode("latin-1"), self._host_names):
             return problem
-        if self._digests and not (path in OPEN_PATHS or path.startswith("/page/")) and not self._has_key(headers):
+        is_open = path in OPEN_PATHS or path.startswith("/page/")
+        if self._host_names and not is_open and headers.get(b"sec-fetch-site") == b"cross-site":
+            return ProblemError(403, "Forbidden", "Pages of other sites may not use this service.")
+        if self._digests and not is_open and not self._has_key(headers):
             return ProblemError(
                 401, "Unauthorized", "An API key is needed.", headers={"WWW-Authenticate": 'Bearer realm="genrec"'}
             )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from genrec.chat.steps import Need, ProposalsName, Rank, Steps, Write
+from genrec.chat.steps import Need, Pause, ProposalsName, Rank, Steps, Write
 from genrec.errors import GenrecError
 from genrec.server.problems import ProblemError, not_ready, too_busy
 
@@ -223,6 +223,8 @@ def _given(dialogue: Dialogue, needs: Sequence[Need]) -> list[Any]:
     width = dialogue.recommender.narrowest
     groups: dict[int, list[int]] = {}
     for place, need in enumerate(needs):
+        if isinstance(need, Pause):
+            continue
         groups.setdefault(0 if isinstance(need, Write) else max(width, need.k), []).append(place)
     given: list[Any] = [None] * len(needs)
     for places in groups.values():

@@ -226,7 +226,8 @@ def test_a_model_that_cannot_be_loaded_is_said(browser: Browser, hostile_run: Pa
 
 def test_a_conversation_that_is_gone_is_said_and_the_words_are_given_back(page: Page):
     say(page, "a western")
-    page.evaluate("localStorage.setItem('genrec.conversation', JSON.stringify({id: '0'.repeat(32), person: ''}))")
+    gone = re.compile(r"(?<=/conversations/)\w+")  # as if it had been deleted: no conversation has this id
+    page.route("**/v1/conversations/*/*", lambda route: route.continue_(url=gone.sub("0" * 32, route.request.url)))
     page.get_by_label("Your message").fill("more")
     page.get_by_label("Your message").press("Enter")
     expect(page.locator(".failed")).to_contain_text("not kept any more")
@@ -236,6 +237,23 @@ def test_a_conversation_that_is_gone_is_said_and_the_words_are_given_back(page: 
     page.get_by_role("button", name="New conversation").click()
     expect(page.locator(".failed")).to_have_count(0)
     expect(page.get_by_role("status")).to_be_hidden()
+
+
+def test_two_tabs_hold_two_conversations_and_a_third_begins_with_the_last(page: Page):
+    say(page, "a western")
+    address = page.url
+    other = page.context.new_page()
+    visit(other, address)
+    expect(other.locator(".user")).to_have_text(["You: a western"])
+    other.get_by_role("button", name="New conversation").click()
+    expect(other.locator(".user")).to_have_count(0)
+    say(other, "a comedy")
+    say(page, "more")
+    page.reload()
+    expect(page.locator(".user")).to_have_text(["You: a western", "You: more"])
+    third = page.context.new_page()
+    visit(third, address)
+    expect(third.locator(".user")).to_have_text(["You: a comedy"])
 
 
 def test_after_a_chip_the_cursor_is_in_the_message_field(page: Page):

@@ -34,6 +34,19 @@ def test_a_user_of_the_run_brings_their_history(genrec: Callable, tiny_run: Path
     assert (done.status, "no user 'nobody'" in done.err) == (2, True)
 
 
+def test_a_kept_conversation_goes_on_with_its_own_user_alone(
+    genrec: Callable, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kept = tmp_path / "u1.json"
+    for _ in range(2):
+        monkeypatch.setattr("sys.stdin", io.StringIO("hi\n"))
+        assert genrec("chat", tiny_run, "--user", "u1", "--state", kept).status == 0
+    before = kept.read_bytes()
+    done = genrec("chat", tiny_run, "--user", "u2", "--state", kept)
+    assert (done.status, "no conversation of user u2" in done.err) == (2, True)
+    assert kept.read_bytes() == before
+
+
 def test_a_file_that_holds_no_state_is_named(genrec: Callable, tiny_run: Path, tmp_path: Path):
     (tmp_path / "bad.json").write_text("{")
     done = genrec("chat", tiny_run, "--state", tmp_path / "bad.json")

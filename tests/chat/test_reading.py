@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from genrec.chat import Dialogue
+from genrec.chat.catalogue_index import CatalogueIndex
 from genrec.chat.feelings import feeling_of
 from genrec.chat.reading import read_message
 from genrec.chat.words import joined, normalise, tokens_of
@@ -183,3 +184,146 @@ def test_an_article_after_a_bare_refusal_begins_a_wish(
     asked = read_message(film_dialogue.index, text, has_slate=False).asked
     found = {kind: {one.value.value for one in asked if one.kind == kind} for kind in ("wanted", "unwanted")}
     assert found == {"wanted": wanted, "unwanted": unwanted}
+
+
+def _told(dialogue: Dialogue, text: str) -> dict[str, str]:
+    """Each piece that a message names, as it was typed, and what is said of it."""
+    reading, tokens = read_message(dialogue.index, text, has_slate=True), tokens_of(text)
+    pieces = [*reading.titles, *reading.pointers]
+    return {
+        text[tokens[piece.place.start].start : tokens[piece.place.end - 1].end]: piece.feeling
+        for piece in sorted(pieces, key=lambda one: one.place.start)
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("I watched Heat and Se7en last week, both were great", {"Heat": "liked", "Se7en": "liked"}),
+        ("I saw Heat and Se7en. They were boring", {"Heat": "disliked", "Se7en": "disliked"}),
+        ("I loved both Heat and Casino", {"Heat": "liked", "Casino": "liked"}),
+        ("My kids loved Frozen, what else would they enjoy?", {"Frozen": "liked"}),
+        ("I watched Heat with friends, they were boring", {"Heat": "seen"}),
+        ("I loved it when they sing", {}),
+        ("I love those 80s movies", {}),
+        ("these days I prefer comedies", {}),
+        ("what would they like?", {}),
+        ("I'd love them", {}),
+        ("I hated those", {"those": "disliked"}),
+        ("I've seen both", {"both": "seen"}),
+        ("I've seen those two", {}),
+        ("they were boring", {"they": "disliked"}),
+        ("these were great", {"these": "liked"}),
+        ("I've already seen all of them", {"all of them": "seen"}),
+        ("more like these", {"these": "seed"}),
+    ],
+)
+def test_plural_words_mean_what_was_named_or_what_a_verb_judges(film_dialogue: Dialogue, text: str, told: dict):
+    assert _told(film_dialogue, text) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "seen the first, hated the second, loved the third",
+            {"the first": "seen", "the second": "disliked", "the third": "liked"},
+        ),
+        ("hated the second, loved the third", {"the second": "disliked", "the third": "liked"}),
+        ("I liked the first, the third was dull", {"the first": "liked", "the third": "disliked"}),
+        ("the first and third look good", {"the first": "named", "third": "named"}),
+        ("I've seen 1 and 3", {"1": "seen", "3": "seen"}),
+        ("I've seen 3", {}),
+        ("I liked the first two", {"the first two": "liked"}),
+        ("First, I want a comedy", {}),
+        ("I watched the first two seasons", {}),
+    ],
+)
+def test_places_in_the_list_are_read_at_commas_and_before_verbs(film_dialogue: Dialogue, text: str, told: dict):
+    assert _told(film_dialogue, text) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Jaws? Loved it.", {"Jaws": "liked"}),
+        ("Heat - loved it!", {"Heat": "liked"}),
+        ("Hated: Heat, Casino", {"Heat": "disliked", "Casino": "disliked"}),
+        ("Likes: Heat; dislikes: Casino", {"Heat": "liked", "Casino": "disliked"}),
+        ("Loved: Heat, Casino, Jaws", {"Heat": "liked", "Casino": "liked", "Jaws": "liked"}),
+        ("nothing like Alien", {}),
+        ("I don't want anything like Alien or Heat", {}),
+        ("nothing like the second one", {}),
+        ("The Godfather was too long for me", {"The Godfather": "disliked"}),
+        ("I fell asleep during Dune", {"Dune": "disliked"}),
+        ("Heat was meh", {"Heat": "disliked"}),
+        ("I liked Heat more than Casino", {"Heat": "liked"}),
+        ("Heat is better than Casino", {"Heat": "named"}),
+        ("I prefer Heat to Casino", {"Heat": "named"}),
+        ("I would rather watch Heat than Casino", {"Heat": "named"}),
+        ("something newer than Casino", {"Casino": "seed"}),
+        ("horror is boring and I loved Heat", {"Heat": "liked"}),
+    ],
+)
+def test_titles_get_the_feeling_that_is_theirs(film_dialogue: Dialogue, text: str, told: dict):
+    assert _told(film_dialogue, text) == told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "horror isn't my thing",
+        "horror isn't for me",
+        "horror films aren't my thing",
+        "I don't usually like horror but I loved Get Out",
+        "I don't particularly like horror",
+        "I've never been a fan of horror",
+        "horror is not my cup of tea",
+        "I can't watch horror",
+        "I hardly ever watch horror",
+        "I rarely enjoy horror",
+        "I'm scared of horror films",
+        "Likes: Heat; dislikes: horror",
+    ],
+)
+def test_a_genre_is_refused_in_many_ways(film_dialogue: Dialogue, text: str):
+    (asked,) = read_message(film_dialogue.index, text, has_slate=False).asked
+    assert (asked.value.value, asked.kind) == ("Horror", "unwanted")
+
+
+@pytest.mark.parametrize("text", ["older films, pre-1970", "older comedies, before 1970"])
+def test_a_range_of_a_message_leaves_its_comparison_nothing_to_say(film_dialogue: Dialogue, text: str):
+    reading = read_message(film_dialogue.index, text, has_slate=True)
+    assert (reading.comparisons, [found.span.high for found in reading.ranges]) == ((), [1969])
+
+
+@pytest.mark.parametrize(
+    "text", ["I love Harry Potter", "something like harry potter please", 'I loved "Harry Potter"']
+)
+def test_a_name_that_titles_begin_with_is_a_choice_of_them(film_dialogue: Dialogue, text: str):
+    reading = read_message(film_dialogue.index, text, has_slate=False)
+    (title,) = reading.titles
+    assert 2 <= len(title.rows) <= 5
+    assert all(film_dialogue.index.catalog.titles[row].startswith("Harry Potter") for row in title.rows)
+    assert reading.unknown == ()
+
+
+def test_a_message_of_invented_names_costs_a_handful_of_searches(
+    film_dialogue: Dialogue, monkeypatch: pytest.MonkeyPatch
+):
+    searched: list[str] = []
+    similar = CatalogueIndex.similar_title
+
+    def counted(index: CatalogueIndex, text: str) -> tuple[int, ...]:
+        searched.append(text)
+        return similar(index, text)
+
+    monkeypatch.setattr(CatalogueIndex, "similar_title", counted)
+    text = "and Zorgonia Quuxard Blorftang " * 130 + "but I loved Termintor"
+    found = read_message(film_dialogue.index, text, has_slate=False).titles
+    assert [title.text for title in found] == ["Termintor"]
+    assert 0 < len(searched) <= 20
+    searched.clear()
+    quoted = " ".join(f'"Zorgonia {number}"' for number in range(200))
+    assert read_message(film_dialogue.index, quoted, has_slate=False).titles == ()
+    assert 0 < len(searched) <= 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,24 @@ def test_items_are_read_from_numbered_lines_and_told_apart_by_year(film_dialogue
     rows = listed(film_dialogue.index, text)
     assert [film_dialogue.index.catalog.titles[row] for row in rows] == ["King Kong", "Alien"]
     assert film_dialogue.index.year(rows[0]) == 1976
+
+
+def test_a_title_with_a_dash_is_read_whole(film_dialogue: Dialogue):
+    row = film_dialogue.index.catalog.titles.index("Alien")
+    index = replace(film_dialogue.index, names={("rose", "soap"): (row,), ("rose",): (1,), ("mint",): (2,)})
+    assert listed(index, "1. Rose — Soap — 1979, Horror\n2. Mint — Fresh\n3. Rose") == [row, 2, 1]
+
+
+def test_the_past_is_read_without_writing_and_with_a_pause_after_every_message(
+    film_dialogue: Dialogue, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Dialogue, "finish", None)
+    said = [Said("user", "I loved Alien"), Said("assistant", "1. Heat — 1995"), Said("user", "why?")]
+    steps = replay(film_dialogue, ChatState(), said)
+    assert [type(need).__name__ for need in (next(steps), next(steps))] == ["Pause", "Pause"]
+    with pytest.raises(StopIteration) as done:
+        next(steps)
+    assert done.value.value.slate == (film_dialogue.index.catalog.item_ids[film_dialogue.index.names[("heat",)][0]],)
 
 
 def test_markdown_of_a_hostile_title_is_only_its_text():

@@ -75,6 +75,9 @@ def test_a_page_of_another_site_cannot_reach_a_service_on_this_machine(client: T
         assert client.get("/v1/models", headers={"host": name}).status_code == 421
     for name in ("localhost", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST"):
         assert client.get("/v1/models", headers={"host": name}).status_code == 200
+    for site, status in (("cross-site", 403), ("same-site", 200), ("same-origin", 200), ("none", 200)):
+        assert client.get("/v1/models", headers={"sec-fetch-site": site}).status_code == status
+    assert client.get("/", headers={"sec-fetch-site": "cross-site"}).status_code == 200  # a link to the page
     asked = client.options(
         "/v1/models", headers={"origin": "https://evil.example", "access-control-request-method": "GET"}
     )

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from genrec.chat import Dialogue
-from genrec.chat.steps import Steps
+from genrec.chat.steps import Pause, Steps
 from genrec.errors import ConfigError, RunError
 from genrec.recommender import Recommender
 from genrec.server.monitoring import Monitor
@@ -109,6 +109,32 @@ def test_a_cancelled_request_is_never_worked_on(tiny_recommender: Recommender):
 
     worker = worker_of(lambda: tiny_recommender)
     assert asyncio.run(leave()) == 0
+    worker.stop(seconds=30)
+
+
+@dataclass
+class Long:
+    """Work that only pauses, and would do so for ever."""
+
+    paused: int = 0
+
+    def steps(self, dialogue: Dialogue) -> Steps[str]:
+        while True:
+            self.paused += 1
+            yield Pause()
+
+
+def test_work_that_pauses_is_left_when_nobody_waits_for_it_any_more(tiny_recommender: Recommender):
+    async def leave() -> int:
+        long = Long()
+        with pytest.raises(ProblemError):
+            await worker.run(long)
+        worker.timeout = 30
+        await worker.run(recommend(["i1"]))  # the worker is free
+        return long.paused
+
+    worker = worker_of(lambda: tiny_recommender, timeout=0.05)
+    assert asyncio.run(leave()) > 0
     worker.stop(seconds=30)
 
 

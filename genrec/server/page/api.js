@@ -2,7 +2,7 @@
 
 import { remember } from "./memory.js";
 
-const key = remember(sessionStorage, "genrec.key");
+const key = remember("sessionStorage", "genrec.key");
 
 export function setKey(value) {
   key.set(value);

@@ -1,13 +1,13 @@
 // The conversation on the page. The service keeps it; the page keeps its id, and a message until it is answered.
 
 import { get, post, setKey, stream } from "./api.js";
-import { remember } from "./memory.js";
+import { remember, rememberInTab } from "./memory.js";
 import { element, failed, filterChips, finish, hintChips, known, markOpinions, said, thinking } from "./view.js";
 
 const find = (id) => document.getElementById(id);
-const current = remember(localStorage, "genrec.conversation"); // {id, person}
-const pending = remember(localStorage, "genrec.pending"); // {conversation, client_id, text, about}
-const theme = remember(localStorage, "genrec.theme");
+const current = rememberInTab("genrec.conversation"); // {id, person}
+const pending = rememberInTab("genrec.pending"); // {conversation, client_id, text, about}
+const theme = remember("localStorage", "genrec.theme");
 const log = find("log");
 let people = [];
 let suggestions = [];
