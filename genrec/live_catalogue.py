@@ -86,8 +86,12 @@ class LiveCatalogue:
 
     def multiplies(self, in_dialogue: bool) -> bool:
         """Whether evidence joins as a product, so that scores are no probabilities."""
-        source = self.dialogue_evidence or self.evidence if in_dialogue else self.evidence
+        source = self.joining(in_dialogue)
         return source is not None and source.join == "product"
+
+    def joining(self, in_dialogue: bool) -> EvidenceSource | None:
+        """The evidence that joins the model's answer to a request."""
+        return self.dialogue_evidence or self.evidence if in_dialogue else self.evidence
 
     def new_items(self) -> NDArray[np.bool_]:
         """The items that no training interaction has, (R,). Raises ConfigError for a catalogue of no run."""

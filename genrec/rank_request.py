@@ -3,7 +3,8 @@
 A list of ten with at most two of one genre is the ranking read from the top, leaving out an item once two of its genre
 are taken. What stands behind the k-th place has to be known for that, so the search is repeated under the trie, each
 time without what was taken and without the values that are full. A search answers with the best items that its filter
-leaves, so the outcome is that of reading the whole ranking, as far as the beam is wide enough for it.
+leaves, so the outcome is that of reading the whole ranking, as far as the beam is wide enough for it and scores do not
+depend on which other items are allowed, as they do in the mode `renormalised` and for merged views with a product.
 
 Nothing that learned from what people used prefers an item that nobody used yet. A share of the places can be kept for
 such items: the best of them come in between, as the same search ranks them among themselves.
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from typing import Any, TypedDict
 
 import numpy as np
@@ -36,8 +38,32 @@ class Limit:
     count: int
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ConfigError(f"at most {self.count} items of a value were asked for; expected at least 1.")
+        if not isinstance(self.count, Integral) or self.count < 1:
+            raise ConfigError(f"at most {self.count!r} items of a value were asked for; expected a number from 1 on.")
+
+
+def as_histories(given: Any) -> tuple[bool, list[list[str]]]:
+    """Whether one history was given in place of several, and the histories. Raises ConfigError for anything else."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        return True, [checked_ids(given, "a history")]
+    items = list(given)
+    if all(isinstance(item, str) for item in items):
+        return True, [items]
+    return False, [checked_ids(history, "a history") for history in items]
+
+
+def checked_ids(items: Any, what: str) -> list[str]:
+    """Item ids as a list. Raises ConfigError for what holds anything else, and for a text."""
+    found = [] if isinstance(items, str) or not isinstance(items, Iterable) else list(items)
+    if isinstance(items, str) or not isinstance(items, Iterable) or not all(isinstance(item, str) for item in found):
+        raise ConfigError(f"{what} is a list of item ids, not {items!r}.", 'Write ["id"] for one item.')
+    return found
+
+
+def check_wishes(wishes: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a wish that does not exist: swallowed, it would let through what was not to come."""
+    if unknown := sorted(wishes.keys() - Wishes.__annotations__.keys()):
+        raise ConfigError(f"there is no wish {unknown[0]!r}.", f"There are: {', '.join(Wishes.__annotations__)}.")
 
 
 class Wishes(TypedDict, total=False):
@@ -69,9 +95,9 @@ class RankRequest:
     new_share: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.new_share <= 1:
+        if not isinstance(self.new_share, Real) or not 0 <= self.new_share <= 1:
             raise ConfigError(
-                f"{self.new_share} is no share of new items.", "Give a number from 0 to 1, such as 0.2 for a fifth."
+                f"{self.new_share!r} is no share of new items.", "Give a number from 0 to 1, such as 0.2 for a fifth."
             )
         if self.new_share and self.limits:
             raise ConfigError(

@@ -8,10 +8,10 @@ prompt that the model was trained with. Items of the history are never recommend
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack, cast, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from genrec.adapter import adapter_folder
 from genrec.branches import Branch, branches
 from genrec.data.catalog import Catalog
-from genrec.decoding.engine import BeamWidth, Engine, EngineOptions, RankedItem
+from genrec.decoding.engine import BeamWidth, Engine, EngineOptions, RankedItem, check_width
 from genrec.decoding.opening import check_name, open_engine
 from genrec.errors import ConfigError, RunError
 from genrec.evidence_source import EvidenceSource
@@ -27,7 +27,16 @@ from genrec.explanation.explainer import Explainer, ExplainRequest, Explanation,
 from genrec.explanation.loading import WriterName, load_explainer
 from genrec.live_catalogue import CatalogueSource, LiveCatalogue
 from genrec.prompting import HistoryPrompt, compile_history_prompt, load_templates
-from genrec.rank_request import Limit, RankRequest, Wishes, rank_with_new, rank_within_limits
+from genrec.rank_request import (
+    Limit,
+    RankRequest,
+    Wishes,
+    as_histories,
+    check_wishes,
+    checked_ids,
+    rank_with_new,
+    rank_within_limits,
+)
 from genrec.run import Run
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
@@ -66,6 +75,7 @@ class Recommender:
         """`item_tokens` holds the semantic-ID token ids of every item, (R, L). Without a `source` nothing changes."""
         self._views: tuple[Recommender, ...] = ()
         self._live = LiveCatalogue(catalog, trie, item_tokens)
+        check_width(beam_width)
         self.engine, self._prompt, self._source = engine, prompt, source
         self._max_history_items, self.beam_width = max_history_items, beam_width
         self._explainers: dict[tuple[LiveCatalogue, str, Path | None], Explainer] = {}
@@ -225,25 +235,16 @@ class Recommender:
 
     @overload
     def recommend(  # type: ignore[overload-overlap]  # a str is a Sequence[str] too; refused below
-        self,
-        history: Sequence[str],
-        k: int = 10,
-        **wishes: Unpack[Wishes],
+        self, history: Sequence[str], k: int = 10, **wishes: Unpack[Wishes]
     ) -> list[Recommendation]: ...
 
     @overload
     def recommend(
-        self,
-        history: Sequence[Sequence[str]],
-        k: int = 10,
-        **wishes: Unpack[Wishes],
+        self, history: Sequence[Sequence[str]], k: int = 10, **wishes: Unpack[Wishes]
     ) -> list[list[Recommendation]]: ...
 
     def recommend(
-        self,
-        history: Sequence[str] | Sequence[Sequence[str]],
-        k: int = 10,
-        **wishes: Unpack[Wishes],
+        self, history: Sequence[str] | Sequence[Sequence[str]], k: int = 10, **wishes: Unpack[Wishes]
     ) -> list[Recommendation] | list[list[Recommendation]]:
         """Up to `k` items for one history (a list of item ids, oldest first) or for each of a list of them.
 
@@ -255,11 +256,7 @@ class Recommender:
         that the catalogue does not have, ConfigError for an attribute that it does not have, for a share that is none
         and for anything but lists of ids.
         """
-        known = isinstance(history, Iterable) and not isinstance(history, str)
-        one = known and all(isinstance(item, str) for item in history)
-        histories = [cast(Sequence[str], history)] if one or not known else history
-        for items in histories:
-            _check_ids(items, "a history")
+        one, histories = as_histories(history)
         here = self.pinned()
         wish = here.request((), **wishes)
         requests = [replace(wish, history=here.catalog.indices(items)) for items in histories]
@@ -268,22 +265,23 @@ class Recommender:
 
     def request(self, history: Sequence[str], **wishes: Unpack[Wishes]) -> RankRequest:
         """What `recommend` asks for one history, in item indices. Raises what it raises."""
-        exclude, allow, at_most = wishes.get("exclude", ()), wishes.get("allow"), wishes.get("at_most")
-        _check_ids(exclude, "`exclude`")
+        check_wishes(wishes)
+        exclude, allow = checked_ids(wishes.get("exclude", ()), "`exclude`"), wishes.get("allow")
         return RankRequest(
-            self.catalog.indices(history),
-            self.catalog.indices(exclude) if len(exclude) else None,
+            self.catalog.indices(checked_ids(history, "a history")),
+            self.catalog.indices(exclude) if exclude else None,
             self.filter(allow) if allow else None,
-            limits=self.limits(at_most or {}),
+            limits=self.limits(wishes.get("at_most") or {}),
             new_share=wishes.get("new_share", 0.0),
         )
 
     def rank(self, requests: Sequence[RankRequest], k: int) -> list[list[RankedItem]]:
         """The engine's answers to requests in item indices, at most `k` each, best first; all views merged."""
+        here = self.pinned()  # several searches answer these two
         if any(request.new_share for request in requests):
-            return rank_with_new(self.rank, requests, k, trie=self.trie, new=self._live.new_items())
+            return rank_with_new(here.rank, requests, k, trie=here.trie, new=here.live.new_items())
         if any(request.limits for request in requests):
-            return rank_within_limits(self.rank, requests, k, trie=self.trie)
+            return rank_within_limits(here.rank, requests, k, trie=here.trie)
         if not self._views:
             return self._rank_alone(requests, k)
         if any(request.draw is not None for request in requests):
@@ -310,9 +308,14 @@ class Recommender:
             answers += self.engine.rank(codes, live.trie, beam_width=beam_width, k=k, **wanted)
         return answers
 
-    def shares(self, history: NDArray[np.int32], ranked: Sequence[RankedItem]) -> list[dict[str, float]]:
-        """What speaks for each item of an answer to `history` (see `EvidenceSource.shares`): else the model alone."""
-        evidence = self.evidence
+    def shares(
+        self, history: NDArray[np.int32], ranked: Sequence[RankedItem], *, in_dialogue: bool = False
+    ) -> list[dict[str, float]]:
+        """What speaks for each item of an answer to `history` (see `EvidenceSource.shares`): else the model alone.
+
+        `in_dialogue` as in the request that was answered.
+        """
+        evidence = self._live.joining(in_dialogue)
         return [{"model": 1.0} for _ in ranked] if evidence is None else evidence.shares(history, ranked, self.trie)
 
     def prompt_tokens(self, history: NDArray[np.int32]) -> list[int]:
@@ -349,10 +352,9 @@ class Recommender:
         The text is empty, with a note, where there is no evidence. Raises UnknownItemError for an unknown id,
         ConfigError for an unknown style, language or tone, RunError where this recommender has no run.
         """
-        _check_ids(history, "a history")
-        here = self.pinned()
+        told, here = checked_ids(history, "a history"), self.pinned()
         item = None if item_id is None else int(here.catalog.indices([item_id])[0])
-        request = ExplainRequest(tuple(here.catalog.indices(history).tolist()), item, user_id)
+        request = ExplainRequest(tuple(here.catalog.indices(told).tolist()), item, user_id)
         return here.explainer().explain([request], Wording(style, language, tone))[0]
 
     def explainer(self, writer: WriterName = "auto", *, prompts: Path | None = None) -> Explainer:
@@ -393,8 +395,3 @@ class Recommender:
         of_codes = self._prompt.token_ids(live.item_tokens[newest].ravel().tolist())
         own = None if live.own_tokens is None else live.own_tokens[newest]
         return of_codes, None if own is None else self._prompt.token_ids(own[own >= 0].tolist())
-
-
-def _check_ids(items: Any, what: str) -> None:
-    if isinstance(items, str) or not isinstance(items, Iterable) or not all(isinstance(item, str) for item in items):
-        raise ConfigError(f"{what} is a list of item ids, not {items!r}.", 'Write ["id"] for one item.')

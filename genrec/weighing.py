@@ -77,8 +77,9 @@ def weigh_evidence(
             training_sequences(run), len(catalog), vectors=vectors, mask=mask, seed=config.seed, progress=progress
         )
         signals = load_signals(run, modality, catalog=catalog, tower=tower, turns=turns)
-        blend = _fit(signals, fitting, choosing, progress=progress)
-        found, chosen = _choose(recommender, signals, choosing, blend, progress=progress)
+        live = ~removed_items(run, catalog=catalog)
+        blend = _fit(signals, fitting, choosing, live=live, progress=progress)
+        found, chosen = _choose(recommender, signals, choosing, blend, live=live, progress=progress)
         report = _report(
             recommender.with_evidence(chosen), config, choosing, found=found, num_fitting=len(fitting), path=run.path
         )
@@ -120,25 +121,40 @@ def _split_users(run: Run, config: EvidenceConfig, catalog: Catalog) -> tuple[Ev
     return cases.select(~chooses), cases.select(chooses)
 
 
-def _fit(signals: SignalSource, fitting: EvaluationCases, choosing: EvaluationCases, *, progress: Progress) -> Blend:
+def _fit(
+    signals: SignalSource,
+    fitting: EvaluationCases,
+    choosing: EvaluationCases,
+    *,
+    live: NDArray[np.bool_],
+    progress: Progress,
+) -> Blend:
     """What the fitting users say, in the shape that the choosing users prefer."""
     candidates = gather_candidates(signals, fitting, progress=progress)
     if len(candidates.starts) == 0:
         raise DataError("no validation user's next item is among anybody's candidates.", "Use more users.")
     plain = fit_blend(candidates)
     layered = with_network(plain, candidates, progress=progress)
-    return layered if _is_better(layered, plain, signals, choosing) else plain
+    return layered if _is_better(layered, plain, signals, choosing, live) else plain
 
 
-def _is_better(layered: Blend, plain: Blend, signals: SignalSource, cases: EvaluationCases) -> bool:
+def _is_better(
+    layered: Blend, plain: Blend, signals: SignalSource, cases: EvaluationCases, live: NDArray[np.bool_]
+) -> bool:
     """Whether the hidden layer is worth its two thousand numbers: ahead of the sum by more than two standard errors."""
     blends = {"plain": plain, "layered": layered}
-    ranked = {name: _ranked(signals, blend, cases) for name, blend in blends.items()}
+    ranked = {name: _ranked(signals, blend, cases, live) for name, blend in blends.items()}
     return first_of_the_best({name: _ndcg(one, cases) for name, one in ranked.items()}, errors=2.0) == "layered"
 
 
 def _choose(
-    recommender: Recommender, signals: SignalSource, cases: EvaluationCases, blend: Blend, *, progress: Progress
+    recommender: Recommender,
+    signals: SignalSource,
+    cases: EvaluationCases,
+    blend: Blend,
+    *,
+    live: NDArray[np.bool_],
+    progress: Progress,
 ) -> tuple[dict[str, tuple[float, float]], EvidenceSource]:
     """Recall and NDCG of every choice on the choosing users, and the choice: see the module's first words."""
     options: list[tuple[Join, float]] = [("product", weight) for weight in _PRODUCTS]
@@ -152,7 +168,7 @@ def _choose(
             ndcg[name], found[name] = _quality(recommender.with_evidence(source), cases)
             task.advance(note=f"{name}: NDCG@{_CUTOFF} {found[name][1]:.4f}")
     best = first_of_the_best(ndcg)
-    found["evidence alone"] = _figures(_ranked(signals, blend, cases), cases)
+    found["evidence alone"] = _figures(_ranked(signals, blend, cases, live), cases)
     found["chosen"] = found[best]
     return found, choices[best]
 
@@ -178,10 +194,10 @@ def _quality(recommender: Recommender, cases: EvaluationCases) -> tuple[NDArray[
     return _ndcg(ranked, cases), _figures(ranked, cases)
 
 
-def _ranked(signals: SignalSource, blend: Blend, cases: EvaluationCases) -> NDArray[np.int32]:
-    """The best items by evidence alone, (C, 10)."""
-    baseline = BlendBaseline(signals, blend)
-    return rank_all(baseline, list(cases.histories), _CUTOFF, num_items=signals.num_items, seed=0)
+def _ranked(signals: SignalSource, blend: Blend, cases: EvaluationCases, live: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """The best items by evidence alone, (C, 10), among those that are `live` (I,)."""
+    baseline, histories = BlendBaseline(signals, blend), list(cases.histories)
+    return rank_all(baseline, histories, _CUTOFF, num_items=signals.num_items, seed=0, allowed=live)
 
 
 def _ndcg(ranked: NDArray[np.int32], cases: EvaluationCases) -> NDArray[np.float64]:

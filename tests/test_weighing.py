@@ -97,7 +97,10 @@ def test_a_hidden_layer_is_kept_only_where_users_that_it_has_not_seen_are_better
     candidates = gather_candidates(signals, fitting)
     plain = fit_blend(candidates)
     layered = with_network(plain, candidates)
-    assert _is_better(layered, plain, signals, choosing) is together
+    live = np.ones(300, dtype=bool)
+    assert _is_better(layered, plain, signals, choosing, live) is together
+    live[targets[4500:]] = False  # nobody's next item can be named
+    assert not _is_better(layered, plain, signals, choosing, live)
 
 
 def test_a_loaded_recommender_scores_as_model_and_evidence_together_say(weighed: Path) -> None:
@@ -272,3 +275,15 @@ def test_a_run_that_was_never_weighed_has_no_source(tiny_run: Path) -> None:
     recommender = Recommender.load(tiny_run)
     assert recommender.evidence is None
     assert EvidenceSource.load(Run.open(tiny_run), catalog=recommender.catalog) is None
+
+
+def test_what_speaks_in_a_dialogue_is_its_own_evidence(weighed: Path) -> None:
+    loaded = Recommender.load(weighed)
+    assert loaded.evidence is not None
+    history = evaluation_cases(Run.open(weighed), "test").histories[0]
+    ranked = loaded.rank([RankRequest(history, in_dialogue=True)], 5)[0]
+    assert loaded.shares(history, ranked, in_dialogue=True) == loaded.shares(history, ranked)
+    other = replace(loaded.evidence, weight=loaded.evidence.weight / 2)
+    loaded._live = replace(loaded.live, dialogue_evidence=other)
+    expected = other.shares(history, ranked, loaded.trie)
+    assert loaded.shares(history, ranked, in_dialogue=True) == expected != loaded.shares(history, ranked)

@@ -65,7 +65,7 @@ class Blend:
         chosen, average, best = features[:, list(items)], features.mean(axis=1), self._best(features, history)
         full = self._of_items(chosen, best, history)
         found = {}
-        for group in dict.fromkeys(groups):
+        for group in dict.fromkeys(filter(None, groups)):  # a signal that the catalogue lacks has none
             without = chosen.copy()
             rows = [row for row, name in enumerate(groups) if name == group]
             without[rows] = average[rows, None]
@@ -75,11 +75,15 @@ class Blend:
     def _read(
         self, signals: SignalSource, histories: Sequence[NDArray[np.int32]]
     ) -> tuple[list[str], NDArray[np.float32]]:
-        """The group of every feature, (F,), and its values, (F, B, I), in the order of the weights."""
-        features = np.empty((len(self.weights), len(histories), signals.num_items), dtype=np.float32)
+        """The group of every feature, (F,), and its values, (F, B, I), in the order of the weights.
+
+        A changed catalogue may have a signal that it did not have, which no weight is for, and lack one, which says 0.
+        """
+        features = np.zeros((len(self.weights), len(histories), signals.num_items), dtype=np.float32)
         places, groups = {name: row for row, name in enumerate(self.weights)}, [""] * len(self.weights)
         for signal in signals.raw(histories):
-            for feature in shapes(signal, self.scales[signal.name]):
+            scale = self.scales.get(signal.name)
+            for feature in () if scale is None else shapes(signal, scale):
                 features[places[feature.name]], groups[places[feature.name]] = feature.values, feature.group
         return groups, features
 

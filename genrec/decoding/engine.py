@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict
+from numbers import Integral
+from typing import Literal, Protocol, TypedDict, get_args
 
 from genrec.config import Weights
+from genrec.errors import ConfigError
 from genrec.evidence import Evidence
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
@@ -21,6 +23,19 @@ allowed children of the node. The three rank differently."""
 
 BeamWidth = int | tuple[int, ...]
 """Beams kept after every level, or one number for each level but the last, such as (256, 50, 50) of four."""
+
+
+def check_width(width: BeamWidth) -> None:
+    """Raise ConfigError for a beam that keeps nothing."""
+    widths = width if isinstance(width, tuple) else (width,)
+    if not widths or not all(isinstance(one, Integral) and one >= 1 for one in widths):
+        raise ConfigError(f"a beam of {width!r} was asked for; expected 1 or more on every level.")
+
+
+def check_score_mode(mode: str) -> None:
+    """Raise ConfigError for a mode that does not exist."""
+    if mode not in (modes := get_args(ScoreMode)):
+        raise ConfigError(f"there is no score mode {mode!r}.", f"Choose one of: {', '.join(modes)}.")
 
 
 class EngineOptions(TypedDict, total=False):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from genrec.config import Weights
-from genrec.decoding.engine import Engine, ScoreMode
+from genrec.decoding.engine import Engine, ScoreMode, check_score_mode
 from genrec.errors import ConfigError, MissingDependencyError
 from genrec.vocabulary import SidVocabulary
 
@@ -47,8 +47,9 @@ def open_engine(
     check_name(name)
     if weights not in get_args(Weights):
         raise ConfigError(f"there are no weights {weights!r}.", f"Choose one of: {', '.join(get_args(Weights))}.")
-    if score_mode not in (modes := get_args(ScoreMode)):
-        raise ConfigError(f"there is no score mode {score_mode!r}.", f"Choose one of: {', '.join(modes)}.")
+    check_score_mode(score_mode)
+    if remembered_bytes < 0:
+        raise ConfigError(f"{remembered_bytes} bytes of prompts were to be kept.", "Give 0 or more.")
     is_quantized = weights in ("int8", "nf4")
     if name == "vllm":
         if device is not None:

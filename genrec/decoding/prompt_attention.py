@@ -181,7 +181,10 @@ def read_prompts(
         return reader.memories, hidden[ends - 1]
     insides = [tuple(prompt[:-1]) for prompt in prompts]
     found = {} if remembered is None else {inside: remembered.get(inside) for inside in insides}
-    for part in _parts([inside for inside in dict.fromkeys(insides) if found.get(inside) is None]):
+    unread = [inside for inside in dict.fromkeys(insides) if found.get(inside) is None]
+    if unread == [()]:  # no model passes over nothing at all; a token beside it leaves what is true as well
+        unread.append(tuple(prompts[0][:1]))
+    for part in _parts(unread):
         reader = PromptReader([len(inside) for inside in part], last_layer=layers - 1)
         with suppress(PromptReadError):
             _read(model, part, reader)

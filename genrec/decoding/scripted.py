@@ -20,7 +20,7 @@ from genrec.decoding.beam import (
     check_item_prompts,
     check_request,
 )
-from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode
+from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode, check_score_mode
 from genrec.errors import ConfigError
 from genrec.evidence import Evidence, check_evidence
 from genrec.trie import ItemTrie
@@ -53,6 +53,7 @@ class ScriptedEngine:
     ) -> None:
         self._script, self._items = script, items
         self._texts = iter(list(texts))
+        check_score_mode(score_mode)
         self._score_mode = score_mode
 
     def rank(

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from genrec.adapter import merge_adapter
 from genrec.config import Weights
 from genrec.decoding.beam import answerable, beam_search, check_item_prompts, check_request
-from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode
+from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode, check_score_mode
 from genrec.decoding.prompt_attention import Remembered
 from genrec.decoding.shared_prefix import SharedPrefixScorer, check_length, check_model
 from genrec.decoding.text import Decoder, TextUnderWay, next_tokens
@@ -52,6 +52,7 @@ class TransformersEngine:
         dtype: torch.dtype | None = None,
         remembered_bytes: int = 0,
     ) -> None:
+        check_score_mode(score_mode)
         self._model: PreTrainedModel | None = model
         self._tokenizer, self._vocabulary = tokenizer, vocabulary
         self._score_mode: ScoreMode = score_mode
@@ -246,7 +247,11 @@ def _read_folder(folder: Path, weights: Weights, device: str) -> tuple[PreTraine
             "Train or export it again.",
         )
     if quantization is None:
-        nn.Module.to(model, torch.device(device))
+        try:
+            torch.zeros(1, device=device).cpu()
+            nn.Module.to(model, torch.device(device))
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's own, by kind of device
+            raise ConfigError(f"the device {device!r} cannot be had: {error}.", "`cpu` always can.") from error
     else:
         keep_exact(model)
     return cast(PreTrainedModel, model), cast(PreTrainedTokenizerBase, tokenizer)

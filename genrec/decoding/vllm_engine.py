@@ -20,7 +20,7 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from genrec.decoding.beam import answerable, beam_search, check_item_prompts, check_request
-from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode
+from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode, check_score_mode
 from genrec.decoding.text import Decoder, TextUnderWay
 from genrec.decoding.vllm_processor import QUALIFIED_NAME, SemanticIdProcessor, prepare_cpu
 from genrec.decoding.vllm_runner import Runner, Ticket, hold_process, in_this_process, release_process
@@ -53,6 +53,7 @@ class VllmEngine:
     ) -> None:
         """An engine over an `LLM` that was made with the options of `load`; see there."""
         self.llm, self._runner, self._lora = llm, runner, lora
+        check_score_mode(score_mode)
         self._vocabulary, self._score_mode, self._batch_size = vocabulary, score_mode, batch_size
         self._tokenizer = cast(Decoder, llm.get_tokenizer())
         self._end_ids = _end_ids(Path(llm.model_config.model), self._tokenizer)
@@ -104,6 +105,7 @@ class VllmEngine:
     def with_score_mode(self, score_mode: ScoreMode) -> VllmEngine:
         """This engine with another score mode, over the same weights and the same batch."""
         other = copy.copy(self)
+        check_score_mode(score_mode)
         other._score_mode = score_mode
         return other
 

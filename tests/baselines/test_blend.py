@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from genrec.baselines.base import rank_all
@@ -261,3 +263,31 @@ def test_lateness_is_the_share_of_the_counts_that_stands_near_the_ends() -> None
 def test_lateness_without_any_history_says_nothing() -> None:
     found = raw(Signals(Sequences.from_lists([], []), 4), [0])["lateness"]
     np.testing.assert_array_equal(found, np.zeros(4))
+
+
+def test_a_signal_that_came_or_went_with_a_changed_catalogue_says_nothing() -> None:
+    signals, sequences = some_signals()
+    before = Sequences.from_lists([str(user) for user in range(60)], [history[:-1].tolist() for history in sequences])
+    cases = EvaluationCases(before, np.array([history[-1] for history in sequences], np.int32))
+    blend, histories = fit_blend(gather_candidates(signals, cases)), [np.array([5, 9], np.int32)]
+    expected = blend.scores(signals, histories)
+
+    class Changed:
+        num_items = NUM_ITEMS
+
+        def __init__(self, *, with_new: bool, without: str = "") -> None:
+            self.with_new, self.without = with_new, without
+
+        def raw(self, asked: Sequence[NDArray[np.int32]]) -> Iterator[Feature]:
+            yield from (one for one in signals.raw(asked) if one.name != self.without)
+            if self.with_new:
+                yield Feature("text", "words mean", np.full((len(asked), NUM_ITEMS), 9.0, np.float32))
+
+    np.testing.assert_array_equal(blend.scores(Changed(with_new=True), histories), expected)
+    fewer = Changed(with_new=False, without="popularity")
+    silent = dataclasses.replace(
+        blend, weights={name: 0.0 if name.startswith("popularity") else one for name, one in blend.weights.items()}
+    )
+    for _ in range(5):  # memory that nobody wrote to would differ
+        np.testing.assert_allclose(blend.scores(fewer, histories), silent.scores(signals, histories), atol=1e-5)
+    assert "" not in blend.lifts(fewer, histories[0], [4, 7])

@@ -142,6 +142,15 @@ def test_a_prompt_that_comes_again_is_not_read_again_and_the_oldest_is_forgotten
     assert read == [0, 1, 2, 4]
 
 
+def test_prompts_of_one_token_are_read_although_nothing_stands_before_it(read: list[int]) -> None:
+    plain = TransformersEngine(qwen(), None, vocabulary=VOCABULARY)
+    keeping = TransformersEngine(qwen(), None, vocabulary=VOCABULARY, remembered_bytes=1 << 20)
+    expected = plain.rank([[5], [2, 1, 4]], TRIE, beam_width=12, k=12)
+    check_equal(plain.rank([[5]], TRIE, beam_width=12, k=12), expected[:1])
+    keeping.rank([[2, 1, 4]], TRIE, beam_width=12, k=12)
+    check_equal(keeping.rank([[5], [2, 1, 4]], TRIE, beam_width=12, k=12), expected)
+
+
 def test_equal_prompts_of_one_call_are_read_once(read: list[int]) -> None:
     engine = TransformersEngine(qwen(), None, vocabulary=VOCABULARY)
     read.clear()  # of the engine's own check

@@ -1,0 +1,61 @@
+"""What a recommender is asked for beside the history: what it takes, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genrec import Recommender
+from genrec.errors import ConfigError
+from tests.test_recommender import make_recommender
+
+
+def test_histories_and_exclusions_may_come_from_iterators() -> None:
+    recommender, histories = make_recommender(), [["i1"], ["i2", "i3"], []]
+    expected = recommender.recommend(histories, k=3, exclude=["i4"])
+    assert recommender.recommend(map(iter, histories), k=3, exclude=iter(["i4"])) == expected
+    assert recommender.recommend(iter(["i2", "i3"]), k=3, exclude=("i4",)) == expected[1]
+
+
+@pytest.mark.parametrize("wish", ["allowed", "excluded", "exclud", "limits"])
+def test_a_wish_that_does_not_exist_is_refused_and_not_swallowed(wish: str) -> None:
+    with pytest.raises(ConfigError, match=f"no wish '{wish}'") as caught:
+        make_recommender().recommend(["i1"], **{wish: ["i2"]})
+    assert "exclude, allow, at_most, new_share" in caught.value.hint
+
+
+@pytest.mark.parametrize("wishes", [{"at_most": {"genres": "2"}}, {"at_most": {"genres": 0}}, {"new_share": None}])
+def test_a_wish_that_is_no_number_is_refused(wishes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"expected a number|no share"):
+        make_recommender().recommend(["i1"], **wishes)
+
+
+@pytest.mark.parametrize("width", [0, -3, (5, 0), ()])
+def test_a_beam_that_keeps_nothing_is_refused(width: Any) -> None:
+    with pytest.raises(ConfigError, match="a beam of"):
+        make_recommender(beam_width=width)
+
+
+@pytest.mark.parametrize("options", [{"device": "gpu"}, {"device": "meta"}, {"remembered_bytes": -1}])
+def test_a_device_or_memory_that_cannot_be_had_is_refused(tiny_run: Path, options: Any) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be had|bytes of prompts"):
+        Recommender.load(tiny_run, **options)
+
+
+def test_a_request_with_limits_ends_with_the_catalogue_that_it_began_with() -> None:
+    recommender, searches = make_recommender(), []
+    request = replace(recommender.request([]), limits=recommender.limits({"year": 1}))
+    expected = recommender.rank([request], 4)
+    whole = recommender.engine.rank
+
+    def refreshing(*given: Any, **options: Any) -> Any:
+        searches.append(given)
+        recommender._live = make_recommender().live  # as `refresh` does
+        return whole(*given, **options)
+
+    recommender.engine.rank = refreshing
+    assert recommender.rank([request], 4) == expected
+    assert len(searches) > 1
