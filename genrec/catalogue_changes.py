@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -26,13 +25,13 @@ from genrec.data.changes import read_changed_items, read_new_items, read_removed
 from genrec.data.sources.cells import MEDIA_FIELDS
 from genrec.data.sources.records import Item
 from genrec.encoders.base import Embeddings
-from genrec.encoders.extend import extend_embeddings
+from genrec.encoders.extend import ExtendedVectors, extend_embeddings
 from genrec.journal import change_together
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, StageReport, atomic_file
 from genrec.tokenizers.codes import SemanticIds
 from genrec.tokenizers.placement import place_items
-from genrec.tokenizers.stage import load_fusion, load_tokenizer, policy_for_new_items
+from genrec.tokenizers.stage import ItemVectors, load_fusion, load_tokenizer, policy_for_new_items
 from genrec.trie import ItemTrie
 
 _LAST = ("trie/CURRENT", "manifest.json")  # moved into place after everything that they speak of
@@ -81,9 +80,10 @@ def add_items(
         )
         rows = _rows_of(items, before.catalog)
         catalog = Catalog(with_rows(before.catalog.table, dict(zip(rows.tolist(), items, strict=True))))
-        embeddings = extend_embeddings(
+        extended = extend_embeddings(
             run, before.catalog, catalog, encode=rows, precomputed=precomputed or {}, progress=progress
         )
+        embeddings = extended.embeddings
         fresh = rows[rows >= len(before.catalog)]
         ids, num_moved = _place(run, before.ids, catalog, embeddings, rows=fresh)
         removed = np.concatenate([before.removed, np.zeros(len(fresh), np.bool_)])
@@ -96,6 +96,7 @@ def add_items(
         if num_moved:
             words.append(f"{num_moved:,} of them got the nearest free ID: others have the codes that they asked for.")
         words += [f"{name}: {count:,} of them have no vector." for name, count in missing.items() if count]
+        words += _left_out_words(extended)
         report = StageReport("items add", facts, words)
         after = _State(catalog, removed, ids)
         return _finish(run, staging, before, after, embeddings, report=report, when=when, started=started)
@@ -129,8 +130,8 @@ def update_items(
     """Change attributes, titles and other columns of items. Their semantic IDs stay, unless `reencode`.
 
     A change of what an encoder reads changes the item's vector. The model knows the item by its ID, so the ID
-    stays; with `reencode` the items of the file get the IDs that new items with their vectors would get. Raises
-    what `add_items` raises.
+    stays; with `reencode` the items of the file get the IDs that new items would get: their behaviour was that of
+    something else, and is forgotten. Raises what `add_items` raises.
     """
     started = time.monotonic()
     with change_together(run.path, last=_LAST) as staging:
@@ -147,23 +148,25 @@ def update_items(
         table = before.catalog.table
         merged = {int(row): table.row(int(row), named=True) | item for row, item in zip(rows, items, strict=True)}
         catalog = Catalog(with_rows(table, merged))
-        read_by_encoders = {*_embed_config(run).text_fields, *MEDIA_FIELDS}
-        encode = [row for row in sorted(merged) if _differs(table.row(row, named=True), merged[row], read_by_encoders)]
-        embeddings = extend_embeddings(
+        encode = _rows_to_encode(run, table, dict(zip(rows.tolist(), items, strict=True)))
+        extended = extend_embeddings(
             run,
             before.catalog,
             catalog,
-            encode=np.array(encode, dtype=np.int64),
+            encode=encode,
             precomputed=precomputed or {},
             given=np.sort(rows),
+            as_new=reencode,
             progress=progress,
         )
+        embeddings = extended.embeddings
         ids, num_moved = before.ids, 0
         if reencode:
             ids, num_moved = _place(run, before.ids, catalog, embeddings, rows=np.sort(rows))
         num_ids = int((ids.codes != before.ids.codes).any(axis=1).sum())
         facts = {"num_updated": len(rows), "num_encoded": len(encode), "num_new_ids": num_ids, "num_moved": num_moved}
-        words = [f"Updated {len(rows):,} items; {len(encode):,} of them read differently to the encoders."]
+        words = [f"Updated {len(rows):,} items; what the encoders read of {len(encode):,} of them may have changed."]
+        words += _left_out_words(extended)
         kept = "Every ID is what it was (--reencode gives new ones)."
         words.append(f"{num_ids:,} got another ID." if reencode else kept)
         after = replace(before, catalog=catalog, ids=ids)
@@ -234,9 +237,9 @@ def _place(
         TokenizeConfig, run.require("tokenize", verify=False).config, source="the manifest, stage tokenize"
     )
     fusion, tokenizer = load_fusion(run), load_tokenizer(run)
-    read = {name: embeddings.get(name) or Embeddings.load(run, name, catalog=catalog) for name in fusion.names}
-    vectors = {name: made.vectors[rows] for name, made in read.items()}
-    fused, _ = fusion.apply(vectors, {name: made.mask[rows] for name, made in read.items()})
+    read = ItemVectors.of_tokenizer(run, fusion, catalog=catalog, changed=embeddings)
+    vectors = {name: values[rows] for name, values in read.vectors.items()}
+    fused, _ = fusion.apply(vectors, {name: mask[rows] for name, mask in read.masks.items()})
     others = np.ones(len(ids.codes), dtype=np.bool_)
     others[rows[rows < len(others)]] = False
     placed = place_items(
@@ -260,8 +263,27 @@ def _rows_of(items: Sequence[Item], catalog: Catalog) -> NDArray[np.int64]:
     return np.array(rows, dtype=np.int64)
 
 
-def _differs(old: Mapping[str, Any], new: Mapping[str, Any], names: set[str]) -> bool:
-    return any(old.get(name) != new.get(name) for name in names)
+def _rows_to_encode(run: Run, table: pl.DataFrame, changes: Mapping[int, Item]) -> NDArray[np.int64]:
+    """Rows of which the encoders may read something else than before, in order; the cache has what they do not."""
+    config = _embed_config(run)
+    # A template may read any column.
+    read = {*config.text_fields, *MEDIA_FIELDS} if config.text_template is None else set(table.columns)
+    rows = []
+    for row, item in sorted(changes.items()):
+        old = table.row(row, named=True)
+        differs = any(item[name] != old[name] for name in read & set(item))
+        # A path that the change names may lead to another file than it did, which the file's content tells.
+        if differs or any(item.get(name) for name in MEDIA_FIELDS):
+            rows.append(row)
+    return np.array(rows, dtype=np.int64)
+
+
+def _left_out_words(extended: ExtendedVectors) -> list[str]:
+    return [
+        f"{name}: the file leaves out {count:,} of them; they keep the vector that they had."
+        for name, count in extended.left_out.items()
+        if count
+    ]
 
 
 def _title_required(run: Run) -> bool:

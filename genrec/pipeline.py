@@ -40,7 +40,7 @@ from genrec.tasks.loading import SOURCES, load_mixture, reads_dialogues
 from genrec.tasks.mixture import Mixture
 from genrec.tokenizers.codes import Policy, SemanticIds
 from genrec.tokenizers.files import tokenizer_checksum
-from genrec.tokenizers.stage import ItemVectors, load_fusion
+from genrec.tokenizers.stage import ItemVectors, guessed_modalities, load_fusion
 from genrec.tokenizers.stage import tokenize as tokenize_items
 from genrec.tokenizers.transfer import tokenize_from as encode_items
 from genrec.training.adapters import remove_adapter, save_adapter
@@ -253,7 +253,8 @@ def _training_task(
     identity: Mapping[str, Any],
 ) -> TrainingTask:
     """The tasks' examples; validation by the live recommender on a sample of the validation split."""
-    cases = evaluation_cases(run, "validation").sample(config.validation_users, seed=config.seed)
+    cases, removed = evaluation_cases(run, "validation"), removed_items(run, catalog=recommender.catalog)
+    cases = cases.select(~removed[cases.targets]).sample(config.validation_users, seed=config.seed)
     if len(cases) == 0:
         raise DataError("the run has no validation cases.", "Ingest data in which users have three items or more.")
     return TrainingTask(
@@ -272,11 +273,11 @@ def _item_vectors(
     the files with the vectors. None where no item has a token."""
     if not vocabulary.item_rows:
         return None, []
-    fusion = load_fusion(run)
-    items = ItemVectors.load(run, fusion.names, catalog=catalog)
+    fusion, guessed = load_fusion(run), guessed_modalities(run)
+    items = ItemVectors.of_tokenizer(run, fusion, catalog=catalog)
     fused = fusion.apply(items.vectors, items.masks)[0][list(vocabulary.item_rows)]
     directions = fused / np.linalg.norm(fused, axis=1, keepdims=True).clip(min=1e-12)
-    return directions, [file for name in fusion.names for file in embedding_files(run, name)]
+    return directions, [file for name in fusion.names if name not in guessed for file in embedding_files(run, name)]
 
 
 def _check_context(model: Any, config: TrainConfig, *, num_tokens: int) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from genrec import metrics, pipeline
 from genrec.config import TokenizeConfig, TrainConfig, TransferConfig, build_config, dump_config
-from genrec.data.catalog import Catalog
+from genrec.data.catalog import Catalog, removed_items
 from genrec.data.interactions import read_run_table
 from genrec.data.splits import evaluation_cases
 from genrec.errors import ConfigError, DataError, ModelError, RunError
@@ -268,9 +268,11 @@ def _evaluate(run: Run, config: TransferConfig, progress: Progress) -> None:
 
     model_files = [run.path / file for file in run.require("train", verify=False).outputs]
     evaluate(run, chosen, recommend=recommend, model_files=model_files, progress=progress)
+    catalog = Catalog.load(run)
     cases = evaluation_cases(run, chosen.split)
+    cases = cases.select(~removed_items(run, catalog=catalog)[cases.targets])  # as the evaluation does
     if chosen.max_users is not None:
-        cases = cases.sample(chosen.max_users, seed=chosen.seed)
+        cases = cases.sample(chosen.max_users, seed=chosen.users_seed)
     k = max(chosen.cutoffs)
     headline = _result(run, config)["headline"]
     ranked = ranked[: len(cases)]  # where the target holds items out, their cases come after those of the split

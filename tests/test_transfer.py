@@ -13,7 +13,16 @@ import pytest
 from safetensors.numpy import load_file
 
 from genrec import pipeline
-from genrec.config import EmbedConfig, EvaluateConfig, IngestConfig, TrainConfig, TransferConfig, load_config
+from genrec.catalogue_changes import remove_items
+from genrec.config import (
+    EmbedConfig,
+    EvaluateConfig,
+    IngestConfig,
+    TokenizeConfig,
+    TrainConfig,
+    TransferConfig,
+    load_config,
+)
 from genrec.data.ingest import ingest
 from genrec.encoders.embed import embed
 from genrec.errors import ConfigError, ModelError, RunError
@@ -142,6 +151,23 @@ def test_the_reports_agree_and_say_what_is_above_what(made: Path, target: Path) 
     assert "10 of the target's 24 users and 0 of its 24 items" in text
     assert (made / "transfer.svg").read_text().startswith("<svg")
     assert str(target) in text
+
+
+def test_removed_items_are_nobodys_next_item_in_the_paired_figures_either(
+    tiny_run: Path, tiny_files: Path, target: Path, tmp_path: Path
+) -> None:
+    less = Path(shutil.copytree(target, tmp_path / "less"))
+    pipeline.tokenize(Run(less), load_config(TokenizeConfig, tiny_files / "tokenize.yaml"))
+    (tmp_path / "gone.txt").write_text("j3\nj4\nj5\n")
+    remove_items(Run(less), tmp_path / "gone.txt", when="2026-01-01T00:00:00+00:00")
+    evaluation = EVALUATION.model_copy(update={"max_users": 8})
+    given = settings(tiny_files, evaluate=evaluation, own_tokenizer=False)
+    transfer(Run(tiny_run), Run(less), given, out=tmp_path / "out")
+    for variant in VARIANTS[:3]:
+        folder = tmp_path / "out" / variant
+        report = json.loads((folder / "evaluation" / "test.json").read_text())
+        (model,) = [method for method in report["methods"] if method["name"] == "model"]
+        assert np.load(folder / "ndcg.npy").mean() == pytest.approx(model["metrics"]["ndcg@10"]["value"])
 
 
 def test_a_killed_transfer_goes_on_where_it_stopped(

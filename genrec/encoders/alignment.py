@@ -11,6 +11,7 @@ rows, D width of a modality, W width of the common space.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,11 @@ from accelerate import PartialState
 from numpy.typing import NDArray
 
 from genrec.config import AlignConfig, dump_config
+from genrec.data.catalog import Catalog
 from genrec.data.splits import training_sequences
 from genrec.encoders.alignment_data import make_pairs
-from genrec.encoders.alignment_encoders import LiveInputs, adapt_encoders, encode_anew
-from genrec.encoders.alignment_heads import Alignment, Heads, save_heads
+from genrec.encoders.alignment_encoders import LiveInputs, adapt_encoders, encode_adapted, encode_anew
+from genrec.encoders.alignment_heads import Alignment, Heads, load_alignment, save_heads
 from genrec.encoders.alignment_inputs import AlignmentInputs, read_inputs
 from genrec.encoders.alignment_model import AlignmentModel, Features
 from genrec.encoders.alignment_objectives import make_objective
@@ -33,6 +35,7 @@ from genrec.encoders.base import Embeddings, embedding_files
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, StageReport, file_checksum
 
+Rows = tuple[NDArray[np.float32], NDArray[np.bool_]]  # vectors (N, W) and mask (N,)
 FUSED = "aligned"
 
 
@@ -94,6 +97,29 @@ def align(run: Run, config: AlignConfig, *, progress: Progress = SILENT) -> Stag
         started=started,
     )
     return report
+
+
+def project_items(
+    run: Run, items: Mapping[str, Embeddings], *, catalog: Catalog, progress: Progress = SILENT
+) -> dict[str, Rows]:
+    """What the run's alignment makes of any items of `catalog` (N): modality that it writes → vectors and mask.
+
+    `items` are their vectors as embedded; a modality that is left out counts as missing. Raises RunError where the
+    alignment is missing, damaged or out of date.
+    """
+    alignment = load_alignment(run)
+    read = {name: (items[name].vectors, items[name].mask) for name in alignment.modalities if name in items}
+    made: dict[str, Rows] = {}
+    for name in run.require("align", verify=False).report["adapted"]:
+        if name in read:  # its head expects what the adapted encoder gives
+            read[name] = encode_adapted(run, name, catalog, mask=read[name][1], progress=progress)
+            made[f"adapted-{name}"] = read[name]
+    for name, (vectors, mask) in read.items():
+        projected = alignment.project_modality(name, vectors)
+        projected[~mask] = 0.0
+        made[f"{FUSED}-{name}"] = projected, mask
+    masks = {name: mask for name, (_, mask) in read.items()}
+    return {**made, FUSED: alignment.project({name: vectors for name, (vectors, _) in read.items()}, masks)}
 
 
 def _untrained(inputs: AlignmentInputs, config: AlignConfig) -> AlignmentModel:

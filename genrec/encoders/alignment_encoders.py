@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from genrec.config import AlignConfig, EmbedConfig, build_config
+from genrec.data.catalog import Catalog
 from genrec.encoders.adaptation import Family, TrainableEncoder, adapt, trained_weights
 from genrec.encoders.alignment_data import ATTRIBUTE_MODALITY
 from genrec.encoders.alignment_inputs import AlignmentInputs
@@ -202,6 +203,22 @@ def adapted(encoder: TrainableEncoder, weights: Path, *, family: str) -> Adapted
     return AdaptedEncoder(encoder, f"{encoder.model} + {family}", file_checksum(weights))
 
 
+def encode_adapted(
+    run: Run, modality: str, catalog: Catalog, *, mask: NDArray[np.bool_], progress: Progress = SILENT
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Vectors (N, D) and mask (N,) of any items, as `adapted-<modality>` has them; `mask` (N,) says who has an input.
+
+    Raises what `load_adapted_encoder` raises.
+    """
+    embedded = build_config(EmbedConfig, run.require("embed").config, source="the configuration of the stage embed")
+    encoder = load_adapted_encoder(run, modality, progress=progress)
+    if not mask.any():  # without one path in it, a table of items has no media
+        return np.zeros((len(mask), encoder.width), np.float32), mask
+    inputs = _item_inputs(run, catalog, embedded, modality)
+    made = encode_items(encoder, inputs, run=run, batch_size=embedded.batch_size, progress=progress)
+    return made.vectors, made.mask
+
+
 def _trainable(embedded: EmbedConfig, modality: str, *, progress: Progress) -> TrainableEncoder | None:
     """The encoder of a modality as the stage `embed` used it, None where it has no weights."""
     if modality == "text" and embedded.text_model is not None:
@@ -214,10 +231,16 @@ def _trainable(embedded: EmbedConfig, modality: str, *, progress: Progress) -> T
 
 def _inputs_of(inputs: AlignmentInputs, modality: str) -> list[Any]:
     """One input per row, (R,), None where missing."""
+    texts = inputs.attributes.texts
+    more = texts if modality == "text" else [None] * len(texts)
+    return [*_item_inputs(inputs.run, inputs.catalog, inputs.embedded, modality), *more]
+
+
+def _item_inputs(run: Run, catalog: Catalog, embedded: EmbedConfig, modality: str) -> Sequence[Any]:
+    """One text or picture per item, (I,), None where missing."""
     if modality == "text":
-        return [*item_texts(inputs.catalog, inputs.embedded), *inputs.attributes.texts]
-    files = media_files(inputs.run, inputs.catalog, "image", root=inputs.embedded.media_root)
-    return [*files, *[None] * len(inputs.attributes.texts)]
+        return item_texts(catalog, embedded)
+    return media_files(run, catalog, "image", root=embedded.media_root)
 
 
 def _files(run: Run, modality: str) -> tuple[Path, Path]:

@@ -64,8 +64,10 @@ class AudioEncoder:
     def read(self, value: MediaFile) -> list[NDArray[np.float32]]:
         """The windows of one sound, at the model's rate; only a sound shorter than a window has a shorter one."""
         samples = read_sound(value.locate(), rate=self._rate, limits=self._limits)
-        silence = max(0, int(_SHORTEST_SECONDS * self._rate) - len(samples))
-        return windows(np.pad(samples, (0, silence)), length=self._window, most=_MAX_WINDOWS)
+        if silence := max(0, int(_SHORTEST_SECONDS * self._rate) - len(samples)):
+            samples = np.pad(samples, (0, silence))
+        # Copies: a view of one window would keep the whole recording in memory until its batch is encoded.
+        return [window.copy() for window in windows(samples, length=self._window, most=_MAX_WINDOWS)]
 
     def encode(self, values: list[list[NDArray[np.float32]]]) -> NDArray[np.float32]:
         """Vectors (N, D): the mean of the vectors of each sound's windows."""

@@ -4,12 +4,14 @@
         32 bytes SHA-256 of fingerprint and content · float32 (D,) · 4 bytes CRC-32 of what stands before
 
 Records are only ever appended, one batch at a time, each batch on disk before the next one is encoded: a killed
-run loses the batch that it was encoding and nothing else. What a kill left half-written at the end is cut off.
+run loses the batch that it was encoding and nothing else. What a kill left half-written at the end is cut off. Two
+processes may write to one file: each reads what the other has added before it adds its own.
 The order of the catalogue plays no part. N inputs, I items, D width.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import zlib
@@ -69,10 +71,11 @@ class VectorCache:
             records += record + zlib.crc32(record).to_bytes(_CHECK_BYTES, "little")
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("r+b" if self._file.exists() else "wb") as stream:
-                # Over what a killed run left half-written, if anything.
-                stream.truncate(self._whole_bytes)
+            with self._file.open("a+b") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX)  # nobody else is writing: what is not whole, a killed run left
                 stream.seek(self._whole_bytes)
+                self._whole_bytes += self._enter_records(stream.read())
+                stream.truncate(self._whole_bytes)
                 stream.write(records)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -85,16 +88,17 @@ class VectorCache:
         self._enter(keys, vectors)
 
     def _read(self) -> int:
-        """Enter the whole records; their size in bytes."""
-        if not self._file.is_file():
-            return 0
-        content = self._file.read_bytes()
+        """Enter the whole records of the file; their size in bytes."""
+        return self._enter_records(self._file.read_bytes()) if self._file.is_file() else 0
+
+    def _enter_records(self, content: bytes) -> int:
+        """Enter the whole records at the beginning of `content`; their size in bytes."""
         size = self._record_bytes
         starts = range(0, len(content) - size + 1, size)
         whole = [self._is_whole(content[start : start + size]) for start in starts]
         # A kill or a power cut damages the end only; anything else is not ours to mend.
         count = next((row for row, fine in enumerate(whole) if not fine), len(whole))
-        if any(whole[count:]) or (whole and count == 0):
+        if any(whole[count:]) or (whole and count == 0 and not self._places):
             raise RunError(
                 f"{self._file} is damaged: record {count} of {len(whole)} does not fit its checksum.",
                 "Delete this file; its items are encoded again.",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
@@ -29,9 +30,14 @@ def fingerprint_of(settings: Mapping[str, object]) -> str:
 
 
 def commit_hash(encoder: SentenceTransformer) -> str:
-    """The commit of the weights of a sentence-transformers model that came from a hub."""
-    config = getattr(encoder[0], "auto_model").config  # noqa: B009 (untyped in the library)
-    return str(config._commit_hash)
+    """Which weights a sentence-transformers model from a hub has: their commit, of a static model their checksum."""
+    inner = getattr(encoder[0], "auto_model", None)
+    if inner is not None:
+        return str(inner.config._commit_hash)
+    digest = hashlib.sha256()
+    for name, weights in sorted(encoder.state_dict().items()):
+        digest.update(name.encode() + weights.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def inner_model(encoder: SentenceTransformer) -> nn.Module:

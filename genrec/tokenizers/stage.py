@@ -55,6 +55,30 @@ class ItemVectors:
         loaded = [Embeddings.load(run, name, catalog=catalog) for name in names]
         return cls({one.modality: one.vectors for one in loaded}, {one.modality: one.mask for one in loaded})
 
+    @classmethod
+    def of_tokenizer(
+        cls, run: Run, fusion: Fusion, *, catalog: Catalog, changed: Mapping[str, Embeddings] | None = None
+    ) -> ItemVectors:
+        """What the run's tokenizer reads of the items; a modality that it guessed for all of them is missing again.
+
+        `changed` modalities stand in for those on disk. Raises what `load` raises.
+        """
+        guessed, changed = guessed_modalities(run), changed or {}
+        found = [
+            changed.get(name) or Embeddings.load(run, name, catalog=catalog)
+            for name in fusion.names
+            if name not in guessed
+        ]
+        items = cls({one.modality: one.vectors for one in found}, {one.modality: one.mask for one in found})
+        return items.completed(fusion, num_items=len(catalog))
+
+    def completed(self, fusion: Fusion, *, num_items: int) -> ItemVectors:
+        """With every modality that `fusion` reads; what these lack altogether is missing for each item."""
+        widths = dict(zip(fusion.names, fusion.widths, strict=True))
+        vectors = {name: np.zeros((num_items, width), np.float32) for name, width in widths.items()}
+        masks = {name: np.zeros(num_items, np.bool_) for name in widths}
+        return ItemVectors(vectors | self.vectors, masks | self.masks)
+
     def only(self, rows: NDArray[np.bool_]) -> ItemVectors:
         """These of some items, by a mask (I,)."""
         return ItemVectors(
@@ -126,6 +150,14 @@ def wanted_modalities(run: Run, config: TokenizeConfig) -> tuple[str, ...]:
     if config.modalities is not None:
         return config.modalities
     return tuple(run.require("embed", verify=False).report["modalities"])
+
+
+def guessed_modalities(run: Run) -> list[str]:
+    """What the run's tokenizer reads and its codes were made without: behaviour of another catalogue, above all.
+
+    The run may have vectors of that name. They are not what the tokenizer learned from, so nothing joins them to it.
+    """
+    return list(run.require("tokenize", verify=False).report.get("guessed_modalities", []))
 
 
 def encode_items(

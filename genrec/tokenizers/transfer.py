@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from genrec.config import TokenizeConfig, build_config, dump_config
 from genrec.data.catalog import Catalog
 from genrec.data.splits import training_sequences
@@ -57,7 +55,8 @@ def tokenize_from(
     catalog = Catalog.load(run)
     items = matching_vectors(run, source, same_encoder=same_encoder)
     fusion, tokenizer = load_fusion(source), load_tokenizer(source)
-    fused, _ = fusion.apply(*_with_missing(items, dict(zip(fusion.names, fusion.widths, strict=True)), len(catalog)))
+    whole = items.completed(fusion, num_items=len(catalog))
+    fused, _ = fusion.apply(whole.vectors, whole.masks)
     progress.say(f"Encoding {len(catalog):,} items with the tokenizer of {source.path}.")
     before = tokenizer.encode(fused)
     after = resolve_within(before, sizes, policy=config.collisions, tokenizer=tokenizer, vectors=fused)
@@ -141,13 +140,6 @@ def _own_vectors(run: Run, source: Run, wanted: Embeddings) -> Embeddings | None
             f"Embed {run.path} with the same encoder ({wanted.model}) first.",
         )
     return own
-
-
-def _with_missing(items: ItemVectors, widths: dict[str, int], num_items: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Vectors and masks of every modality of `widths`; what the items lack altogether is missing for each of them."""
-    vectors: dict[str, Any] = {name: np.zeros((num_items, width), np.float32) for name, width in widths.items()}
-    masks: dict[str, Any] = {name: np.zeros(num_items, dtype=np.bool_) for name in widths}
-    return vectors | items.vectors, masks | items.masks
 
 
 def _mismatch(run: Run, source: Run, own: Embeddings, wanted: Embeddings) -> RunError:

@@ -17,7 +17,7 @@ from genrec.data.catalog import Catalog
 from genrec.data.ingest import ingest
 from genrec.data.interactions import load_interactions
 from genrec.data.splits import training_sequences
-from genrec.errors import BadRowsError, RunError
+from genrec.errors import BadRowsError, DataError, RunError
 from genrec.run import Run, StageReport
 
 ITEMS = [
@@ -197,6 +197,12 @@ def test_control_characters_leave_texts_and_are_counted(tmp_path: Path) -> None:
     assert Catalog.load(run).titles[-1] == "[31mRed and blue <s0_17>"
     assert report.facts["num_control_characters"] == 4
     assert any("Control characters" in line for line in report.words)
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\x1b[31m"])
+def test_a_column_whose_name_holds_control_characters_is_a_named_row(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=r"items\.jsonl, line 4.*without control characters"):
+        ingest_rows(tmp_path, [*ITEMS, {"item_id": "d", "title": "D", name: 1}])
 
 
 def test_an_empty_title_is_replaced_by_the_item_id_and_is_counted(tmp_path: Path) -> None:

@@ -161,6 +161,29 @@ def test_what_a_kill_left_half_written_is_encoded_again_and_the_rest_is_not(tmp_
     assert len(VectorCache(run, modality="text", fingerprint="aa", width=4)) == 3
 
 
+def test_two_processes_that_encode_one_run_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+
+    def opened() -> VectorCache:
+        return VectorCache(run, modality="text", fingerprint="aa", width=4)
+
+    def add(cache: VectorCache, *texts: str) -> None:
+        cache.append([cache.key(text.encode()) for text in texts], np.stack([vector_of(text) for text in texts]))
+
+    first, second = opened(), opened()
+    add(first, "a", "b")
+    add(second, "c")
+    (file,) = (run.path / "embeddings" / "cache").iterdir()
+    with file.open("ab") as stream:
+        stream.write(b"half a record")  # of a third one, which was killed
+    add(first, "d")
+    add(second, "e", "f")
+    every = opened()
+    assert len(every) == 6
+    for text in "abcdef":
+        np.testing.assert_array_equal(every.vector(every.key(text.encode())), vector_of(text))
+
+
 def test_inputs_that_cannot_be_read_are_masked_with_a_reason_and_tried_again(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run")
     inputs = ["a", "broken 1", None, "broken 2", "broken 1", "b"]

@@ -11,13 +11,14 @@ import polars as pl
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Pooling, Transformer
+from sentence_transformers.models import Pooling, StaticEmbedding, Transformer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from genrec.config import EmbedConfig
 from genrec.data.catalog import Catalog
 from genrec.encoders.base import Embeddings
+from genrec.encoders.checkpoints import commit_hash
 from genrec.encoders.embed import embed
 from genrec.encoders.text import PACKAGED_MODEL, TextEncoder
 from genrec.encoders.texts import item_texts
@@ -82,6 +83,16 @@ def test_a_model_folder_is_known_by_its_contents(tiny_model: Path, tmp_path: Pat
         next(model.parameters()).add_(1.0)
     model.save(str(moved))
     assert TextEncoder(str(moved)).fingerprint != first.fingerprint
+
+
+def test_a_static_model_of_a_hub_is_known_by_its_weights() -> None:
+    def static(seed: int) -> SentenceTransformer:
+        torch.manual_seed(seed)
+        tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "rose": 1, "soap": 2}, unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        return SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=4)], device="cpu")
+
+    assert commit_hash(static(0)) == commit_hash(static(0)) != commit_hash(static(1))
 
 
 def test_a_model_that_cannot_be_loaded_says_what_to_do(tmp_path: Path) -> None:

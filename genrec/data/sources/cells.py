@@ -117,6 +117,11 @@ def row_name(file: str, row: int) -> str:
     return f"{unit} {row}"
 
 
+def has_control(name: str) -> bool:
+    """Whether the name of a column holds a control character or half of a surrogate pair."""
+    return _CONTROL.search(name) is not None
+
+
 def shown(value: Any) -> str:
     """A value as messages show it: quoted, cut, control characters escaped."""
     text = json.dumps(value, ensure_ascii=False, default=str)

@@ -20,6 +20,7 @@ from genrec.data.sources.cells import (
     BadCellError,
     InputLog,
     TimestampCells,
+    has_control,
     parse_id,
     parse_known_item,
     parse_list,
@@ -141,7 +142,11 @@ def _parse_item(
         except BadCellError as error:
             bad.append((column, error))
     if keep_others:
-        item |= {column: log.clean_all(row[column]) for column in row if column not in names}
+        for column in (column for column in row if column not in names):
+            if has_control(column):
+                bad.append((shown(column), BadCellError("is no name", "one without control characters")))
+            else:
+                item[column] = log.clean_all(row[column])
     return item, bad
 
 

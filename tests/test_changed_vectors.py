@@ -1,0 +1,156 @@
+"""Vectors of changed items where a file, a source or an earlier life of the item has something to say of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from genrec import pipeline
+from genrec.catalogue_changes import add_items, remove_items, update_items
+from genrec.config import EmbedConfig, IngestConfig, TokenizeConfig, TrainConfig, load_config
+from genrec.data.catalog import Catalog
+from genrec.data.ingest import ingest
+from genrec.encoders.base import Embeddings
+from genrec.encoders.embed import embed
+from genrec.run import Run
+from genrec.tokenizers.codes import SemanticIds
+from genrec.tokenizers.placement import place_items
+from genrec.tokenizers.stage import ItemVectors, load_fusion, load_tokenizer
+
+WHEN = "2026-01-02T03:04:05+00:00"
+JOINT = TokenizeConfig(method="residual-kmeans", levels=2, codebook_size=8, item_codes=0, collisions="reassign")
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(*rows: dict[str, Any], name: str = "rows") -> Path:
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return file
+
+    return write
+
+
+@pytest.fixture
+def embed_as(tiny_files: Path) -> Callable[[Run, int | None], Run]:
+    """Embed the texts of `tiny_files` and, where a width is given, behaviour."""
+
+    def embed_as(run: Run, width: int | None) -> Run:
+        model = "ppmi-svd" if width else None
+        texts = {"text": tiny_files / "vectors.npy"}
+        embed(run, EmbedConfig(text_model=None, behaviour_model=model, behaviour_width=width or 2, precomputed=texts))
+        return run
+
+    return embed_as
+
+
+def load(run: Run, modality: str) -> Embeddings:
+    return Embeddings.load(run, modality, catalog=Catalog.load(run))
+
+
+def codes(run: Run) -> np.ndarray:
+    return SemanticIds.load(run, catalog=Catalog.load(run)).codes
+
+
+def placed_from_text(run: Run, text: np.ndarray, *, taken: np.ndarray) -> list[list[int]]:
+    """Codes of items with these text vectors (N, 8) and no behaviour, in a run whose tokenizer reads both."""
+    fusion = load_fusion(run)
+    assert fusion.names == ("text", "behaviour")
+    vectors = {"text": text, "behaviour": np.zeros((len(text), fusion.widths[1]), np.float32)}
+    fused, _ = fusion.apply(vectors, {"text": np.ones(len(text), bool), "behaviour": np.zeros(len(text), bool)})
+    sizes = SemanticIds.load(run, catalog=Catalog.load(run)).codebook_sizes
+    return place_items(load_tokenizer(run), fused, taken=taken, sizes=sizes, policy="reassign").tolist()
+
+
+def vector_rows(item_ids: Sequence[str], seed: int) -> list[dict[str, Any]]:
+    vectors = np.random.default_rng(seed).normal(size=(len(item_ids), 8)).round(3)
+    return [{"item_id": item_id, "vector": row.tolist()} for item_id, row in zip(item_ids, vectors, strict=True)]
+
+
+@pytest.mark.parametrize("own_width", [None, 4, 6])
+def test_behaviour_that_did_not_travel_is_read_by_no_training_and_no_addition(
+    tiny_run: Path, tiny_copy: Path, tiny_files: Path, embed_as: Callable[..., Run], write: Write, own_width: int | None
+) -> None:
+    source = embed_as(Run(shutil.copytree(tiny_run, tiny_copy.parent / "source")), 4)
+    pipeline.tokenize(source, JOINT)
+    target = Run(tiny_copy)
+    other = pl.read_csv(tiny_files / "interactions.csv").with_columns(item_id=pl.col("item_id").reverse())
+    other.write_csv(tiny_copy.parent / "other.csv")
+    tables = [tiny_files / "items.jsonl", tiny_copy.parent / "other.csv"]
+    ingest(target, "tables", tables, IngestConfig(min_interactions=1))
+    embed_as(target, own_width)
+    report = pipeline.tokenize_from(target, source)
+    assert report.facts["guessed_modalities"] == ["behaviour"]
+    read = ItemVectors.of_tokenizer(target, load_fusion(target), catalog=Catalog.load(target))
+    assert (read.masks["text"].all(), read.masks["behaviour"].any()) == (True, False)
+    assert read.vectors["behaviour"].shape == (30, 4)
+    pipeline.train(target, load_config(TrainConfig, tiny_files / "train.yaml"))
+    inputs = target.require("train").inputs
+    assert "embeddings/text.npy" in inputs  # items have tokens of their own, made from these vectors
+    assert not [file for file in inputs if "behaviour" in file]
+    taken, new = codes(target), vector_rows(["n1", "n2"], seed=1)
+    rows = write(*[{"item_id": row["item_id"], "title": "New"} for row in new])
+    add_items(target, rows, when=WHEN, precomputed={"text": write(*new, name="vectors")})
+    text = np.array([row["vector"] for row in new], dtype=np.float32)
+    assert codes(target)[30:].tolist() == placed_from_text(target, text, taken=taken)
+
+
+def test_items_that_a_file_of_vectors_leaves_out_keep_theirs(tiny_copy: Path, write: Write) -> None:
+    run = Run(tiny_copy)
+    before = load(run, "text").vectors
+    [given] = vector_rows(["i3"], seed=2)
+    rows = write({"item_id": "i3", "title": "Three"}, {"item_id": "i4", "title": "Four"})
+    report = update_items(run, rows, when=WHEN, precomputed={"text": write(given, name="vectors")})
+    after = load(run, "text")
+    assert after.mask.all()
+    assert after.vectors[3].tolist() == np.array(given["vector"], np.float32).tolist()
+    np.testing.assert_array_equal(np.delete(after.vectors, 3, axis=0), np.delete(before, 3, axis=0))
+    assert "text: the file leaves out 1 of them; they keep the vector that they had." in report.words
+
+
+def test_an_item_that_comes_back_keeps_the_vector_that_the_file_of_the_new_ones_leaves_out(
+    tiny_copy: Path, write: Write
+) -> None:
+    run = Run(tiny_copy)
+    before = load(run, "text").vectors
+    gone = tiny_copy.parent / "gone.txt"
+    gone.write_text("i4\n")
+    remove_items(run, gone, when=WHEN)
+    rows = write(*({"item_id": item_id, "title": "Title"} for item_id in ("i4", "n1", "n2")))
+    vectors = write(*vector_rows(["n1"], seed=3), name="vectors")
+    report = add_items(run, rows, when=WHEN, precomputed={"text": vectors})
+    after = load(run, "text")
+    np.testing.assert_array_equal(after.vectors[:30], before)
+    assert after.mask.tolist() == [True] * 31 + [False]
+    assert report.facts["missing"] == {"text": 1}
+    assert "text: the file leaves out 1 of them; they keep the vector that they had." in report.words
+
+
+def test_a_reused_id_gets_the_code_of_a_new_item_and_not_what_its_old_users_say_of_it(
+    tiny_copy: Path, embed_as: Callable[..., Run], write: Write
+) -> None:
+    run = embed_as(Run(tiny_copy), 4)
+    pipeline.tokenize(run, JOINT)
+    before, others = codes(run), np.arange(30) != 7
+    old = load(run, "behaviour")
+    assert old.mask.all()
+    [given] = vector_rows(["i7"], seed=4)
+    rows, vectors = write({"item_id": "i7", "title": "Another"}), write(given, name="vectors")
+    update_items(run, rows, when=WHEN, precomputed={"text": vectors})
+    assert load(run, "behaviour").mask.all()  # the item is what it was, by another name
+    report = update_items(run, rows, when=WHEN, reencode=True)
+    text = np.array([given["vector"]], dtype=np.float32)
+    assert [codes(run)[7].tolist()] == placed_from_text(run, text, taken=before[others])
+    np.testing.assert_array_equal(codes(run)[others], before[others])
+    behaviour = load(run, "behaviour")
+    assert behaviour.mask.tolist() == others.tolist()
+    np.testing.assert_array_equal(behaviour.vectors[others], old.vectors[others])
+    assert report.facts["num_new_ids"] == 1
