@@ -61,9 +61,10 @@ def measure(
 
 def _ranked(run: Path, seed: int, split: Split) -> dict[str, Any]:
     """Recall@10 and NDCG@10 of the model alone, as `genrec evaluate` has them; read where they are there already."""
-    if f"evaluate:{split}" not in Run.open(run).stages:
+    file = run / "evaluation" / f"{split}.json"  # not that of the run that was copied, which may have been evaluated
+    if not file.is_file():
         pipeline.evaluate(Run.open(run), EvaluateConfig(baselines=(), seed=seed, split=split))
-    report = json.loads((run / "evaluation" / f"{split}.json").read_text(encoding="utf-8"))
+    report = json.loads(file.read_text(encoding="utf-8"))
     figures = next(method["metrics"] for method in report["methods"] if method["name"] == "model")
     return {metric: figures[metric] for metric in ("recall@10", "ndcg@10")}
 

@@ -17,6 +17,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
 
@@ -48,11 +49,23 @@ def train_and_measure(
     splits: Sequence[Split],
     texts: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """A copy of `source` trained in `folder`, and what it can do. Finished work is read from `folder`."""
+    """A copy of `source` trained in `folder`, and what it can do. Work that was finished with the same is read from
+    `folder`.
+    """
     result = folder / "alignment.json"
+    asked = {
+        "config": dump_config(config),
+        "codes": source.require("tokenize").outputs,
+        "splits": list(splits),
+        "num_items": num_items,
+        "texts": sha256("\0".join(texts).encode("utf-8", errors="surrogatepass")).hexdigest(),
+    }
     if result.is_file():
         found: dict[str, Any] = read_json(result)
-        return found
+        if found.get("asked") == asked:
+            return found
+    if (folder / "manifest.json").is_file() and Run.open(folder).require("tokenize").outputs != asked["codes"]:
+        shutil.rmtree(folder)
     if not (folder / "manifest.json").is_file():
         shutil.copytree(source.path, folder)
     run = Run.open(folder)
@@ -60,14 +73,17 @@ def train_and_measure(
     if trained is None or trained.config != dump_config(config):
         pipeline.train(run, config, resume=True, progress=PROGRESS)
     recommender = Recommender.load(folder, beam_width=BEAM_WIDTH)
-    found_ranks = []
+    found_ranks, users = [], list[str]()
     for split in splits:
         cases = evaluation_cases(run, split)
+        users += map(str, cases.user_ids)
         answers = recommender.rank([RankRequest(history) for history in cases.histories], CUTOFF)
         ranked = metrics.pad_rankings([[item.item_index for item in answer] for answer in answers], CUTOFF)
         found_ranks.append(metrics.target_ranks(ranked, cases.targets))
     ranks = np.concatenate(found_ranks)
     facts: dict[str, Any] = {
+        "asked": asked,
+        "users": users,
         "recall": metrics.recall(ranks, CUTOFF).tolist(),
         "ndcg": metrics.ndcg(ranks, CUTOFF).tolist(),
         "training": {k: v for k, v in run.stages["train"].report.items() if k != "history"},
@@ -90,7 +106,10 @@ def perplexities(run: Run, config: TrainConfig, texts: Sequence[str]) -> dict[st
 
 def table(results: dict[int, dict[str, dict[str, Any]]]) -> list[str]:
     """Markdown: a row per seed and one over all of them."""
-    lines = ["| seed | Recall@10 next-item | mixture | NDCG@10 next-item | mixture |", "|---|---|---|---|---|"]
+    first = next(iter(results.values()))[MIXTURE]
+    splits = " and ".join(first["asked"]["splits"])
+    lines = [f"{len(first['users']):,} next items of {len(set(first['users'])):,} users, {splits} split", ""]
+    lines += ["| seed | Recall@10 next-item | mixture | NDCG@10 next-item | mixture |", "|---|---|---|---|---|"]
     for seed, pair in results.items():
         means = [np.mean(pair[which][name]) for name in ("recall", "ndcg") for which in (NEXT_ITEM, MIXTURE)]
         lines.append(f"| {seed} | " + " | ".join(f"{mean:.4f}" for mean in means) + " |")
@@ -98,6 +117,7 @@ def table(results: dict[int, dict[str, dict[str, Any]]]) -> list[str]:
         ratio, low, high = ratio_of_means(
             np.mean([pair[MIXTURE][name] for pair in results.values()], axis=0),
             np.mean([pair[NEXT_ITEM][name] for pair in results.values()], axis=0),
+            first["users"],
         )
         lines.append(f"\n{name}@10, mixture / next-item over all seeds: {ratio:.3f} [{low:.3f}, {high:.3f}]")
     lines += ["", "| question | held out | " + " | ".join(f"seed {seed}" for seed in results) + " |"]
@@ -115,10 +135,17 @@ def table(results: dict[int, dict[str, dict[str, Any]]]) -> list[str]:
     return lines
 
 
-def ratio_of_means(ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any]) -> tuple[float, float, float]:
-    """Mean of `ours` (C,) over that of `theirs` (C,), and its 95 % interval over resampled users."""
-    drawn = np.random.default_rng(0).integers(0, len(ours), size=(BOOTSTRAP_SAMPLES, len(ours)))
-    ratios = ours[drawn].mean(axis=1) / theirs[drawn].mean(axis=1)
+def ratio_of_means(
+    ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any], users: Sequence[str]
+) -> tuple[float, float, float]:
+    """Mean of `ours` (C,) over that of `theirs` (C,), and its 95 % interval over resampled users.
+
+    A user of two splits has two cases, which are drawn together: they are no independent news.
+    """
+    names, owner = np.unique(np.asarray(users), return_inverse=True)
+    of_user = [np.bincount(owner, weights=values, minlength=len(names)) for values in (ours, theirs)]
+    drawn = np.random.default_rng(0).integers(0, len(names), size=(BOOTSTRAP_SAMPLES, len(names)))
+    ratios = of_user[0][drawn].sum(axis=1) / of_user[1][drawn].sum(axis=1)
     low, high = np.quantile(ratios, [0.025, 0.975])
     return float(ours.mean() / theirs.mean()), float(low), float(high)
 

@@ -80,7 +80,7 @@ def run_seed(
     ]
     if tune := recipe.tune:
         stages.append(("tune", tune, lambda: tuning.tune_baselines(run, tune, progress=progress)))
-    evaluation = recipe.evaluation
+    evaluation = recipe.evaluation.model_copy(update=seed)  # of the networks among the baselines; the users stay
     stages.append(("evaluate:test", evaluation, lambda: pipeline.evaluate(run, evaluation, progress=progress)))
     names = [name for name, _, _ in stages]
     for name, config, stage in stages:

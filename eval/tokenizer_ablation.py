@@ -5,9 +5,10 @@
 
 SOURCE is a run with embeddings of all modalities that take part (`genrec embed`). Each variant and seed is
 tokenized and trained in a run of its own under OUT, with one thread, and leaves one JSON file in `OUT/results`; what
-is there is not made again, so a killed ablation goes on. The table and `ablation.png` come from those files. Figures
-are of the test split; the choice of a default is made on the validation figures beside them. Where ingest held items
-out (`--cold-fraction`), the table ends with Recall@50 of these, over all items and among the held-out ones.
+is there is not made again with the same options and vectors, so a killed ablation goes on. The table and `ablation.png`
+come from those files. Figures are of the test split; the choice of a default is made on the validation figures beside
+them. Where ingest held items out (`--cold-fraction`), the table ends with Recall@50 of these, over all items and among
+the held-out ones.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 
 from genrec import metrics, pipeline
 from genrec.cold_evaluation import evaluate_cold
-from genrec.config import TokenizeConfig, TrainConfig, build_config, load_config
+from genrec.config import TokenizeConfig, TrainConfig, build_config, dump_config, load_config
 from genrec.data.sequences import EvaluationCases
 from genrec.data.splits import cold_cases, cold_items, evaluation_cases
 from genrec.errors import ConfigError, GenrecError
@@ -101,6 +102,7 @@ def measure(source: Path, out: Path, variant: Variant, seed: int, config: TrainC
         views.append(Recommender.load(run.path, beam_width=_BEAM_WIDTH))
     recommender = views[0].with_views(views[1:])
     result = {
+        "asked": _asked(source, config, max_users),
         "variant": variant.name,
         "seed": seed,
         "health": health,
@@ -115,6 +117,17 @@ def measure(source: Path, out: Path, variant: Variant, seed: int, config: TrainC
     write_json(file, result)
     shutil.rmtree(cell)
     return file
+
+
+def _asked(source: Path, config: TrainConfig, max_users: int) -> dict[str, Any]:
+    """What all cells of a table have in common: the same generator, budget, users and vectors."""
+    made = {stage: Run.open(source).require(stage).outputs for stage in ("ingest", "embed")}
+    return {"config": dump_config(config), "max_users": max_users, "source": made}
+
+
+def _is_made(options: argparse.Namespace, cell: tuple[Variant, int], asked: dict[str, Any]) -> bool:
+    file = _file(options.out, *cell)
+    return file.exists() and read_json(file).get("asked") == asked
 
 
 def _ranks(
@@ -278,11 +291,13 @@ def main() -> int:
     try:
         chosen = _chosen(options.source, options.variants)
         cells = [(variant, int(seed)) for seed in options.seeds.split(",") for variant in chosen]
-        missing = [] if options.report_only else [cell for cell in cells if not _file(options.out, *cell).exists()]
+        config = load_config(TrainConfig, options.config)
+        asked = _asked(options.source, config, options.max_users)
+        missing = [] if options.report_only else [cell for cell in cells if not _is_made(options, cell, asked)]
         (options.out / "results").mkdir(parents=True, exist_ok=True)
-        _make(options, missing)
-        files = [_file(options.out, *cell) for variant in chosen for cell in cells if cell[0] is variant]
-        results = [read_json(file) for file in files if file.exists()]
+        _make(options, config, missing)
+        ordered = [cell for variant in chosen for cell in cells if cell[0] is variant]
+        results = [read_json(_file(options.out, *cell)) for cell in ordered if _is_made(options, cell, asked)]
         results += _beside(options.beside, results) if options.beside else []
     except GenrecError as error:
         print(error, file=sys.stderr)
@@ -314,8 +329,7 @@ def _beside(text: str, here: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**one, "variant": f"{one['variant']}, {label}"} for one in found]
 
 
-def _make(options: argparse.Namespace, cells: list[tuple[Variant, int]]) -> None:
-    config = load_config(TrainConfig, options.config)
+def _make(options: argparse.Namespace, config: TrainConfig, cells: list[tuple[Variant, int]]) -> None:
     # A process per cell: one thread each is faster than two threads for one model of this size.
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         jobs = [

@@ -17,7 +17,7 @@ from typing import Any, TextIO, TypeVar
 from pydantic import Field
 
 from genrec.config import Config, build_config
-from genrec.errors import DataError, GenrecError
+from genrec.errors import ConfigError, DataError, GenrecError
 from genrec.progress import SILENT, Progress
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import atomic_file
@@ -58,8 +58,9 @@ def recommend_file(
 ) -> BatchSummary:
     """Serve every line of `source` (see `UserLine`) and write `target`; `new_share` is for lines that name none.
 
-    Raises DataError for an unreadable file.
+    Raises DataError for an unreadable file, ConfigError where both are one file.
     """
+    check_apart(source, target)
     summary = BatchSummary()
     with (
         open_lines(source) as (num_lines, stream),
@@ -134,6 +135,12 @@ def parse_line(
         return user_id, DataError(f"{place}: holds bytes that are not UTF-8.", "Save the file as UTF-8.")
     except (ValueError, RecursionError) as error:
         return user_id, DataError(f"{place}: not valid JSON: {error}.", "Write one JSON object per line.")
+
+
+def check_apart(source: Path, target: Path) -> None:
+    """Raise ConfigError where the answers would take the place of the questions."""
+    if source.exists() and target.exists() and source.samefile(target):
+        raise ConfigError(f"--input and --output are one file, {target}.", "Name another file for the output.")
 
 
 @contextmanager

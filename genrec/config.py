@@ -81,7 +81,7 @@ class AlignConfig(Config):
     modality_weight: float = Field(1.0, ge=0, description="contrastive: two modalities of one item")
     behaviour_weight: float = Field(1.0, ge=0, description="contrastive: items used one after the other")
     attribute_weight: float = Field(0.5, ge=0, description="contrastive: item and attribute text")
-    attribute_fields: tuple[str, ...] = ("genres", "categories", "brand", "tags")
+    attribute_fields: tuple[str, ...] = ("genres", "categories", "brand")  # tags tell of later use
     attribute_min_items: int = Field(5, ge=1, description="attributes of fewer items are left out")
     attribute_max_share: float = Field(0.5, gt=0, le=1, description="attributes of more of the items are left out")
     history_items: int = Field(20, ge=1, description="autoregressive: items of a history that are read at once")
@@ -340,7 +340,8 @@ class EvaluateConfig(Config):
     weights: Weights = Field("float32", description="how the engine holds the model")
     max_users: int | None = Field(None, ge=1, description="evaluate a seeded sample of this many users")
     new_share: float = Field(0.0, ge=0, le=1, description="share of the model's places for items that nobody used yet")
-    seed: Seed = 0
+    seed: Seed = 0  # of the baselines' trainings, of ties and of intervals
+    users_seed: Seed = Field(0, description="of the sample of `max_users`: seeds are compared on the same users")
 
 
 class TransferConfig(Config):

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -105,10 +107,16 @@ def print_marked(lines: list[str], marks: tuple[str, str]) -> None:
         console.print(shown)
 
 
+def print_json(value: Any) -> None:
+    """Print a value as `--json` does: JSON also where the output's encoding has not all letters."""
+    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    print(json.dumps(value, ensure_ascii=plain, indent=2, default=str))
+
+
 def print_report(report: StageReport, *, as_json: bool) -> None:
     """Print a stage's report: its words and the next command, or its facts as JSON."""
     if as_json:
-        print(json.dumps(report.facts, ensure_ascii=False, indent=2, default=str))
+        print_json(report.facts)
         return
     print_lines(report.words)
     if report.next_command:

@@ -90,7 +90,7 @@ def evaluate(
     num_removed = int((~live[cases.targets]).sum())
     cases = cases.select(live[cases.targets])
     if config.max_users is not None:
-        cases = cases.sample(config.max_users, seed=config.seed)
+        cases = cases.sample(config.max_users, seed=config.users_seed)
     tuned = tuned_settings(run, config.baselines)
     baselines, skipped = make_baselines(run, config, catalog)
     for name, reason in skipped.items():
@@ -145,7 +145,7 @@ def _evaluate_cold(
     if len(cases) == 0:
         return None
     if config.max_users is not None:
-        cases = cases.sample(config.max_users, seed=config.seed)
+        cases = cases.sample(config.max_users, seed=config.users_seed)
     cold = cold_items(run)
     return evaluate_cold(
         cases,

@@ -18,9 +18,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from genrec.batch import BatchSummary, open_lines, parse_line
+from genrec.batch import BatchSummary, check_apart, open_lines, parse_line
 from genrec.config import Config, build_config
 from genrec.data.catalog import Catalog
+from genrec.decoding.opening import check_name
 from genrec.errors import ConfigError, DataError, GenrecError, RunError
 from genrec.explanation.explainer import Explainer, ExplainRequest, Wording
 from genrec.explanation.language import language_file, prompt_folder
@@ -131,8 +132,11 @@ def explain_file(
     """Explain every line of `source` (see `PairLine`) and write `target`; `resume` goes on where a job was killed.
 
     Raises DataError for an input or tags that cannot be read, RunError where an unfinished output is there and
-    `resume` is not given, where it was made from something else, cannot be written or is written by another process.
+    `resume` is not given, where it was made from something else, cannot be written or is written by another process,
+    ConfigError where both are one file or the engine does not exist.
     """
+    check_apart(source, target)
+    check_name(job.engine)  # also where no model writes
     with open_lines(source) as (num_lines, stream):
         started_with = _identity(job, source)
         with _part(target) as part:

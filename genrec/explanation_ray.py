@@ -7,18 +7,18 @@ resumed in the same way. Every machine of the cluster needs the run, the languag
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from genrec.errors import MissingDependencyError
+from genrec.errors import MissingDependencyError, RunError
 from genrec.explanation_batch import LINES_AT_ONCE, Answers, ExplainJob
 
 
 def explain_on_ray(address: str | None, *, workers: int) -> Answers:
     """Answers from `workers` processes of a cluster: that of `address`, or one of this machine where it is None.
 
-    Raises MissingDependencyError where Ray is not installed.
+    Raises MissingDependencyError where Ray is not installed, RunError where the cluster does not answer.
     """
     return partial(_answers, address=address, workers=workers)
 
@@ -38,6 +38,18 @@ class _Worker:
         return {"answer": [answer.encode("utf-8", errors="backslashreplace") for answer in answers]}
 
 
+def _connect(init: Callable[..., object], address: str | None, workers: int) -> None:
+    """Join a cluster or start one. Raises RunError where that fails, which Ray also says by ending the process."""
+    where = {"address": address} if address else {"address": "local", "num_cpus": workers}
+    try:
+        init(**where, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    except (OSError, ValueError, RuntimeError, TimeoutError, SystemExit) as error:
+        raise RunError(
+            f"Ray cannot {f'reach a cluster at {address}' if address else 'start a cluster'}: {error}.",
+            "`ray status` says what runs; `ray start --head`, then `--ray-address auto`, joins what runs here.",
+        ) from error
+
+
 def _answers(job: ExplainJob, lines: Iterable[tuple[int, str]], *, address: str | None, workers: int) -> Iterator[str]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no report about us to anybody
     try:
@@ -52,8 +64,7 @@ def _answers(job: ExplainJob, lines: Iterable[tuple[int, str]], *, address: str 
         return
     own = not ray.is_initialized()
     if own:
-        cores = None if address else workers
-        ray.init(address=address, num_cpus=cores, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        _connect(ray.init, address, workers)
     try:
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True

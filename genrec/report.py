@@ -155,6 +155,10 @@ def verdicts(result: EvaluationResult) -> list[str]:
         lines.append("No model was evaluated: these are the baselines alone.")
     lines += [f"{name} was left out: {reason}" for name, reason in result.skipped.items()]
     lines += [f"{name} was tuned on validation: {words(found)}." for name, found in result.tuned.items()]
+    if fitted := [method.name for method in result.methods if method.name in ("evidence", "model alone")]:
+        rows = "model and evidence" if "evidence" in fitted else "model"
+        where = " These are such users, so here the figures of {} say little." if result.split == "validation" else ""
+        lines.append(f"The weights of evidence were fitted on validation users.{where.format(rows)}")
     if result.num_removed_targets:
         lines.append(f"{result.num_removed_targets:,} users are left out: what they took was removed since.")
     if result.num_repeats:

@@ -158,8 +158,8 @@ def text_perplexity(folder: str | Path, texts: Sequence[str], *, adapter: Path |
     """Perplexity per word of texts under a model: exp of the nats of all tokens over the number of words.
 
     `folder` is a Hugging Face folder or hub name, `adapter` one to merge into it. Per word and not per token, so that
-    models with different tokenizers can be compared. The first token of a text is not scored. Raises DataError without
-    any text.
+    models with different tokenizers can be compared. The first token of a text is not scored; a text beyond the model's
+    context is read in pieces. Raises DataError without any text.
     """
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -167,14 +167,17 @@ def text_perplexity(folder: str | Path, texts: Sequence[str], *, adapter: Path |
         model = merge_adapter(model, adapter)
     model.eval()
     encoder = TextEncoder(tokenizer)
+    most = int(getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or 1 << 20)
     nats, num_words = 0.0, 0
     for text in texts:
-        ids = torch.tensor([encoder.encode(text)])
-        if ids.shape[1] < 2:
+        ids = encoder.encode(text)
+        if len(ids) < 2:
             continue
-        with torch.no_grad():
-            logits = model(ids).logits[0, :-1].float()
-        nats += float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
+        for start in range(0, len(ids) - 1, most - 1):  # the last token of a piece is the first of the next one
+            piece = torch.tensor([ids[start : start + most]])
+            with torch.no_grad():
+                logits = model(piece).logits[0, :-1].float()
+            nats += float(torch.nn.functional.cross_entropy(logits, piece[0, 1:], reduction="sum"))
         num_words += len(text.split())
     if not num_words:
         raise DataError("there is no text to measure the perplexity of.")

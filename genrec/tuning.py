@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,7 +62,7 @@ def tune_baselines(run: Run, config: TuneConfig, *, progress: Progress = SILENT)
             f"{run.path} has no validation user.", "Ingest data in which users have three interactions or more."
         )
     earlier = _earlier(run, progress)
-    search = _Search(run, config, baseline_inputs(run, config.baselines))
+    search = _Search(run, config)
     bench = _Bench(run, catalog, training_sequences(run), cases, live, config.seed)
     planned = {name: draw_settings(SPACES[name], config.trials, seed=config.seed) for name in config.baselines}
     for name, drawn in planned.items():
@@ -74,8 +73,8 @@ def tune_baselines(run: Run, config: TuneConfig, *, progress: Progress = SILENT)
                     if slow:
                         progress.say(f"{name}, trial {number} of {len(drawn)}: {words(settings)}")
                     search.add(name, settings, bench.measure(name, settings, progress if slow else SILENT))
-                task.advance(note=search.note(name))
-    chosen = {**earlier, **{name: search.best(name) for name in planned}}
+                task.advance(note=search.note(name, drawn))
+    chosen = {**earlier, **{name: search.best(name, drawn) for name, drawn in planned.items()}}
     write_json(tuned_file(run), {"baselines": chosen})
     report = StageReport(
         stage=TUNING,
@@ -130,42 +129,44 @@ def _earlier(run: Run, progress: Progress) -> dict[str, Any]:
 class _Search:
     """The trials so far, on disk; those of other data, users, seeds or defaults are not looked at."""
 
-    def __init__(self, run: Run, config: TuneConfig, inputs: Sequence[Path]) -> None:
+    def __init__(self, run: Run, config: TuneConfig) -> None:
         self.path = tuned_file(run).with_name(_TRIED)
-        of: dict[str, Any] = {str(file.relative_to(run.path)): file_checksum(file) for file in inputs}
-        of |= {
-            "users": config.users,
-            "seed": config.seed,
-            "defaults": {name: default_settings(name) for name in SPACES},
-        }
-        self._state: dict[str, Any] = {"of": of, "trials": {}}
+        self._of: dict[str, dict[str, Any]] = {}  # by baseline: what its trials depend on
+        for name in config.baselines:
+            read = {str(file.relative_to(run.path)): file_checksum(file) for file in baseline_inputs(run, [name])}
+            self._of[name] = {**read, "users": config.users, "seed": config.seed, "defaults": default_settings(name)}
+        self._state: dict[str, Any] = {}  # by baseline: `of` and `trials`
         if self.path.exists():
             try:
-                before = read_json(self.path)
-                if before["of"] == self._state["of"]:
-                    self._state = before
-            except (RunError, KeyError, TypeError) as error:
+                before = read_json(self.path).items()
+                self._state = {name: {"of": one["of"], "trials": list(one["trials"])} for name, one in before}
+            except (RunError, KeyError, TypeError, AttributeError) as error:
                 raise RunError(f"{self.path} is damaged.", "Delete it: the trials in it are made again.") from error
+
+    def _trials(self, name: str) -> list[dict[str, Any]]:
+        if name not in self._state or self._state[name]["of"] != self._of[name]:
+            self._state[name] = {"of": self._of[name], "trials": []}
+        trials: list[dict[str, Any]] = self._state[name]["trials"]
+        return trials
 
     def find(self, name: str, settings: Settings) -> dict[str, Any] | None:
         """What a trial found, None where it was not made."""
-        found = (one for one in self._state["trials"].get(name, []) if one["settings"] == settings)
-        return next(found, None)
+        return next((one for one in self._trials(name) if one["settings"] == settings), None)
 
     def add(self, name: str, settings: Settings, figures: Mapping[str, float]) -> None:
         """Write a trial down."""
-        self._state["trials"].setdefault(name, []).append({"settings": dict(settings), **figures})
+        self._trials(name).append({"settings": dict(settings), **figures})
         write_json(self.path, self._state)
 
-    def best(self, name: str) -> dict[str, Any]:
-        """The best trial, with what the defaults found and with all trials."""
-        trials = self._state["trials"][name]
-        best = max(trials, key=lambda one: one[f"ndcg@{_K}"])
-        return {**best, "default": trials[0][f"ndcg@{_K}"], "trials": trials, "defaults": default_settings(name)}
+    def best(self, name: str, drawn: Sequence[Settings]) -> dict[str, Any]:
+        """The best of the trials that were drawn and made, with what the defaults found and with all of these."""
+        made = [one for settings in drawn if (one := self.find(name, settings)) is not None]
+        best = max(made, key=lambda one: one[f"ndcg@{_K}"])
+        return {**best, "default": made[0][f"ndcg@{_K}"], "trials": made, "defaults": default_settings(name)}
 
-    def note(self, name: str) -> str:
+    def note(self, name: str, drawn: Sequence[Settings]) -> str:
         """The best trial in a few words."""
-        best = self.best(name)
+        best = self.best(name, drawn)
         return f"{name}: NDCG@{_K} {best[f'ndcg@{_K}']:.4f} with {words(best['settings'])}"
 
 

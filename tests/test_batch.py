@@ -15,7 +15,7 @@ from genrec import Recommender
 from genrec.batch import BatchSummary, recommend_file
 from genrec.data.catalog import Catalog
 from genrec.decoding.scripted import ScriptedEngine
-from genrec.errors import DataError, ModelError, RunError
+from genrec.errors import ConfigError, DataError, ModelError, RunError
 from genrec.prompting import HistoryPrompt
 from genrec.trie import ItemTrie
 
@@ -161,6 +161,16 @@ def test_a_pipe_is_refused_and_the_old_output_stays(tmp_path: Path) -> None:
         recommend_file(make_recommender(), Path(f"/dev/fd/{reading}"), target, k=3)
     os.close(reading)
     assert target.read_text() == "what was here before\n"
+
+
+def test_answers_never_take_the_place_of_their_questions(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"history": ["i1"]}\n')
+    (tmp_path / "same.jsonl").symlink_to(source)
+    for target in (source, tmp_path / "same.jsonl"):
+        with pytest.raises(ConfigError, match="are one file"):
+            recommend_file(make_recommender(), source, target, k=3)
+    assert source.read_text() == '{"history": ["i1"]}\n'
 
 
 def test_the_folder_of_the_output_is_made(tmp_path: Path) -> None:

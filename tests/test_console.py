@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 
 import pytest
 from rich.console import Console
@@ -77,6 +78,15 @@ def test_a_report_as_json_is_its_facts(capsys: pytest.CaptureFixture[str]) -> No
     facts = {"title": "[red]Amélie[/red]", "figures": [1, 2.5, None]}
     console.print_report(StageReport("embed", facts, ["words"], "next"), as_json=True)
     assert json.loads(capsys.readouterr().out) == facts
+
+
+def test_json_is_json_also_where_the_output_has_no_such_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    for encoding, expected in (("ascii", '"Am\\u00e9lie"'), ("utf-8", '"Amélie"')):
+        written = io.BytesIO()
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding, errors="backslashreplace"))
+        console.print_json("Amélie")
+        sys.stdout.flush()
+        assert written.getvalue().decode("utf-8").strip() == expected
 
 
 def test_an_error_says_what_is_wrong_and_then_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:

@@ -181,6 +181,36 @@ def test_outputs_and_inputs_that_cannot_be_are_named(tiny_run: Path, tmp_path: P
     assert (tmp_path / "a" / "out.jsonl").read_text() == ""
 
 
+def test_questions_are_not_overwritten_and_the_engine_exists_also_where_no_model_writes(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(pairs(1))
+    with pytest.raises(ConfigError, match="are one file"):
+        explain_file(job(tiny_run), source, source)
+    with pytest.raises(ConfigError, match="no engine 'abacus'"):
+        explain_file(replace(job(tiny_run), engine="abacus"), source, tmp_path / "out.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+    assert source.read_text() == pairs(1)
+
+
+@pytest.mark.parametrize("error", [SystemExit(15), ConnectionError("refused"), ValueError("num_cpus")])
+def test_a_cluster_that_cannot_be_joined_or_started_is_an_error_of_ours(error: BaseException) -> None:
+    from genrec.explanation_ray import _connect
+
+    asked: list[dict[str, Any]] = []
+
+    def failing(**options: Any) -> None:
+        asked.append(options)
+        raise error
+
+    with pytest.raises(RunError, match="cannot reach a cluster at ray://host:1"):
+        _connect(failing, "ray://host:1", 2)
+    with pytest.raises(RunError, match=r"cannot start a cluster.*--ray-address auto"):
+        _connect(failing, None, 2)
+    assert [(one["address"], one.get("num_cpus")) for one in asked] == [("ray://host:1", None), ("local", 2)]
+
+
 def test_tags_that_are_not_there_are_named_and_nothing_is_begun(tiny_run: Path, tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(pairs(1))
     tagged = replace(job(tiny_run), tags=tmp_path / "missing.csv")

@@ -66,6 +66,15 @@ def test_the_verdicts_say_who_is_ahead_worst_comparison_first() -> None:
     ]
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_where_evidence_was_fitted_is_said(split: str) -> None:
+    rows = [method(name, 0.05) for name in ("model", "model alone", "evidence")]
+    said = [line for line in verdicts(result(methods=rows, split=split)) if "fitted on validation users" in line]
+    assert len(said) == 1
+    assert ("figures of model and evidence say little" in said[0]) is (split == "validation")
+    assert not any("fitted" in line for line in verdicts(result(split=split)))
+
+
 def test_what_is_missing_is_said() -> None:
     alone = result(
         methods=[method("popularity", 0.02)],

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from genrec import Recommender, pipeline
 from genrec.config import IngestConfig, ScratchConfig, TrainConfig, load_config
@@ -18,6 +18,7 @@ from genrec.data.ingest import ingest
 from genrec.errors import DataError
 from genrec.run import Run
 from genrec.task_evaluation import held_out_texts, text_perplexity, title_accuracy
+from genrec.training.text_tokenizer import train_text_tokenizer
 from genrec.vocabulary import TextEncoder
 
 
@@ -113,6 +114,16 @@ def test_perplexity_is_the_mean_likelihood_of_the_tokens_per_word(learned: Run) 
     assert text_perplexity(learned.path / "model", texts) == pytest.approx(math.exp(nats / 10), rel=1e-3)
     with pytest.raises(DataError, match="no text"):
         text_perplexity(learned.path / "model", ["", "x"])
+
+
+def test_a_text_beyond_the_context_is_read_in_pieces_of_it(tmp_path: Path) -> None:
+    words = [f"word{n}" for n in range(60)]
+    tokenizer = train_text_tokenizer([" ".join(words)], 400)
+    torch.manual_seed(0)
+    shape = {"n_positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **shape)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert text_perplexity(tmp_path, [" ".join(words)]) > 1  # its positions end at 16
 
 
 def test_held_out_texts_are_the_descriptions_of_held_out_items(tiny_files: Path, tmp_path: Path) -> None:

@@ -122,13 +122,35 @@ def test_a_killed_search_goes_on_with_the_next_trial(tiny_copy: Path, monkeypatc
 def test_trials_of_other_users_do_not_count(tiny_copy: Path) -> None:
     run = Run.open(tiny_copy)
     tuned_file(run).parent.mkdir(exist_ok=True)
-    stale = {"of": {"users": 7}, "trials": {"transitions": [{"settings": {}, "recall@10": 9.0, "ndcg@10": 9.0}]}}
+    made = [{"settings": {}, "recall@10": 9.0, "ndcg@10": 9.0}]
+    stale = {"transitions": {"of": {"users": 7}, "trials": made}}
     tuned_file(run).with_name("trials.json").write_text(json.dumps(stale))
     tune_baselines(run, TRANSITIONS)
     assert read_json(tuned_file(run))["baselines"]["transitions"]["default"] <= 1
 
 
-@pytest.mark.parametrize("content", ["garbage", "[]", "{}"])
+def test_a_shorter_search_counts_its_own_trials_alone_and_other_baselines_keep_theirs(
+    tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, asked, measure = Run.open(tiny_copy), [], tuning._Bench.measure
+
+    def dying(bench: tuning._Bench, name: str, settings: Settings, progress: Progress) -> dict[str, float]:
+        asked.append(name)
+        if asked.count("star") == 2:
+            raise KeyboardInterrupt
+        return measure(bench, name, settings, progress) | ({"ndcg@10": 9.0} if len(asked) == 6 else {})
+
+    monkeypatch.setattr(tuning._Bench, "measure", dying)
+    with pytest.raises(KeyboardInterrupt):
+        tune_baselines(run, TuneConfig(baselines=("transitions", "star"), trials=6, users=30))
+    assert asked == ["transitions"] * 6 + ["star"] * 2
+    tune_baselines(run, TuneConfig(baselines=("transitions",), trials=4, users=30))
+    found = read_json(tuned_file(run))["baselines"]["transitions"]
+    assert (len(asked), len(found["trials"])) == (8, 4)
+    assert found["ndcg@10"] <= 1
+
+
+@pytest.mark.parametrize("content", ["garbage", "[]", '{"transitions": 3}', '{"transitions": {}}'])
 def test_damaged_trials_are_an_error_that_says_what_to_do(tiny_copy: Path, content: str) -> None:
     run = Run.open(tiny_copy)
     tuned_file(run).parent.mkdir(exist_ok=True)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from genrec.cli.options import AsJson, RunPath, app, as_json
-from genrec.console import ConsoleProgress, print_lines
+from genrec.cli.options import AsJson, RunPath, app
+from genrec.console import ConsoleProgress, print_json, print_lines
 from genrec.errors import ConfigError
 
 
@@ -61,7 +61,7 @@ def explain(
     )
     summary = explain_file(job, input_, output, resume=resume, answers=answers, progress=ConsoleProgress())
     if json_:
-        typer.echo(as_json(asdict(summary)))
+        print_json(asdict(summary))
     else:
         served = summary.num_lines - summary.num_errors
         counts = ", ".join(f"{name} {count:,}" for name, count in sorted(summary.counts.items()))

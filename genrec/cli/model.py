@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from genrec.cli.options import AsJson, ConfigFile, RunPath, app, as_json, resolve
+from genrec.cli.options import AsJson, ConfigFile, RunPath, app, resolve
 from genrec.config import EvaluateConfig, EvidenceConfig, TrainConfig, TuneConfig, Weights
-from genrec.console import ConsoleProgress, print_lines, print_report
+from genrec.console import ConsoleProgress, print_json, print_lines, print_report
 from genrec.run import Run
 
 Views = Annotated[
@@ -191,7 +191,7 @@ def recommend(
     with closing(first.engine):
         summary = recommend_file(recommender, input_, output, k=k, new_share=new_share, progress=ConsoleProgress())
     if json_:
-        typer.echo(as_json(asdict(summary)))
+        print_json(asdict(summary))
     else:
         served = summary.num_lines - summary.num_errors
         print_lines([f"{served:,} of {summary.num_lines:,} lines served: {output}", *summary.errors])

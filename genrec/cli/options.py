@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -54,8 +53,3 @@ def names_and_files(pairs: Sequence[str] | None) -> dict[str, Path]:
             raise ConfigError(f"--precomputed {pair!r} is not NAME=FILE.", "For example: mine=vectors.npy")
         files[name] = Path(file)
     return files
-
-
-def as_json(value: Any) -> str:
-    """A value as the `--json` of every verb prints it."""
-    return json.dumps(value, ensure_ascii=False, indent=2)

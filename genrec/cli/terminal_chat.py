@@ -17,15 +17,22 @@ from genrec.run import Run, atomic_file
 def first_state(run: Run, *, user: str | None, path: Path | None) -> ChatState:
     """Where a conversation begins: the kept file if it is there, else the history of a user, else nothing.
 
-    Raises DataError for a file that holds no state, ConfigError for a user that the test split does not have.
+    Raises DataError for a file that holds no state, ConfigError for a user that the test split does not have, or who
+    is not the one of the file.
     """
     if path is not None and path.exists():
         try:
-            return ChatState.model_validate_json(path.read_bytes())
+            kept = ChatState.model_validate_json(path.read_bytes())
         except (OSError, ValueError) as error:
             raise DataError(f"{path} holds no conversation: {error}.", "Name another file with --state.") from error
-    if user is None:
-        return ChatState()
+        if user is not None and kept.history != _state_of(run, user).history:
+            raise ConfigError(f"{path} is no conversation of user {user}.", "Name another file with --state.")
+        return kept
+    return ChatState() if user is None else _state_of(run, user)
+
+
+def _state_of(run: Run, user: str) -> ChatState:
+    """The state of a user of the test split who has said nothing yet."""
     from genrec.data.catalog import Catalog
 
     catalog, cases = Catalog.load(run), evaluation_cases(run, "test")

@@ -1,7 +1,8 @@
 """What tasks are made of: the training part of a run and nothing else.
 
-Held-out and removed items are in no list here, validation and test interactions in no history. `leaks.py` checks the
-examples that come out against the run's tables all the same.
+Held-out items are in no list here, validation and test interactions in no history. `leaks.py` checks the examples that
+come out against the run's tables all the same. Items that were removed are in no list of items to tell of, but stay in
+the histories in which people used them: they say what went before and after, and the trie keeps them from being named.
 
 I items, L levels, U users with training interactions.
 """

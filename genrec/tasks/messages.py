@@ -141,8 +141,11 @@ class _Maker:
         return text + _ENDS[int(self._rng.choice(len(_ENDS), p=[0.5, 0.25, 0.1, 0.1, 0.05]))]
 
     def _clause(self, group: str, meaning: Proposal) -> tuple[str, Proposal]:
+        taken = (*meaning.want, *meaning.avoid)
+        if group in ("want", "avoid") and set(self._values) <= set(taken):  # a catalogue of one or two values
+            return self._said("request"), meaning
         if group in ("want", "avoid"):
-            words, names = self._value_words(taken=(*meaning.want, *meaning.avoid))
+            words, names = self._value_words(taken=taken)
             said = self._said(group).replace("{value}", words)
             return said, replace(meaning, **{group: names})  # type: ignore[arg-type]
         if group == "years":

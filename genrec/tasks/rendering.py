@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +27,7 @@ from genrec.vocabulary import TextEncoder, opening_tokens, soft_prompt
 ARROW = "→"
 _FIRST, _LAST = 0xE000, 0xF8FF  # private-use characters: one per value of an example
 _PRIVATE = re.compile("([\ue000-\uf8ff])")
+_DAY = datetime(2024, 7, 26)  # what templates that print the date are told: another one would be another prompt
 _WORD = re.compile(r"[^\W_]+")
 _SPACES = re.compile(" {2,}")
 _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
@@ -86,7 +88,11 @@ class WordEncoder:
             return self.start(), self.trusted("\n")
         mark = chr(_FIRST)
         text = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True
+            [{"role": "user", "content": mark}],
+            tokenize=False,
+            add_generation_prompt=True,
+            date_string=_DAY.strftime("%d %b %Y"),
+            strftime_now=_DAY.strftime,
         )
         before, found, after = cast(str, text).partition(mark)
         if not found:

@@ -18,7 +18,7 @@ import torch
 
 from genrec.config import PretrainConfig, TrainConfig, dump_config
 from genrec.data.text_source import TextSource
-from genrec.errors import RunError
+from genrec.errors import DataError, RunError
 from genrec.examples import Example
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, StageReport, atomic_folder, text_checksum, write_json
@@ -52,6 +52,10 @@ def pretrain(
         raise RunError(f"{out} exists and is no base that was made here.", "Name an empty or new folder with --out.")
     work = out.with_name(out.name + ".work")
     corpus = read_corpus(sources, runs, cache=work / "cache")
+    if len(corpus) < 2:
+        raise DataError(
+            "there is one document alone, of which none can be held out.", "Give more: every line of a file is one."
+        )
     progress.say(f"{len(corpus):,} documents; training the tokenizer")
     parts = corpus.train_test_split(test_size=config.held_out_share, seed=config.seed)
     tokenizer = train_text_tokenizer(texts_of(parts["train"]), config.shape.text_vocabulary)

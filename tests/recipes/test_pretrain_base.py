@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from genrec import pipeline
-from genrec.config import PretrainConfig, load_config
+from genrec.config import EvaluateConfig, PretrainConfig, load_config
+from genrec.data.text_source import TextSource
+from genrec.errors import DataError
 from genrec.run import Run
 from genrec.training import pretraining
 from genrec.training.adapters import train_rows
@@ -110,17 +112,25 @@ def test_trained_rows_of_a_tied_base_serve_both_ends(tiny_run: Path, config: Pat
     assert len(trained) == 1
 
 
+def test_one_document_alone_is_refused_with_what_to_give(config: Path, tmp_path: Path):
+    (tmp_path / "book.txt").write_text("A whole book on one line.")
+    source = TextSource.parse(str(tmp_path / "book.txt"))
+    with pytest.raises(DataError, match=r"one document.*every line of a file is one"):
+        pretraining.pretrain([source], [], load_config(PretrainConfig, config), out=tmp_path / "base")
+
+
 def test_what_learns_beside_a_base_is_compared_on_the_splits_asked_for_and_trained_once(
-    config: Path, tiny_run: Path, tmp_path: Path
+    config: Path, tiny_copy: Path, tmp_path: Path
 ):
     base, out = tmp_path / "base", tmp_path / "out"
-    pretraining.pretrain([], [Run(tiny_run)], load_config(PretrainConfig, config), out=base)
+    pretraining.pretrain([], [Run(tiny_copy)], load_config(PretrainConfig, config), out=base)
+    pipeline.evaluate(Run(tiny_copy), EvaluateConfig(baselines=("popularity",)))  # of which no row may know
     adapters = runpy.run_path(str(ROOT / "eval" / "adapters.py"))
     short = {"epochs": 1, "validate_every": 1, "precision": "float32"}
     lora = {**short, "adapter": "lora", "lora": {"rank": 4, "alpha": 8}}
 
     def rows(name: str, options: dict[str, Any], *splits: str) -> list[dict[str, Any]]:
-        made = adapters["measure"](tiny_run, str(base), out, name=name, options=options, seed=1, splits=splits)
+        made = adapters["measure"](tiny_copy, str(base), out, name=name, options=options, seed=1, splits=splits)
         return list(made)
 
     found = rows("full", short, "validation", "test") + rows("lora-4", lora, "test")

@@ -111,6 +111,14 @@ def test_other_options_make_again_what_they_change_and_nothing_else(
     }
 
 
+def test_networks_among_the_baselines_have_the_seed_of_the_training(
+    make: Callable[..., dict[str, Any]], made: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(made, tmp_path / "seed-3"))
+    assert make(folder)["seed"] == 3
+    assert stages_of(folder)["evaluate:test"]["config"]["users_seed"] == 0
+
+
 def interrupt(*_arguments: object, **_options: object) -> None:
     raise KeyboardInterrupt
 

@@ -36,18 +36,31 @@ def test_a_mixture_and_next_item_alone_are_compared_on_equal_epochs_and_done_onc
     assert mixture.seed == alone.seed == 3
     assert mixture.report["epochs"] == alone.report["epochs"] == 1
     assert any("I mean {{ title }}, which one is that? → {{ item }}` | yes" in line for line in lines)
+    assert lines[0].endswith(" users, test split")
     stamps = [(tmp_path / name / "manifest.json").stat().st_mtime_ns for name in ("mixture-3", "next-item-3")]
-    assert compare(untrained, config, tmp_path, seeds=[3], num_items=5) == lines
+    again = compare(untrained, config, tmp_path, seeds=[3], num_items=5, texts=["I liked the second one."])
+    assert again == lines
+    both = compare(untrained, config, tmp_path, seeds=[3], num_items=5, splits=("validation", "test"))
+    assert both[0].endswith(" users, validation and test split")  # measured anew, and not trained again
     assert stamps == [(tmp_path / name / "manifest.json").stat().st_mtime_ns for name in ("mixture-3", "next-item-3")]
+    longer = config.model_copy(update={"epochs": 2})
+    compare(untrained, longer, tmp_path, seeds=[3], num_items=5)
+    assert Run(tmp_path / "mixture-3").stages["train"].report["epochs"] == 2
 
 
 def test_the_ratio_is_that_of_the_means_and_its_interval_holds_it() -> None:
     ratio_of_means = recipe("alignment_tasks.py")["ratio_of_means"]
     ours, theirs = np.array([1.0, 0.0, 1.0, 1.0] * 50), np.array([1.0, 1.0, 0.0, 0.0] * 50)
-    ratio, low, high = ratio_of_means(ours, theirs)
+    users = [str(user) for user in range(200)]
+    ratio, low, high = ratio_of_means(ours, theirs, users)
     assert ratio == pytest.approx(1.5)
     assert low < 1.5 < high
-    assert ratio_of_means(ours, ours) == (1.0, 1.0, 1.0)
+    assert ratio_of_means(ours, ours, users) == (1.0, 1.0, 1.0)
+    # The same cases again tell nothing new where they are of the same users.
+    twice = ratio_of_means(np.tile(ours, 2), np.tile(theirs, 2), users * 2)
+    assert twice[2] - twice[1] == pytest.approx(high - low, rel=0.1)
+    strangers = ratio_of_means(np.tile(ours, 2), np.tile(theirs, 2), [*users, *(f"x{user}" for user in users)])
+    assert strangers[2] - strangers[1] < 0.85 * (high - low)
 
 
 def test_both_schemes_are_timed_and_the_ratio_is_to_the_first_epoch_that_is_as_good() -> None:

@@ -77,6 +77,12 @@ def test_a_small_ablation_end_to_end_and_again(
     assert row.split("|")[3].strip() == f"{sum(hits) / 2:.4f}"
     assert not (out / "cells").exists() or not list((out / "cells").iterdir())
 
+    # Other users: what was made for these is not in that table, and is made again.
+    monkeypatch.setattr(sys, "argv", ["tokenizer_ablation.py", *arguments, "--max-users", "20", "--report-only"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(SCRIPT, run_name="__main__")
+    assert capsys.readouterr().out == ""
+
     # Beside itself: the same figures under another name, and no difference.
     for beside, status in ((f"again={out}", 0), (f"again={tmp_path}", 2), (str(out), 2)):
         monkeypatch.setattr(sys, "argv", ["tokenizer_ablation.py", *arguments, "--report-only", "--beside", beside])

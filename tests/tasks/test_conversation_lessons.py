@@ -10,7 +10,7 @@ import pytest
 from genrec.errors import ConfigError
 from genrec.prompting import default_prompts
 from genrec.tasks.loading import template_words
-from genrec.tasks.messages import Messages, slipped
+from genrec.tasks.messages import Messages, _Maker, slipped
 from genrec.tasks.phrases import MESSAGES_FILE, load_phrases
 from genrec.tasks.reply_source import ReplyWords
 from genrec.tasks.turn_text import Proposal, marked_message, parse_proposal, plan_text, state_text
@@ -116,3 +116,14 @@ def test_phrases_that_are_incomplete_are_named(tmp_path):
     (tmp_path / MESSAGES_FILE).write_text("language: en\nclauses: {}\nsigns: {}\nreplies: {}\nreply_words: a\n")
     with pytest.raises(ConfigError, match="no phrases for want"):
         load_phrases(tmp_path)
+
+
+@pytest.mark.parametrize("num_values", [0, 1, 2, 3])
+def test_a_catalogue_of_few_values_has_messages_too(num_values: int) -> None:
+    phrases = load_phrases(default_prompts())
+    values = {name: [name] for name in ("soap", "tea", "salt")[:num_values]}
+    for seed in range(400):  # each draws up to three clauses; two of them may want all that there is
+        maker = _Maker(phrases, values, None, 2, held_out=False, rng=np.random.default_rng(seed))
+        message, meaning = maker.wishes(told=True, asked="")
+        assert message.strip()
+        assert not set(meaning.want) & set(meaning.avoid)

@@ -66,11 +66,27 @@ def test_without_an_arrow_everything_from_the_first_field_on_is_trained_on(templ
     assert (shown(template)[0], shown(template)[1].rstrip()) == (given, answer)
 
 
+@pytest.mark.parametrize(
+    "day",
+    [
+        "{% if date_string is not defined %}{% set date_string = strftime_now('%y') %}{% endif %}{{ date_string }}",
+        "{{ strftime_now('%d %b %Y') }}",
+    ],
+)
+def test_a_chat_template_that_prints_the_date_says_the_same_every_day(day: str):
+    tokenizer = train_text_tokenizer(["Heat 26 Jul 2024"], 300)
+    tokenizer.chat_template = day + "{{ messages[0].content }}"
+    rendered = CompiledTemplate("{{ title }} → {{ item }}", KINDS, where="x.yaml").render(
+        {"title": "Heat", "item": Codes(SID)}, WordEncoder(tokenizer)
+    )
+    assert tokenizer.decode(rendered.tokens).startswith("26 Jul 2024Heat")
+
+
 def test_a_tokenizer_without_chat_template_gets_a_line_each_and_its_own_beginning():
     tokenizer = train_text_tokenizer(["Heat"], 300)
     tokenizer.chat_template, tokenizer.bos_token = None, "<|endoftext|>"
     rendered = CompiledTemplate("Find {{ title }} → {{ title }}", KINDS, where="x").render(
-        {"title": "Heat"}, WordEncoder(tokenizer)
+        {"title": "Heat", "item": Codes(SID)}, WordEncoder(tokenizer)
     )
     assert tokenizer.decode(rendered.tokens) == "<|endoftext|>Find Heat\nHeat<|im_end|>"
 
