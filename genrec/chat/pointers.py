@@ -69,6 +69,8 @@ _IT = re.compile(
 )
 _ONE = re.compile(r"(?<!\S)the (older|oldest|earliest|newer|newest|latest) (?:one|film|movie)(?!\S)")
 
+_MOST = 40  # references of a message; each costs a look at the words around it, and more of them say nothing more
+
 
 def find_pointers(
     marks: Sequence[str], clauses: Sequence[int], values: Sequence[Asked], ranges: Sequence[Range]
@@ -102,7 +104,7 @@ def find_pointers(
                 found += make(match, place)
                 used[place.start : place.end] = [True] * (place.end - place.start)
                 last = place
-    yield from sorted(found, key=lambda pointer: pointer.place.start)
+    yield from sorted(found, key=lambda pointer: pointer.place.start)[:_MOST]
 
 
 @dataclass(frozen=True)

@@ -327,3 +327,8 @@ def test_a_message_of_invented_names_costs_a_handful_of_searches(
     quoted = " ".join(f'"Zorgonia {number}"' for number in range(200))
     assert read_message(film_dialogue.index, quoted, has_slate=False).titles == ()
     assert 0 < len(searched) <= 20
+
+
+def test_a_message_of_nothing_but_references_costs_no_more_than_some(film_dialogue: Dialogue):
+    reading = read_message(film_dialogue.index, "it " * 1300, has_slate=True)
+    assert 0 < len(reading.pointers) <= 40
