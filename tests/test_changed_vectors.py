@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,16 +26,6 @@ from genrec.tokenizers.stage import ItemVectors, load_fusion, load_tokenizer
 WHEN = "2026-01-02T03:04:05+00:00"
 JOINT = TokenizeConfig(method="residual-kmeans", levels=2, codebook_size=8, item_codes=0, collisions="reassign")
 Write = Callable[..., Path]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def write(*rows: dict[str, Any], name: str = "rows") -> Path:
-        file = tmp_path / f"{name}.jsonl"
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return file
-
-    return write
 
 
 @pytest.fixture

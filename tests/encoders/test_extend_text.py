@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,16 +56,6 @@ def sentence_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     modules = [Transformer(str(folder / "bert")), Pooling(16, pooling_mode="mean")]
     SentenceTransformer(modules=modules, device="cpu").save(str(folder / "tiny"))
     return folder / "tiny"
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def write(*rows: dict[str, Any], name: str = "rows") -> Path:
-        file = tmp_path / f"{name}.jsonl"
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return file
-
-    return write
 
 
 @pytest.fixture
