@@ -69,19 +69,42 @@ def output_layer(model: PreTrainedModel) -> OutputLayer:
     head: Any = model.get_output_embeddings()
     if isinstance(head, nn.Linear):
         return OutputLayer(head)
-    # Not above: importing it takes seconds, and only a model that it has wrapped needs it.
-    from peft.tuners.trainable_tokens import TrainableTokensLayer
-    from peft.utils.other import TrainableTokensWrapper
-
-    rows: Any = head.token_adapter if isinstance(head, TrainableTokensWrapper) else head
-    if not isinstance(rows, TrainableTokensLayer):
+    trained = _trained_rows(head)
+    if trained is None:
         raise ModelError(
             f"{type(model).__name__} has no linear output layer (found {type(head).__name__}).",
             "Use a causal language model; merge adapters into it first.",
         )
-    indices = rows.token_indices[_NAME]
+    rows, first, linear = trained
+    return OutputLayer(cast(nn.Linear, linear), trained=rows, first=first)
+
+
+def row_matrices(model: PreTrainedModel) -> list[tuple[nn.Parameter, int]]:
+    """What holds a row per token where the model is read and written, each with the token of its first row.
+
+    A live adapter's own rows stand in place of the matrix that it wraps; one that serves both ends comes once.
+    """
+    found: dict[int, tuple[nn.Parameter, int]] = {}
+    for end in (model.get_input_embeddings(), model.get_output_embeddings()):
+        if end is not None:
+            trained = None if isinstance(end, nn.Embedding | nn.Linear) else _trained_rows(end)
+            matrix, first = (cast(Any, end).weight, 0) if trained is None else trained[:2]
+            found.setdefault(id(matrix), (matrix, first))
+    return list(found.values())
+
+
+def _trained_rows(module: nn.Module) -> tuple[nn.Parameter, int, nn.Module] | None:
+    """Rows (R, D) that PEFT trains in place of some of a layer's, the token of the first, the layer; None elsewhere."""
+    # Not above: importing it takes seconds, and only a model that it has wrapped needs it.
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+    from peft.utils.other import TrainableTokensWrapper
+
+    rows: Any = module.token_adapter if isinstance(module, TrainableTokensWrapper) else module
+    if not isinstance(rows, TrainableTokensLayer):
+        return None
+    indices = cast(Any, rows).token_indices[_NAME]
     assert indices == list(range(indices[0], indices[0] + len(indices))), "trained rows are contiguous"
-    return OutputLayer(cast(nn.Linear, rows.base_layer), trained=rows.trainable_tokens_delta[_NAME], first=indices[0])
+    return cast(Any, rows).trainable_tokens_delta[_NAME], indices[0], rows.base_layer
 
 
 def with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:

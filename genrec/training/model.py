@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
 
-from genrec.adapter import merge_adapter, output_layer
+from genrec.adapter import merge_adapter, output_layer, row_matrices
 from genrec.config import ScratchConfig, TrainConfig
 from genrec.encoders.sequential import FullCrossEntropy
 from genrec.errors import ConfigError, ModelError
@@ -217,14 +217,11 @@ class ItemContent(nn.Module):
     def __init__(self, model: PreTrainedModel, vectors: NDArray[np.float32], *, first: int) -> None:
         """Vectors (N, C) of the items of the tokens `first`, `first` + 1, …; the map starts at zero."""
         super().__init__()
-        embedding: Any = model.get_input_embeddings()
-        self.map = nn.Parameter(torch.zeros(vectors.shape[1], embedding.weight.shape[1]))
+        # Not modules of this one: the model trains and stores them.
+        self._pieces = [(matrix, first - start) for matrix, start in row_matrices(model)]
+        self.map = nn.Parameter(torch.zeros(vectors.shape[1], self._pieces[0][0].shape[1]))
         self.register_buffer("_vectors", torch.from_numpy(vectors), persistent=False)
         self._vectors: Tensor
-        output: Any = model.get_output_embeddings()
-        tied = output is None or output.weight is embedding.weight
-        # Not modules of this one: the model trains and stores them.
-        self._matrices = (embedding.weight,) if tied else (embedding.weight, output.weight)
         self._first = first
         self._rows: Tensor | None = None
         self._free: list[Tensor] | None = None
@@ -241,7 +238,8 @@ class ItemContent(nn.Module):
             return output
         numbers = inputs[0] - self._first
         own = (numbers >= 0) & (numbers < len(self._vectors))
-        scale = getattr(embedding, "embed_scale", 1.0)  # Gemma's embeddings multiply what they read
+        # Gemma's embeddings multiply what they read, also where an adapter has wrapped them.
+        scale: Any = next((part.embed_scale for part in embedding.modules() if hasattr(part, "embed_scale")), 1.0)
         return output.index_put((own,), output[own] + (self._rows[numbers[own]] * scale).to(output))
 
     @torch.no_grad()
@@ -249,7 +247,7 @@ class ItemContent(nn.Module):
         """Whether the model's rows are the free ones alone, as in training, or whole."""
         if apart == (self._free is None):
             return
-        pieces = [matrix[self._first : self._first + len(self._vectors)] for matrix in self._matrices]
+        pieces = [matrix[start : start + len(self._vectors)] for matrix, start in self._pieces]
         if not apart:
             self._free = [piece.clone() for piece in pieces]
             for piece in pieces:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +42,7 @@ def train_in_stages(
     if config.row_epochs:
         progress.say(f"new rows first: {len(rows)} rows, {config.row_epochs} epochs")
         adapted = train_rows(model, rows)
-        warm_up = Trainer(
-            model, _row_config(config), replace(task, item_vectors=None), folder=folder / "rows", progress=progress
-        )
+        warm_up = Trainer(model, _row_config(config), task, folder=folder / "rows", progress=progress)
         warm_up.run(resume=resume)
         merge_rows(adapted)
         resume &= warm_up.had_ended
@@ -54,7 +51,6 @@ def train_in_stages(
     adapter = None
     if config.adapter != "none":
         adapter = add_adapter(model, config, rows=rows)
-        task = replace(task, item_vectors=None)  # the rows that learn are the adapter's
     trainer = Trainer(model, config, task, folder=folder, progress=progress)
     trainer.run(resume=resume)
     return trainer, adapter

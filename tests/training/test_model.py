@@ -29,9 +29,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from genrec.config import ScratchConfig, TrainConfig
+from genrec.config import LoraOptions, ScratchConfig, TrainConfig
 from genrec.errors import ModelError
 from genrec.examples import Example
+from genrec.training.adapters import add_lora, train_rows
 from genrec.training.batching import pack
 from genrec.training.model import PackedLoss, load_base, packed_mask, scratch_model
 from genrec.training.text_tokenizer import train_text_tokenizer
@@ -317,13 +318,29 @@ def test_a_token_of_an_items_own_weighs_as_much_as_its_codes_together():
     assert found.item() == pytest.approx(np.average(losses, weights=[1, 1, 2, 2, 1]), rel=1e-5)
 
 
+@pytest.mark.parametrize("adapter", ["none", "rows", "lora"])
 @pytest.mark.parametrize("family", ["qwen3", "qwen3-untied", "gemma", "gemma3"])
 def test_what_vectors_teach_is_in_the_rows_when_the_training_is_over(
-    family: str, base_folder: Callable[[str], Path]
+    family: str, adapter: str, base_folder: Callable[[str], Path]
 ) -> None:
     model = item_rows_model(family, base_folder)
+    rows = range(ITEMS.first_token_ids[0], ITEMS.first_item_token + 3)
+    if adapter == "rows":
+        train_rows(model, rows)
+    elif adapter == "lora":
+        add_lora(model, LoraOptions(), rows=rows, seed=0)
     loss = PackedLoss(model, ITEMS, dropout=0.0, label_smoothing=0.0, item_vectors=ITEM_VECTORS)
-    free = model.get_input_embeddings().weight.detach().clone()
+    everything = torch.arange(ITEMS.first_item_token + 3)
+
+    def read() -> torch.Tensor:
+        with torch.no_grad():
+            return model.get_input_embeddings()(everything).clone()
+
+    loss.eval()
+    loss.train()
+    base = {name: weight.detach().clone() for name, weight in model.named_parameters() if not weight.requires_grad}
+    free = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+    before_vectors = read()
     tokens = np.array([7, 309, 311, 301, 310, 309])
     arrays = packed([Example(tokens, np.arange(6) > 0)])
     names = {name: weight for name, weight in loss.named_parameters() if not name.startswith("model.")}
@@ -336,11 +353,13 @@ def test_what_vectors_teach_is_in_the_rows_when_the_training_is_over(
     assert all(weight.grad is not None and weight.grad.norm() > 0 for weight in names.values())
     assert abs(before.item() - untouched) > 1e-3
     loss.eval()
-    whole = model.get_input_embeddings().weight.detach().clone()
-    assert (whole != free).any(dim=1).nonzero()[:, 0].tolist() == [309, 310, 311]
+    whole = read()
+    assert (whole != before_vectors).any(dim=1).nonzero()[:, 0].tolist() == [309, 310, 311]
     loss.train()
-    assert torch.equal(model.get_input_embeddings().weight, free)  # to the last digit, or resuming would differ
+    for name, weight in model.named_parameters():  # to the last digit, or resuming would differ
+        assert torch.equal(weight, free[name] if name in free else base[name])
     loss.finish()
-    assert torch.equal(model.get_input_embeddings().weight, whole)
+    assert torch.equal(read(), whole)
+    assert all(torch.equal(weight, base[name]) for name, weight in model.named_parameters() if name in base)
     after = PackedLoss(model, ITEMS, dropout=0.0, label_smoothing=0.0)(*arrays)
     assert after.item() == pytest.approx(before.item(), rel=1e-5)
