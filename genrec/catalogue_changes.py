@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from genrec.config import EmbedConfig, TokenizeConfig, build_config
 from genrec.data.catalog import REMOVED_ITEMS, Catalog, removed_items
 from genrec.data.changes import read_changed_items, read_new_items, read_removed_ids, with_rows
-from genrec.data.sources.cells import MEDIA_FIELDS
 from genrec.data.sources.records import Item
 from genrec.encoders.base import Embeddings
+from genrec.encoders.embed import content_modalities
 from genrec.encoders.extend import ExtendedVectors, extend_embeddings
 from genrec.journal import change_together
 from genrec.progress import SILENT, Progress
@@ -81,7 +81,13 @@ def add_items(
         rows = _rows_of(items, before.catalog)
         catalog = Catalog(with_rows(before.catalog.table, dict(zip(rows.tolist(), items, strict=True))))
         extended = extend_embeddings(
-            run, before.catalog, catalog, encode=rows, precomputed=precomputed or {}, progress=progress
+            run,
+            before.catalog,
+            catalog,
+            encode=dict.fromkeys(content_modalities(_embed_config(run)), rows),
+            precomputed=precomputed or {},
+            given=rows,
+            progress=progress,
         )
         embeddings = extended.embeddings
         fresh = rows[rows >= len(before.catalog)]
@@ -155,7 +161,7 @@ def update_items(
             catalog,
             encode=encode,
             precomputed=precomputed or {},
-            given=np.sort(rows),
+            given=rows,
             as_new=reencode,
             progress=progress,
         )
@@ -164,8 +170,17 @@ def update_items(
         if reencode:
             ids, num_moved = _place(run, before.ids, catalog, embeddings, rows=np.sort(rows))
         num_ids = int((ids.codes != before.ids.codes).any(axis=1).sum())
-        facts = {"num_updated": len(rows), "num_encoded": len(encode), "num_new_ids": num_ids, "num_moved": num_moved}
-        words = [f"Updated {len(rows):,} items; what the encoders read of {len(encode):,} of them may have changed."]
+        num_encoded = len(np.unique(np.concatenate([*encode.values(), rows[:0]])))
+        missing = {name: int((~embeddings[name].mask[some]).sum()) for name, some in encode.items() if len(some)}
+        facts = {
+            "num_updated": len(rows),
+            "num_encoded": num_encoded,
+            "num_new_ids": num_ids,
+            "num_moved": num_moved,
+            "missing": missing,
+        }
+        words = [f"Updated {len(rows):,} items; what the encoders read of {num_encoded:,} of them may have changed."]
+        words += [f"{name}: {count:,} of these have no vector (now)." for name, count in missing.items() if count]
         words += _left_out_words(extended)
         kept = "Every ID is what it was (--reencode gives new ones)."
         words.append(f"{num_ids:,} got another ID." if reencode else kept)
@@ -263,19 +278,20 @@ def _rows_of(items: Sequence[Item], catalog: Catalog) -> NDArray[np.int64]:
     return np.array(rows, dtype=np.int64)
 
 
-def _rows_to_encode(run: Run, table: pl.DataFrame, changes: Mapping[int, Item]) -> NDArray[np.int64]:
-    """Rows of which the encoders may read something else than before, in order; the cache has what they do not."""
+def _rows_to_encode(run: Run, table: pl.DataFrame, changes: Mapping[int, Item]) -> dict[str, NDArray[np.int64]]:
+    """Modality → rows of which its encoder may read something else than before; the cache has what it does not."""
     config = _embed_config(run)
     # A template may read any column.
-    read = {*config.text_fields, *MEDIA_FIELDS} if config.text_template is None else set(table.columns)
-    rows = []
-    for row, item in sorted(changes.items()):
+    text = set(config.text_fields) if config.text_template is None else set(table.columns)
+    found: dict[str, list[int]] = {modality: [] for modality in content_modalities(config)}
+    for row, item in changes.items():
         old = table.row(row, named=True)
-        differs = any(item[name] != old[name] for name in read & set(item))
-        # A path that the change names may lead to another file than it did, which the file's content tells.
-        if differs or any(item.get(name) for name in MEDIA_FIELDS):
-            rows.append(row)
-    return np.array(rows, dtype=np.int64)
+        for modality, rows in found.items():
+            read = text if modality == "text" else {modality}
+            # A path that the change names may lead to another file than it did, which the file's content tells.
+            if any(item[name] != old[name] for name in read & set(item)) or (modality != "text" and item.get(modality)):
+                rows.append(row)
+    return {modality: np.array(rows, dtype=np.int64) for modality, rows in found.items()}
 
 
 def _left_out_words(extended: ExtendedVectors) -> list[str]:

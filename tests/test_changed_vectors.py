@@ -105,6 +105,20 @@ def test_items_that_a_file_of_vectors_leaves_out_keep_theirs(tiny_copy: Path, wr
     assert "text: the file leaves out 1 of them; they keep the vector that they had." in report.words
 
 
+@pytest.mark.parametrize("change", [add_items, update_items])
+def test_vectors_without_ids_stand_in_the_order_of_the_table_of_the_change(
+    tiny_copy: Path, write: Write, change: Callable[..., Any]
+) -> None:
+    run = Run(tiny_copy)
+    ids = ["i7", "i3"] if change is update_items else ["n2", "n1"]
+    given = np.random.default_rng(5).normal(size=(2, 8)).astype(np.float32)
+    np.save(tiny_copy.parent / "two.npy", given)
+    rows = write(*({"item_id": item_id, "title": item_id} for item_id in ids))
+    change(run, rows, when=WHEN, precomputed={"text": tiny_copy.parent / "two.npy"})
+    after, catalog = load(run, "text"), Catalog.load(run)
+    np.testing.assert_array_equal(after.vectors[[catalog.index[item_id] for item_id in ids]], given)
+
+
 def test_an_item_that_comes_back_keeps_the_vector_that_the_file_of_the_new_ones_leaves_out(
     tiny_copy: Path, write: Write
 ) -> None:

@@ -91,27 +91,25 @@ def embed(run: Run, config: EmbedConfig, *, progress: Progress = SILENT) -> Stag
     return report
 
 
-def encode_catalog(
-    run: Run, config: EmbedConfig, catalog: Catalog, *, progress: Progress = SILENT
-) -> dict[str, Embeddings | None]:
-    """Vectors of the items of `catalog`, any items, by every encoder that `config` names: modality → vectors.
+def content_modalities(config: EmbedConfig) -> list[str]:
+    """Modalities that `config` names an encoder for which reads items alone, and not what people did with them."""
+    return list(_encoders(config.model_copy(update={"behaviour_model": None})))
+
+
+def encode_modality(
+    run: Run, config: EmbedConfig, catalog: Catalog, modality: str, *, progress: Progress = SILENT
+) -> Embeddings | None:
+    """Vectors of the items of `catalog`, any items, by the encoder that `config` names for one of its modalities.
 
     None where not one of the items names a file of that modality. Inputs that cannot be read are said and masked.
     Reads the run's cache of vectors and adds to it; writes nothing else.
     """
-    job = EmbedJob(run, config, catalog, progress, is_whole=False)
-    vectors: dict[str, Embeddings | None] = {}
-    for modality, make in _encoders(config.model_copy(update={"behaviour_model": None})).items():
-        if modality in MEDIA_FIELDS and not _any_file(catalog, modality):
-            vectors[modality] = None
-            continue
-        made = make(job)
-        vectors[modality] = made.embeddings
-        for problem in made.problems:
-            progress.say(
-                f"{modality}: {problem['item_id']} ({problem['file']}) counts as missing: {problem['reason']}."
-            )
-    return vectors
+    if modality in MEDIA_FIELDS and not _any_file(catalog, modality):
+        return None
+    made = _encoders(config)[modality](EmbedJob(run, config, catalog, progress, is_whole=False))
+    for problem in made.problems:
+        progress.say(f"{modality}: {problem['item_id']} ({problem['file']}) counts as missing: {problem['reason']}.")
+    return made.embeddings
 
 
 def _any_file(catalog: Catalog, column: str) -> bool:

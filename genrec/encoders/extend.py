@@ -20,7 +20,7 @@ from genrec.config import EmbedConfig, build_config
 from genrec.data.catalog import Catalog
 from genrec.encoders.base import WRITTEN_BY_ALIGN, Embeddings, vouched_modalities
 from genrec.encoders.behaviour import MODELS as BEHAVIOUR_MODELS
-from genrec.encoders.embed import encode_catalog
+from genrec.encoders.embed import encode_modality
 from genrec.encoders.precomputed import read_vectors
 from genrec.errors import ConfigError, DataError, ModelError
 from genrec.progress import SILENT, Progress
@@ -49,20 +49,20 @@ def extend_embeddings(
     before: Catalog,
     after: Catalog,
     *,
-    encode: NDArray[np.int64],
+    encode: Mapping[str, NDArray[np.int64]],
     precomputed: Mapping[str, Path],
-    given: NDArray[np.int64] | None = None,
+    given: NDArray[np.int64],
     as_new: bool = False,
     progress: Progress = SILENT,
 ) -> ExtendedVectors:
-    """The vectors of the catalogue `after`, of which the rows `encode` (N,) are new to the encoders.
+    """The vectors of the catalogue `after`, in which the rows `given` (N,) are new or have changed.
 
-    `precomputed` files may hold the items of the rows `given` (default: `encode`, which are among them) and no others;
-    an item that a file leaves out keeps the vector that it has. `as_new` takes from `given` the behaviour of before.
+    `encode` is modality → those of the rows whose content is new to its encoder. `precomputed` files may hold the items
+    of the rows `given` and no others (a file without ids: all of them, in that order); an item that a file leaves out
+    keeps the vector that it has. `as_new` takes from `given` the behaviour of before.
     Raises ConfigError for a modality that the run does not have, DataError for vectors of another width, ModelError
     where an encoder is not the one that the run was embedded with.
     """
-    given = encode if given is None else given
     old = {name: Embeddings.load(run, name, catalog=before) for name in vouched_modalities(run)}
     embedded = {name: one for name, one in old.items() if name.split("-")[0] not in WRITTEN_BY_ALIGN}
     if unknown := sorted(set(precomputed) - set(embedded)):
@@ -76,7 +76,7 @@ def extend_embeddings(
     if as_new:
         for name, one in embedded.items():
             parts[name] += [_missing(one, given)] if one.model in BEHAVIOUR_MODELS else []
-    for name, part in _encoded(run, after, embedded, rows=encode, progress=progress).items():
+    for name, part in _encoded(run, after, embedded, encode=encode, progress=progress).items():
         parts[name].append(part)
     for name, part in files.items():
         parts[name].append(part)  # last: a file has the last word on what it has
@@ -95,17 +95,22 @@ def _read_part(file: Path, after: Catalog, given: NDArray[np.int64]) -> _Part:
 
 
 def _encoded(
-    run: Run, after: Catalog, old: Mapping[str, Embeddings], *, rows: NDArray[np.int64], progress: Progress
+    run: Run,
+    after: Catalog,
+    old: Mapping[str, Embeddings],
+    *,
+    encode: Mapping[str, NDArray[np.int64]],
+    progress: Progress,
 ) -> dict[str, _Part]:
-    """What the run's encoders make of some rows (N,), by modality."""
-    if not len(rows):
-        return {}
+    """What the run's encoders make of some rows, by modality."""
     config = build_config(EmbedConfig, run.require("embed").config, source="the manifest, stage embed")
     parts = {}
-    for name, made in encode_catalog(run, config, Catalog(after.table[rows]), progress=progress).items():
-        if made is not None:
-            _check_encoder(made, old[name])
-        parts[name] = _missing(old[name], rows) if made is None else _Part(rows, made.vectors, made.mask)
+    for name, rows in encode.items():
+        if len(rows):
+            made = encode_modality(run, config, Catalog(after.table[rows]), name, progress=progress)
+            if made is not None:
+                _check_encoder(made, old[name])
+            parts[name] = _missing(old[name], rows) if made is None else _Part(rows, made.vectors, made.mask)
     return parts
 
 

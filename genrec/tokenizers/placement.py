@@ -42,8 +42,8 @@ def place_items(
     if not len(vectors):
         return np.zeros((0, len(sizes)), dtype=np.uint16)
     wanted = tokenizer.encode(vectors)
-    if policy == "shared":
-        return wanted
+    if policy == "shared":  # an extra level there is only where another catalogue's codes came from
+        return np.pad(wanted, ((0, 0), (0, len(sizes) - wanted.shape[1])))
     places = _Places(taken, sizes, levels=len(tokenizer.codebook_sizes))
     placed = np.zeros((len(vectors), len(sizes)), dtype=np.uint16)
     for row, codes in enumerate(wanted):

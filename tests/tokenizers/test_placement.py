@@ -123,6 +123,9 @@ def test_shared_codes_are_kept_whoever_has_them(tokenizer: ResidualKMeans) -> No
     new = vectors(30)
     wanted = tokenizer.encode(new)
     np.testing.assert_array_equal(place(tokenizer, new, wanted, policy="shared"), wanted)
+    # Codes that were resolved within those of another catalogue have its extra level.
+    wider = place(tokenizer, new, np.pad(wanted, ((0, 0), (0, 1))), policy="shared", sizes=(K, K, K, 2))
+    np.testing.assert_array_equal(wider, np.pad(wanted, ((0, 0), (0, 1))))
 
 
 def test_a_tokenizer_of_one_level_has_no_other_prefix() -> None:
