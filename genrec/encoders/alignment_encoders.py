@@ -32,7 +32,7 @@ from genrec.encoders.image import image_encoder
 from genrec.encoders.media import DESCRIPTORS, media_files
 from genrec.encoders.text import text_encoder
 from genrec.encoders.texts import item_texts
-from genrec.errors import ConfigError, RunError
+from genrec.errors import ConfigError, DataError, RunError, UnreadableInputError
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, atomic_file, file_checksum, read_json, write_json
 
@@ -115,7 +115,8 @@ class AdaptedEncoder:
 def adapt_encoders(inputs: AlignmentInputs, config: AlignConfig, *, progress: Progress) -> dict[str, LiveInputs]:
     """Encoders of the run that can learn, made ready for it.
 
-    Raises ConfigError where the run has none, ModelError where the family does not fit one of them.
+    Raises ConfigError where the run has none, ModelError where the family does not fit one of them, DataError where
+    something is gone that the run's vectors were made of.
     """
     assert config.unfreeze != "none"
     live = {}
@@ -123,7 +124,9 @@ def adapt_encoders(inputs: AlignmentInputs, config: AlignConfig, *, progress: Pr
         encoder = _trainable(inputs.embedded, modality, progress=progress)
         if encoder is not None:
             count = adapt(encoder, config.unfreeze, lora_rank=config.lora_rank, prompt_tokens=config.prompt_tokens)
-            live[modality] = LiveInputs(encoder, _inputs_of(inputs, modality), num_trained=count)
+            values = _inputs_of(inputs, modality)
+            _check_readable(inputs, modality, encoder, values)
+            live[modality] = LiveInputs(encoder, values, num_trained=count)
     if not live:
         raise ConfigError(
             f"--unfreeze {config.unfreeze} finds no encoder that can learn: the run's vectors come from files or "
@@ -147,7 +150,9 @@ def encode_anew(
         size = inputs.embedded.batch_size
         made = encode_items(encoder, source.inputs, run=inputs.run, batch_size=size, progress=progress)
         old, rows = inputs.embeddings[modality], made.vectors[: inputs.num_items]
-        new = Embeddings(modality, rows, old.mask, encoder.model, encoder.revision, old.order_checksum)
+        new = Embeddings(
+            modality, rows, made.mask[: inputs.num_items], encoder.model, encoder.revision, old.order_checksum
+        )
         embeddings[modality] = new
         written += [*files, *replace(new, modality=f"adapted-{modality}").save(inputs.run)]
         if modality == ATTRIBUTE_MODALITY and attribute_vectors is not None:
@@ -234,6 +239,22 @@ def _inputs_of(inputs: AlignmentInputs, modality: str) -> list[Any]:
     texts = inputs.attributes.texts
     more = texts if modality == "text" else [None] * len(texts)
     return [*_item_inputs(inputs.run, inputs.catalog, inputs.embedded, modality), *more]
+
+
+def _check_readable(inputs: AlignmentInputs, modality: str, encoder: TrainableEncoder, values: Sequence[Any]) -> None:
+    """Raise DataError, before anything is learned, where an input that was embedded is not there any more."""
+    gone = []
+    for row in np.flatnonzero(inputs.embeddings[modality].mask).tolist():
+        try:
+            encoder.content(values[row])
+        except UnreadableInputError as error:
+            named = getattr(values[row], "name", values[row])
+            gone.append(f"{inputs.catalog.item_ids[row]} ({named}): {error.reason}")
+    if gone:
+        raise DataError(
+            f"{modality}: {len(gone):,} of the items that embed read cannot be read now: {'; '.join(gone[:5])}.",
+            "Bring the files back, or run `genrec embed` again, which leaves them out.",
+        )
 
 
 def _item_inputs(run: Run, catalog: Catalog, embedded: EmbedConfig, modality: str) -> Sequence[Any]:

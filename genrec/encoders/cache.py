@@ -73,6 +73,8 @@ class VectorCache:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             with self._file.open("a+b") as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX)  # nobody else is writing: what is not whole, a killed run left
+                if stream.seek(0, os.SEEK_END) < self._whole_bytes:  # somebody deleted the cache meanwhile
+                    self._whole_bytes = 0
                 stream.seek(self._whole_bytes)
                 self._whole_bytes += self._enter_records(stream.read())
                 stream.truncate(self._whole_bytes)

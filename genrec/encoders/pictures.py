@@ -7,6 +7,7 @@ file is a reason to leave out that file alone.
 
 from __future__ import annotations
 
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -77,7 +78,15 @@ def _decode(path: Path, max_megapixels: float) -> Image.Image:
                 f"has {width:,} × {height:,} pixels: one side is over {_MAX_ASPECT} times the other"
             )
         image.load()
-        return _rgb(ImageOps.exif_transpose(image))
+        return _rgb(_upright(image))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF data asks; as it is where these are damaged, as viewers show it."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, ValueError, KeyError, TypeError, OSError, struct.error):
+        return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -76,6 +76,11 @@ def check_vectors(vectors: NDArray[np.float32], *, codebook_sizes: Sequence[int]
     codebook_size = max(codebook_sizes)
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
         raise DataError(f"Vectors of shape {vectors.shape} must be (items, width) and finite.")
+    if len(vectors) < 2:
+        raise DataError(
+            f"{len(vectors):,} item(s) cannot fill a codebook: codes tell items apart.",
+            "Give two items or more, or one code per item, --method item-id.",
+        )
     if len(vectors) < codebook_size:
         # Eight items per code leave something for the later levels to tell apart.
         advice = max(2, 1 << max(1, (len(vectors) // 8).bit_length() - 1))

@@ -26,6 +26,7 @@ from genrec.run import read_json, write_json
 Floats = NDArray[np.float32]
 _AGAIN = "Run `genrec tokenize RUN` again."
 _PENALTIES = np.logspace(-3, 3, 7)
+_NO_VARIANCE = 1e-10  # of the vectors' mean square: less is rounding
 _MAX_ROWS = 20_000  # a regression of a few hundred columns does not get better with more
 
 
@@ -65,7 +66,10 @@ class Fusion:
                 raise DataError(f"No item has a vector of modality {name!r}.", "Run `genrec embed` again.")
             means[name] = present.mean(axis=0)
             variance = float(np.square(present - means[name], dtype=np.float64).sum(axis=1).mean())
-            scales[name] = np.float32(np.sqrt(weights.get(name, 1.0) / max(variance, 1e-24)))
+            size = float(np.square(present, dtype=np.float64).sum(axis=1).mean())
+            # Vectors that are all the same tell no items apart: whatever comes later, they have no say.
+            tells = variance > _NO_VARIANCE * size
+            scales[name] = np.float32(np.sqrt(weights.get(name, 1.0) / variance) if tells else 0.0)
             centred[name] = np.where(masks[name][:, None], (values - means[name]) * scales[name], np.float32(0))
         rng = np.random.default_rng(seed)
         blocks = [_Block(name, means[name], scales[name], _learn_guess(centred, masks, name, rng)) for name in vectors]
@@ -106,7 +110,7 @@ class Fusion:
         """Fused vectors (N, D) back to the vectors of every modality, in their own units."""
         parts = np.split(fused, np.cumsum(self.widths)[:-1], axis=1)
         return {
-            block.name: np.asarray(part / block.scale + block.mean, dtype=np.float32)
+            block.name: np.asarray(part / (block.scale or np.float32(1)) + block.mean, dtype=np.float32)
             for block, part in zip(self.blocks, parts, strict=True)
         }
 

@@ -26,7 +26,7 @@ from genrec.encoders.base import Embeddings
 from genrec.encoders.embed import embed
 from genrec.encoders.text import TextEncoder
 from genrec.encoders.vision import VisionEncoder
-from genrec.errors import ConfigError, ModelError, RunError
+from genrec.errors import ConfigError, DataError, ModelError, RunError, UnreadableInputError
 from genrec.run import Run, StageReport
 
 FAMILIES = ("lora", "ia3", "prompt", "full")
@@ -193,6 +193,23 @@ def test_without_an_encoder_that_learns_or_with_a_changed_one_it_says_so(sentenc
     embed(run, EmbedConfig(behaviour_model=None, text_model=None, precomputed={"sight": tmp_path / "sight.npy"}))
     with pytest.raises(ConfigError, match="finds no encoder that can learn"):
         align(run, QUICK.model_copy(update={"unfreeze": "lora"}))
+
+
+def test_what_was_embedded_and_is_gone_is_named_before_anything_is_learned(
+    sentence_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = make_run(tmp_path / "run", sentence_model)
+    whole = TextEncoder.content
+
+    def content(self: TextEncoder, value: str) -> bytes:
+        if value == TEXTS[3]:  # as a picture's file that has been deleted since
+            raise UnreadableInputError("does not exist")
+        return whole(self, value)
+
+    monkeypatch.setattr(TextEncoder, "content", content)
+    with pytest.raises(DataError, match=rf"text: 1 of the items .* i3 \({TEXTS[3]}\): does not exist"):
+        align(run, QUICK.model_copy(update={"unfreeze": "lora"}))
+    assert "align" not in run.stages
 
 
 def test_a_prompt_that_leaves_no_room_for_the_text_is_refused(sentence_model: Path):

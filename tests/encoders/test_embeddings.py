@@ -184,6 +184,18 @@ def test_two_processes_that_encode_one_run_lose_nothing_of_each_other(tmp_path: 
         np.testing.assert_array_equal(every.vector(every.key(text.encode())), vector_of(text))
 
 
+def test_a_cache_that_is_deleted_while_it_is_written_begins_anew(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run")
+    cache = VectorCache(run, modality="text", fingerprint="aa", width=4)
+    for text in "ab":
+        cache.append([cache.key(text.encode())], vector_of(text)[None])
+        for file in (run.path / "embeddings" / "cache").iterdir():
+            file.unlink()
+    cache.append([cache.key(b"c")], vector_of("c")[None])
+    again = VectorCache(run, modality="text", fingerprint="aa", width=4)
+    np.testing.assert_array_equal(again.vector(again.key(b"c")), vector_of("c"))
+
+
 def test_inputs_that_cannot_be_read_are_masked_with_a_reason_and_tried_again(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run")
     inputs = ["a", "broken 1", None, "broken 2", "broken 1", "b"]

@@ -73,6 +73,12 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     assert pixels[35, 10].tolist() == list(RIGHT)
 
 
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+def test_a_whole_picture_with_damaged_exif_data_is_read_as_it_stands(tmp_path: Path, ending: str) -> None:
+    two_halves().save(tmp_path / f"odd.{ending}", dpi=(72, 72), exif=b"Exif\0\0garbage!")
+    assert read(tmp_path / f"odd.{ending}").shape == (20, 40, 3)
+
+
 def test_transparency_lies_on_white_whatever_colour_it_hides(tmp_path: Path) -> None:
     image = Image.new("RGBA", (4, 2), (0, 0, 0, 0))
     image.paste((100, 0, 0, 128), (2, 0, 4, 2))

@@ -85,6 +85,18 @@ def test_one_modality_alone_is_centred_and_scaled_and_an_item_without_it_is_the_
     np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-3)
 
 
+@pytest.mark.parametrize("present", [1, 300])
+def test_a_modality_that_tells_no_items_apart_has_no_say_in_what_comes_later(present: int) -> None:
+    _, shown, masks = two_modalities()
+    same = {**shown, "image": np.full_like(shown["image"], 0.1)}
+    masks = {**masks, "image": np.arange(NUM_ITEMS) < present}
+    fusion = Fusion.fit(same, masks, weights={}, seed=0)
+    new = {"text": shown["text"][:1], "image": np.full((1, 8), 0.7, np.float32)}
+    fused, _ = fusion.apply(new, {name: np.ones(1, bool) for name in new})
+    assert not fused[0, 5:].any()
+    assert all(np.isfinite(values).all() for values in fusion.split(fused).values())
+
+
 def test_a_saved_fusion_is_the_same_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
     _, shown, masks = two_modalities(noise=0.5)
     fusion = Fusion.fit(shown, masks, weights={}, seed=0)

@@ -105,6 +105,8 @@ def test_fewer_items_than_codes_are_refused_with_a_size_that_fits(name: str) -> 
     largest = max(MAKERS[name]().codebook_sizes)
     with pytest.raises(DataError, match=rf"7 items cannot fill a codebook of {largest} codes.*--codebook-size 2"):
         MAKERS[name]().fit(clustered(7), seed=0)
+    with pytest.raises(DataError, match=r"1 item\(s\) cannot fill a codebook.*--method item-id"):
+        MAKERS[name]().fit(clustered(1), seed=0)
     with pytest.raises(DataError, match="finite"):
         MAKERS[name]().fit(np.full((9, 3), np.nan, np.float32), seed=0)
 
