@@ -19,7 +19,7 @@ import shutil
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +36,8 @@ from genrec.data.splits import cold_cases, cold_items, evaluation_cases
 from genrec.errors import ConfigError, GenrecError
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run, read_json, write_json
+from genrec.tokenizers.rqvae_training import RQVAEOptions
+from genrec.tokenizers.stage import SHARES
 from genrec.trie_filters import ItemFilter
 
 _K = 10
@@ -95,14 +97,13 @@ def measure(source: Path, out: Path, variant: Variant, seed: int, config: TrainC
     share = config.model_copy(update={"seed": seed, "epochs": epochs, **variant.training})
     for number, options in enumerate(variant.views):
         run = _copy(source, cell / str(number))
-        tokenize = build_config(TokenizeConfig, {**options, "seed": seed}, source=variant.name)
-        tokenized = pipeline.tokenize(run, tokenize)
+        tokenized = pipeline.tokenize(run, _tokenize_config(variant, options, seed))
         health.append({name: tokenized.facts[name] for name in ("levels", "prefix_lift", "colliding_before")})
         trained = pipeline.train(run, share)
         views.append(Recommender.load(run.path, beam_width=_BEAM_WIDTH))
     recommender = views[0].with_views(views[1:])
     result = {
-        "asked": _asked(source, config, max_users),
+        "asked": _asked(source, config, max_users) | _way(variant, seed),
         "variant": variant.name,
         "seed": seed,
         "health": health,
@@ -121,13 +122,24 @@ def measure(source: Path, out: Path, variant: Variant, seed: int, config: TrainC
 
 def _asked(source: Path, config: TrainConfig, max_users: int) -> dict[str, Any]:
     """What all cells of a table have in common: the same generator, budget, users and vectors."""
-    made = {stage: Run.open(source).require(stage).outputs for stage in ("ingest", "embed")}
+    run = Run.open(source)
+    made = {stage: run.require(stage).outputs for stage in ("ingest", "embed", "align") if stage in run.stages}
     return {"config": dump_config(config), "max_users": max_users, "source": made}
+
+
+def _way(variant: Variant, seed: int) -> dict[str, Any]:
+    """What a cell has of its own, the defaults of now included: a default that changes makes its cells again."""
+    views = [dump_config(_tokenize_config(variant, options, seed)) for options in variant.views]
+    return {"views": views, "training": variant.training, "rqvae": asdict(RQVAEOptions()), "shares": SHARES}
+
+
+def _tokenize_config(variant: Variant, options: dict[str, Any], seed: int) -> TokenizeConfig:
+    return build_config(TokenizeConfig, {**options, "seed": seed}, source=variant.name)
 
 
 def _is_made(options: argparse.Namespace, cell: tuple[Variant, int], asked: dict[str, Any]) -> bool:
     file = _file(options.out, *cell)
-    return file.exists() and read_json(file).get("asked") == asked
+    return file.exists() and read_json(file).get("asked") == asked | _way(*cell)
 
 
 def _ranks(
@@ -309,7 +321,9 @@ def main() -> int:
 
 
 def _chosen(source: Path, names: str | None) -> list[Variant]:
-    possible = variants(tuple(Run.open(source).require("embed").report["modalities"]))
+    run = Run.open(source)
+    aligned = ("aligned",) if "align" in run.stages else ()
+    possible = variants((*run.require("embed").report["modalities"], *aligned))
     if names is None:
         return possible
     known = {variant.name: variant for variant in possible}
@@ -324,9 +338,19 @@ def _beside(text: str, here: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = [read_json(file) for file in sorted((Path(folder or "?") / "results").glob("*.json"))]
     if not label or not found:
         raise ConfigError(f"--beside {text!r} names no ablation.", "Give LABEL=OUT, where OUT was --out of one.")
-    if any(len(one["test"]) != len(other["test"]) for one in found for other in here[:1]):
-        raise ConfigError(f"{folder} asked other users.", "Make both ablations of the same interactions and users.")
+    for one in found:
+        if any(_terms(one) != _terms(other) for other in here[:1]):
+            raise ConfigError(
+                f"{folder} asked other users, or with another budget.",
+                "Make both ablations of the same interactions with the same options.",
+            )
     return [{**one, "variant": f"{one['variant']}, {label}"} for one in found]
+
+
+def _terms(cell: dict[str, Any]) -> list[Any]:
+    """What two cells share that may stand in one table: who is asked, and the budget."""
+    asked = cell["asked"]
+    return [asked["config"], asked["max_users"], asked["source"]["ingest"]["splits.parquet"]]
 
 
 def _make(options: argparse.Namespace, config: TrainConfig, cells: list[tuple[Variant, int]]) -> None:

@@ -39,7 +39,7 @@ from genrec.tokenizers.rqvae_training import RQVAEOptions
 _PAIR_LEARNING_RATE = 3e-4
 # Of the variance: with these and codes used equally often, each of the first two levels says more than twice as much of
 # the next item as codes of texts do (eval/RESULTS.md).
-_WEIGHTS = {"behaviour": 2.0}
+SHARES = {"behaviour": 2.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
     _check(config, items)
     warm = ~cold_items(run)
     known = items.only(warm)
-    fusion = Fusion.fit(known.vectors, known.masks, weights=_WEIGHTS | config.weights, seed=config.seed)
+    fusion = Fusion.fit(known.vectors, known.masks, weights=SHARES | config.weights, seed=config.seed)
     fused, guesses = fusion.apply(items.vectors, items.masks)
     # An item without any vector teaches nothing; but every item has an id.
     some = np.asarray(warm & (items.present.any(axis=1) | (config.method == ItemIdCodes.method)), dtype=np.bool_)

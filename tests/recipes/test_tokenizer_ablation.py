@@ -31,6 +31,7 @@ def test_every_modality_that_is_there_takes_part_in_the_ways_that_it_allows(reci
     assert {"text+image, behaviour as a loss", "text+behaviour", "streams of text, image, behaviour"} <= set(names)
     assert {"residual k-means text+behaviour", "item-id", "random"} <= set(names)
     assert len(names) == len(set(names))
+    assert "aligned with behaviour" in [one.name for one in recipe["variants"](("text", "image", "aligned"))]
     alone = [variant.name for variant in recipe["variants"](("text",))]
     assert alone == [
         "text",
@@ -82,6 +83,14 @@ def test_a_small_ablation_end_to_end_and_again(
     with pytest.raises(SystemExit):
         runpy.run_path(SCRIPT, run_name="__main__")
     assert capsys.readouterr().out == ""
+
+    # Another default: what it made is made again.
+    monkeypatch.setattr("genrec.tokenizers.stage.SHARES", {"behaviour": 3.0})
+    monkeypatch.setattr(sys, "argv", ["tokenizer_ablation.py", *arguments, "--report-only"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(SCRIPT, run_name="__main__")
+    assert capsys.readouterr().out == ""
+    monkeypatch.undo()
 
     # Beside itself: the same figures under another name, and no difference.
     for beside, status in ((f"again={out}", 0), (f"again={tmp_path}", 2), (str(out), 2)):
