@@ -6,8 +6,8 @@
 `films`: the bundled MovieLens films without Comedy among their genres → those with it. The users are the same
 people. `amazon`: Beauty 2014 → Musical Instruments 2014 (folders of FOLDER as docs/data.md describes them). The
 instruments have no titles: an item's text is what was written about it in the *training* interactions, never in
-those that are tested. Stages that are finished are not made again, and a
-killed training goes on.
+those that are tested. Stages that are finished with the same options
+are not made again, and a killed training goes on.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ import polars as pl
 
 from genrec import pipeline
 from genrec.config import (
+    Config,
     EmbedConfig,
     IngestConfig,
     ScratchConfig,
     TokenizeConfig,
     TrainConfig,
     TransferConfig,
+    dump_config,
 )
 from genrec.console import ConsoleProgress, print_report
 from genrec.data.ingest import ingest
 from genrec.data.sources.movielens import bundled_movielens
 from genrec.encoders.embed import embed
-from genrec.errors import DataError, GenrecError
+from genrec.errors import ConfigError, DataError, GenrecError
 from genrec.run import Run
 from genrec.transfer import transfer
 
@@ -98,16 +100,24 @@ def _ingest_tables(run: Run, items: pl.DataFrame, interactions: pl.DataFrame, fo
 def prepare(source: Run, target: Run, *, texts: tuple[EmbedConfig, EmbedConfig], training: TrainConfig) -> None:
     """Both runs embedded, the source trained: what `genrec embed | tokenize | train` do."""
     codes = TokenizeConfig(seed=training.seed)
-    stages: list[tuple[Run, str, Callable[[], object]]] = [
-        (source, "embed", lambda: embed(source, texts[0], progress=PROGRESS)),
-        (target, "embed", lambda: embed(target, texts[1], progress=PROGRESS)),
-        (source, "trie", lambda: pipeline.tokenize(source, codes, progress=PROGRESS)),
-        (source, "train", lambda: pipeline.train(source, training, resume=True, progress=PROGRESS)),
+    stages: list[tuple[Run, str, Config, Callable[[], object]]] = [
+        (source, "embed", texts[0], lambda: embed(source, texts[0], progress=PROGRESS)),
+        (target, "embed", texts[1], lambda: embed(target, texts[1], progress=PROGRESS)),
+        (source, "tokenize", codes, lambda: pipeline.tokenize(source, codes, progress=PROGRESS)),
+        (source, "train", training, lambda: _train(source, training)),
     ]
-    for run, name, stage in stages:
-        if name not in run.stages:
+    for run, name, config, stage in stages:
+        if name not in run.stages or run.require(name, verify=False).config != dump_config(config):
             PROGRESS.say(f"{run.path}: {name}")
             stage()
+
+
+def _train(run: Run, training: TrainConfig) -> None:
+    """Go on with a training that was killed, and begin one of other settings anew."""
+    try:
+        pipeline.train(run, training, resume=True, progress=PROGRESS)
+    except ConfigError:
+        pipeline.train(run, training, progress=PROGRESS)
 
 
 def main() -> int:

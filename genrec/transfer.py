@@ -82,10 +82,15 @@ class _Plan:
     train: TrainConfig
     tokenize: TokenizeConfig
 
+    @property
+    def stages(self) -> list[str]:
+        """Stages of the target that every variant begins with."""
+        return ["ingest", "embed", *(["align"] if "align" in self.target.stages else [])]
+
     def identity(self, variant: _Variant) -> dict[str, Any]:
         """What decides a variant's figures; equal identities need not be made twice."""
         told: dict[str, Any] = {
-            "target": {stage: self.target.require(stage).outputs for stage in ("ingest", "embed")},
+            "target": {stage: self.target.require(stage).outputs for stage in self.stages},
             "evaluate": dump_config(self.config.evaluate),
         }
         if variant.shared_ids:
@@ -187,8 +192,8 @@ def _make(plan: _Plan, variant: _Variant, progress: Progress) -> None:
         run = _emptied(run)
     write_json(state_file, {"identity": identity, "finished": False})
     # Asked anew before each: a stage that is made again takes those after it out of the manifest.
-    if not (same and "embed" in run.stages):
-        _copy_stages(plan.target, run, ("ingest", "embed"))
+    if not (same and plan.stages[-1] in run.stages):
+        _copy_stages(plan.target, run, plan.stages)
     if not (same and "trie" in run.stages):
         _give_codes(plan, variant, run, progress)
     if not (same and "train" in run.stages):
@@ -221,7 +226,7 @@ def _copy_stages(origin: Run, run: Run, stages: Sequence[str]) -> None:
         for file in record.outputs:
             with atomic_file(run.path / file) as temporary:
                 shutil.copyfile(origin.path / file, temporary)
-        own = [run.path / "items.parquet"] if stage == "embed" else []
+        own = [run.path / "items.parquet"] if stage in ("embed", "align") else []
         if stage == "train":
             own = [run.path / "semantic_ids" / "codes.npy"]
         run.record(

@@ -15,7 +15,7 @@ from typing import Any
 from genrec.config import TokenizeConfig, build_config, dump_config
 from genrec.data.catalog import Catalog
 from genrec.data.splits import training_sequences
-from genrec.encoders.base import Embeddings, embedding_files, vouched_modalities
+from genrec.encoders.base import WRITTEN_BY_ALIGN, Embeddings, embedding_files, vouched_modalities
 from genrec.encoders.behaviour import MODELS as BEHAVIOUR_MODELS
 from genrec.errors import ConfigError, RunError
 from genrec.progress import SILENT, Progress
@@ -114,7 +114,8 @@ def matching_vectors(run: Run, source: Run, *, same_encoder: bool) -> ItemVector
         if own is None:
             continue
         same_width = own.vectors.shape[1] == wanted.vectors.shape[1]
-        if not same_width or not (same_encoder or (own.model, own.revision) == (wanted.model, wanted.revision)):
+        trusted = same_encoder and name.split("-")[0] not in WRITTEN_BY_ALIGN
+        if not same_width or not (trusted or (own.model, own.revision) == (wanted.model, wanted.revision)):
             raise _mismatch(run, source, own, wanted)
         found[name] = own
     if not any(own.mask.any() for own in found.values()):
@@ -134,6 +135,8 @@ def _own_vectors(run: Run, source: Run, wanted: Embeddings) -> Embeddings | None
     own = Embeddings.load(run, wanted.modality, catalog=Catalog.load(run)) if vouched else None
     if wanted.model in BEHAVIOUR_MODELS:
         return own if own is not None and (own.model, own.revision) == (wanted.model, wanted.revision) else None
+    if own is None and wanted.modality.split("-")[0] in WRITTEN_BY_ALIGN:
+        raise _is_aligned(source, wanted.modality)
     if own is None:
         raise RunError(
             f"{run.path} has no vectors of modality {wanted.modality!r}, which the tokenizer of {source.path} reads.",
@@ -143,6 +146,8 @@ def _own_vectors(run: Run, source: Run, wanted: Embeddings) -> Embeddings | None
 
 
 def _mismatch(run: Run, source: Run, own: Embeddings, wanted: Embeddings) -> RunError:
+    if own.modality.split("-")[0] in WRITTEN_BY_ALIGN:
+        return _is_aligned(source, own.modality)
     hint = f"Embed {run.path} with {wanted.model}"
     if own.vectors.shape[1] == wanted.vectors.shape[1]:
         hint += "; if both come from one encoder all the same (files of --precomputed), say --same-encoder"
@@ -150,6 +155,14 @@ def _mismatch(run: Run, source: Run, own: Embeddings, wanted: Embeddings) -> Run
         f"The {own.modality} vectors of {run.path} are of {_origin(own)}, "
         f"those of {source.path}'s tokenizer of {_origin(wanted)}.",
         f"{hint}.",
+    )
+
+
+def _is_aligned(source: Run, modality: str) -> RunError:
+    return RunError(
+        f"The tokenizer of {source.path} reads {modality!r}, which that run's own alignment made: "
+        "no other catalogue has vectors in that space.",
+        "Tokenize the source from what its encoders made (--modalities text, for example), then train it again.",
     )
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 import runpy
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
+
+from genrec.config import Config, EmbedConfig, dump_config
+from genrec.run import Run, StageReport
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,3 +57,36 @@ def test_the_text_of_an_instrument_is_that_of_its_training_reviews(recipe: dict[
         if int(review["reviewText"].split("-")[2]) < 4:
             expected.setdefault(review["asin"], set()).add(review["reviewText"])
     assert {item: set(text.split()) for item, text in items.items()} == expected
+
+
+def test_a_stage_is_made_again_where_its_options_have_changed(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = Run.create(tmp_path / "source"), Run.create(tmp_path / "target")
+    made: list[tuple[str, str]] = []
+
+    def stage(name: str) -> Callable[..., None]:
+        def make(run: Run, config: Config, **_options: object) -> None:
+            made.append((run.path.name, name))
+            run.record(StageReport(name, {}, []), config=dump_config(config), seed=0, inputs=[], outputs=[],
+                       started=run.begin())  # fmt: skip
+
+        return make
+
+    names = recipe["prepare"].__globals__
+    monkeypatch.setitem(names, "embed", stage("embed"))
+    monkeypatch.setitem(names, "pipeline", SimpleNamespace(tokenize=stage("tokenize"), train=stage("train")))
+    for run in (source, target):
+        stage("ingest")(run, EmbedConfig())
+    made.clear()
+
+    def prepare(**changes: Any) -> list[tuple[str, str]]:
+        made.clear()
+        training = recipe["TRAINING"].model_copy(update=changes)
+        recipe["prepare"](source, target, texts=(EmbedConfig(), EmbedConfig()), training=training)
+        return list(made)
+
+    assert prepare() == [("source", "embed"), ("target", "embed"), ("source", "tokenize"), ("source", "train")]
+    assert prepare() == []
+    assert prepare(epochs=3) == [("source", "train")]
+    assert prepare(epochs=3, seed=1) == [("source", "tokenize"), ("source", "train")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from genrec.data.ingest import ingest
 from genrec.encoders.base import Embeddings
 from genrec.encoders.embed import embed
 from genrec.errors import ConfigError, DataError, RunError
-from genrec.run import Run, file_checksum
+from genrec.run import Run, StageReport, file_checksum
 from genrec.tokenizers.codes import SemanticIds
 from genrec.tokenizers.stage import encode_items, load_fusion
 
@@ -168,6 +169,20 @@ def test_vectors_of_another_encoder_or_width_are_refused_by_name(tiny_run: Path,
     with pytest.raises(RunError, match=rf"no vectors of modality 'text', which the tokenizer of {tiny_run}"):
         pipeline.tokenize_from(embedded(tiny_copy, np.ones((30, 8)), name="image"), source)
     assert list(Run(tiny_copy).stages) == ["ingest", "embed"]
+
+
+def test_what_a_runs_own_alignment_made_does_not_travel(tiny_run: Path, tiny_copy: Path) -> None:
+    source = Run(shutil.copytree(tiny_run, tiny_copy.parent / "source"))
+    text = Embeddings.load(source, "text", catalog=Catalog.load(source))
+    for run, revision in ((source, "heads of one"), (Run(tiny_copy), "heads of the other")):
+        made = replace(text, modality="aligned", model="alignment", revision=revision)
+        report, written = StageReport("align", {"modalities": ["aligned"]}, []), made.save(run)
+        run.record(report, config={}, seed=0, inputs=[], outputs=written, started=run.begin())
+    pipeline.tokenize(source, TokenizeConfig(modalities=("aligned",), levels=2, codebook_size=4))
+    for same_encoder in (False, True):
+        with pytest.raises(RunError, match="no other catalogue has vectors in that space") as caught:
+            pipeline.tokenize_from(Run(tiny_copy), source, same_encoder=same_encoder)
+        assert "--modalities text" in caught.value.hint
 
 
 def test_a_run_is_not_its_own_source_and_a_changed_source_is_none(tiny_run: Path, tiny_copy: Path) -> None:
