@@ -61,7 +61,8 @@ def branches(live: LiveCatalogue, ranked: RankedItem) -> list[Branch]:
         lo, hi = below.lo[own : own + 1], below.hi[own : own + 1]
         rows = trie.items[lo[0] : hi[0]]
         common = _common(live.catalog.table, rows) if len(rows) > 1 else ()
-        found.append(Branch(level, int(below.code[own]), math.exp(score - before), len(rows), common))
+        chance = math.exp(score - before) if score > -math.inf else 0.0  # behind a code of no chance nothing has one
+        found.append(Branch(level, int(below.code[own]), chance, len(rows), common))
         before = score
     return found
 

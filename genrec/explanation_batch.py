@@ -11,9 +11,9 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -54,6 +54,7 @@ class ExplainJob:
     wording: Wording
     name: str
     engine: str = "transformers"
+    engine_options: Mapping[str, Any] = field(default_factory=dict)
     writer: WriterName = "auto"
     prompts: Path | None = None
     tags: Path | None = None
@@ -62,7 +63,7 @@ class ExplainJob:
         """Load it. The model is read only where it writes. Raises GenrecError for anything that is wrong."""
         run = Run.open(self.run)
         if writes_with_model(run, self.writer):
-            recommender = Recommender.load(self.run, self.engine)
+            recommender = Recommender.load(self.run, self.engine, engine_options=self.engine_options)
             live, engine = recommender.live, recommender.engine
         else:
             live, engine = LiveCatalogue.load(run, SidVocabulary.load(run.path / "model")), None

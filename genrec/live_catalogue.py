@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
+from genrec.data.attributes import Attribute
 from genrec.data.catalog import Catalog
 from genrec.data.splits import trained_items
 from genrec.errors import ConfigError, RunError, TrieError
@@ -44,7 +44,7 @@ class LiveCatalogue:
     dialogue_evidence: EvidenceSource | None = None  # what joins in conversations, where the run has learned that
     new: NDArray[np.bool_] | None = None  # (R,) items that no training interaction has; None: nobody knows
     _filters: dict[str, ItemFilter] = field(default_factory=dict)
-    _values: dict[str, list[list[int]]] = field(default_factory=dict)
+    _attributes: dict[str, Attribute] = field(default_factory=dict)
 
     @classmethod
     def load(cls, run: Run, vocabulary: SidVocabulary, *, with_evidence: bool = False) -> LiveCatalogue:
@@ -109,26 +109,23 @@ class LiveCatalogue:
         if found is None:
             mask = np.ones(len(self.catalog), dtype=np.bool_)
             for name, value in allow.items():
-                mask &= attribute_mask(self.catalog, name, value)
+                mask &= self.attribute(name).mask(value)
             found = self._filters[key] = ItemFilter.allowing(self.trie, mask)
             for oldest in list(self._filters)[:-_FILTERS_KEPT]:
                 self._filters.pop(oldest, None)  # another thread may have been here
         return found
 
-    def values(self, name: str) -> list[list[int]]:
-        """The values of an attribute, numbered, of every row, (R,); several where it is a list. Read once.
+    def attribute(self, name: str) -> Attribute:
+        """An attribute by value and by row; read once. Raises ConfigError for one that the catalogue does not have."""
+        if name not in self._attributes:
+            self._attributes[name] = Attribute.read(self.catalog, name)
+        return self._attributes[name]
 
-        Raises ConfigError for an attribute that the catalogue does not have.
-        """
-        if name not in self._values:
-            numbers: dict[str, int] = {}
-            cells = _column(self.catalog, name).to_list()
-            parts = [cell if isinstance(cell, list) else [] if cell is None else [cell] for cell in cells]
-            self._values[name] = [
-                [numbers.setdefault(text, len(numbers)) for text in {_as_text(part): None for part in row}]
-                for row in parts
-            ]
-        return self._values[name]
+    def read_attributes_of(self, before: LiveCatalogue) -> None:
+        """Read what an earlier moment was asked for, so that no request of this one has to."""
+        for name in list(before._attributes):  # another thread may add to them
+            if name in self.catalog.table.columns:
+                self.attribute(name)
 
 
 @dataclass
@@ -184,36 +181,3 @@ class CatalogueSource:
         """Checksums of what the catalogue and the model are made of; a stage that is gone has none."""
         stages = self.run.stages
         return {name: stages[name].outputs if name in stages else {} for name in (*_CATALOGUE_STAGES, "train")}
-
-
-def attribute_mask(catalog: Catalog, name: str, value: Any) -> NDArray[np.bool_]:
-    """Items whose attribute equals `value`, or one of them where `value` is a list; (R,).
-
-    An attribute that is itself a list (genres, categories) matches where it contains a wanted value. Numbers
-    are equal to their text: `1994` finds 1994, 1994.0 and "1994". Raises ConfigError for an attribute that the
-    catalogue does not have and for a value that no attribute can equal.
-    """
-    column = _column(catalog, name)
-    values = value if isinstance(value, list | tuple) else [value]
-    if wrong := [one for one in values if not isinstance(one, str | int | float)]:
-        raise ConfigError(
-            f"attribute {name!r} cannot be compared with {wrong[0]!r}.",
-            "Give a text, a number or a boolean, or a list of them: an item matches if it has one of them.",
-        )
-    wanted = {_as_text(one) for one in values}
-    if isinstance(column.dtype, pl.List):
-        found = [bool(wanted & {_as_text(part) for part in cell or ()}) for cell in column.to_list()]
-    else:
-        found = [cell is not None and _as_text(cell) in wanted for cell in column.to_list()]
-    return np.asarray(found, dtype=np.bool_)
-
-
-def _column(catalog: Catalog, name: str) -> pl.Series:
-    if name not in catalog.table.columns:
-        raise ConfigError(f"the catalogue has no attribute {name!r}.", f"It has: {', '.join(catalog.table.columns)}.")
-    return catalog.table[name]
-
-
-def _as_text(value: Any) -> str:
-    """Whole floats read like integers: a column of years with gaps may come as 1994.0."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -24,6 +24,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from genrec.data.attributes import Attribute
 from genrec.decoding.engine import RankedItem
 from genrec.errors import ConfigError
 from genrec.trie import ItemTrie
@@ -32,9 +33,9 @@ from genrec.trie_filters import ItemFilter
 
 @dataclass(frozen=True, eq=False)
 class Limit:
-    """At most `count` items of an answer share a value. `values` are those of each row, (R,); a row may have none."""
+    """At most `count` items of an answer share a value of an attribute; a row may have several, or none."""
 
-    values: Sequence[Sequence[int]]
+    attribute: Attribute
     count: int
 
     def __post_init__(self) -> None:
@@ -129,21 +130,23 @@ class _Reading:
             if len(self.taken) < k and not self._is_full(item.item_index):
                 self.taken.append(item)
                 for limit, used in zip(self.request.limits, self.used, strict=True):
-                    used.update(limit.values[item.item_index])
+                    used.update(limit.attribute.of_row(item.item_index))
 
     def remaining(self, trie: ItemTrie) -> RankRequest:
         """The question for what comes next."""
         mask = _allowed_rows(self.request, trie)
         mask[[item.item_index for item in self.taken]] = False
-        full = [row for row in np.flatnonzero(mask).tolist() if self._is_full(row)]
-        mask[full] = False
+        for limit, used in zip(self.request.limits, self.used, strict=True):
+            for value, count in used.items():
+                if count >= limit.count:
+                    mask[limit.attribute.rows_with(value)] = False
         return replace(self.request, allowed=ItemFilter.allowing(trie, mask), limits=())
 
     def _is_full(self, row: int) -> bool:
         return any(
             used[value] >= limit.count
             for limit, used in zip(self.request.limits, self.used, strict=True)
-            for value in limit.values[row]
+            for value in limit.attribute.of_row(row)
         )
 
 

@@ -103,7 +103,7 @@ class Recommender:
     @property
     def narrowest(self) -> int:
         """The smallest width of the beam: as many items a search can answer with."""
-        return self.beam_width if isinstance(self.beam_width, int) else min(self.beam_width)
+        return min(self.beam_width) if isinstance(self.beam_width, tuple) else self.beam_width
 
     @property
     def run(self) -> Run | None:
@@ -131,6 +131,7 @@ class Recommender:
         loaded = self._source.load_if_changed()
         if loaded is None:
             return False
+        loaded.read_attributes_of(self._live)
         self._live = loaded  # one assignment: `pinned` takes all of the old one or all of the new one
         self._explainers = {}
         return True
@@ -173,7 +174,8 @@ class Recommender:
         """Open a trained run. Evidence that `genrec evidence` has weighed joins the model, unless `evidence` is False.
 
         `options` are the engine's: `score_mode`; `device`, by default the GPU where there is one; `weights`, such as
-        "int8"; `remembered_bytes` of keys and values, kept for prompts that come again (vLLM keeps its own).
+        "int8"; `remembered_bytes` of keys and values, kept for prompts that come again (vLLM keeps its own);
+        `engine_options`, vLLM's own arguments.
 
         Raises RunError where a stage is missing or its files do not belong together, ModelError where the
         model cannot be loaded, ConfigError for an engine that does not exist, MissingDependencyError for one
@@ -315,8 +317,9 @@ class Recommender:
 
         `in_dialogue` as in the request that was answered.
         """
-        evidence = self._live.joining(in_dialogue)
-        return [{"model": 1.0} for _ in ranked] if evidence is None else evidence.shares(history, ranked, self.trie)
+        live = self._live
+        evidence = live.joining(in_dialogue)
+        return [{"model": 1.0} for _ in ranked] if evidence is None else evidence.shares(history, ranked, live.trie)
 
     def prompt_tokens(self, history: NDArray[np.int32]) -> list[int]:
         """The prompt of a history in item indices; the oldest items are cut first."""
@@ -379,7 +382,7 @@ class Recommender:
 
     def limits(self, at_most: Mapping[str, int]) -> tuple[Limit, ...]:
         """How often a value of each attribute may come in an answer. Raises ConfigError for an unknown attribute."""
-        return tuple(Limit(self._live.values(name), count) for name, count in at_most.items())
+        return tuple(Limit(self._live.attribute(name), count) for name, count in at_most.items())
 
     def branches(self, ranked: RankedItem) -> list[Branch]:
         """Why the search came to an item of an answer, code by code (see `genrec.branches`)."""
@@ -387,7 +390,7 @@ class Recommender:
 
     def _wide_enough(self, k: int) -> BeamWidth:
         width = self.beam_width
-        return max(width, k) if isinstance(width, int) else tuple(max(one, k) for one in width)
+        return tuple(max(one, k) for one in width) if isinstance(width, tuple) else max(width, k)
 
     def _prompts(self, live: LiveCatalogue, history: NDArray[np.int32]) -> tuple[list[int], list[int] | None]:
         """Of semantic IDs, and of items' own tokens where there are such."""

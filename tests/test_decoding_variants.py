@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec import Recommender
+from genrec.data.attributes import Attribute
 from genrec.data.catalog import Catalog
 from genrec.decoding.engine import BeamWidth, RankedItem
-from genrec.decoding.scripted import ScriptedEngine
+from genrec.decoding.scripted import ScriptedEngine, item_scores_script
 from genrec.errors import ConfigError
 from genrec.evidence import Evidence
 from genrec.prompting import HistoryPrompt
@@ -48,7 +49,7 @@ def make_recommender(beam_width: BeamWidth = NUM_ITEMS) -> Recommender:
         {
             "item_id": [f"i{n}" for n in range(NUM_ITEMS)],
             "title": [f"Title {n}" for n in range(NUM_ITEMS)],
-            "genres": [[GENRES[g] for g in np.flatnonzero(rng.random(4) < 0.4)] for _ in range(NUM_ITEMS)],
+            "genres": random_genres(rng, NUM_ITEMS),
             "shelf": [None if n % 7 == 0 else f"shelf {CODES[n, 0]}" for n in range(NUM_ITEMS)],
         }
     )
@@ -91,6 +92,13 @@ def test_each_level_keeps_as_many_beams_as_it_was_given(widths: tuple[int, int])
         assert ScriptedEngine(script).rank([[0]], TRIE, beam_width=widths[0], k=k) == [found]
 
 
+def test_a_width_may_be_any_kind_of_integer() -> None:
+    expected = make_recommender(5).recommend(["i1"], k=7)
+    assert make_recommender(np.int64(5)).recommend(["i1"], k=7) == expected  # type: ignore[arg-type]
+    widths = (np.int64(5), np.int32(5))
+    assert make_recommender(widths).recommend(["i1"], k=np.int64(7)) == expected  # type: ignore[arg-type]
+
+
 def test_widths_that_do_not_fit_the_levels_are_refused() -> None:
     engine = ScriptedEngine(script)
     with pytest.raises(ConfigError, match=r"3 numbers, \(4, 4, 4\); expected one for each of 3 levels but the last: 2"):
@@ -117,15 +125,20 @@ def test_the_trail_of_an_item_are_the_scores_of_its_prefixes_also_with_evidence(
             assert item.trail[-1] == item.model_score
 
 
+def random_genres(rng: np.random.Generator, num_items: int) -> list[list[str]]:
+    return [[GENRES[g] for g in np.flatnonzero(rng.random(4) < 0.4)] for _ in range(num_items)]
+
+
 def greedy(ranking: list[RankedItem], limits: Sequence[Limit], k: int) -> list[int]:
     """The definition: read the whole ranking from the top."""
     used, taken = [Counter[int]() for _ in limits], []
     for item in ranking:
-        row = item.item_index
-        if all(count[v] < limit.count for limit, count in zip(limits, used, strict=True) for v in limit.values[row]):
-            taken.append(row)
-            for limit, count in zip(limits, used, strict=True):
-                count.update(limit.values[row])
+        values = [limit.attribute.of_row(item.item_index) for limit in limits]
+        counted = list(zip(limits, used, values, strict=True))
+        if all(count[value] < limit.count for limit, count, own in counted for value in own):
+            taken.append(item.item_index)
+            for _, count, own in counted:
+                count.update(own)
     return taken[:k]
 
 
@@ -137,9 +150,7 @@ def greedy(ranking: list[RankedItem], limits: Sequence[Limit], k: int) -> list[i
 )
 def test_an_answer_within_limits_is_the_whole_ranking_read_from_the_top(seed: int, counts: list[int], k: int) -> None:
     rng = np.random.default_rng(seed)
-    limits = tuple(
-        Limit([np.flatnonzero(rng.random(4) < 0.4).tolist() for _ in range(NUM_ITEMS)], count) for count in counts
-    )
+    limits = tuple(Limit(Attribute.of("genres", random_genres(rng, NUM_ITEMS)), count) for count in counts)
     engine = ScriptedEngine(script)
     allowed = ItemFilter.allowing(TRIE, rng.random(NUM_ITEMS) < 0.8)
     history = rng.integers(0, NUM_ITEMS, 3).astype(np.int32)
@@ -154,6 +165,35 @@ def test_an_answer_within_limits_is_the_whole_ranking_read_from_the_top(seed: in
     (everything,) = rank([RankRequest(history, allowed=allowed)], NUM_ITEMS)
     assert [item.item_index for item in limited] == greedy(everything, limits, k)
     assert plain == rank([RankRequest(history)], k)[0]
+
+
+def test_at_most_so_many_of_a_kind_in_a_catalogue_of_thousands_is_its_ranking_read_from_the_top() -> None:
+    rng, number = np.random.default_rng(5), 4000
+    # Two genres out of 60, half of the items of one brand out of 40, and the best items are of the same few.
+    genres = [[f"g{g}" for g in rng.choice(60, 2, replace=False, p=np.arange(60, 0, -1) / 1830)] for _ in range(number)]
+    brands = [None if rng.random() < 0.5 else f"b{rng.integers(40)}" for _ in range(number)]
+    table = {"item_id": [f"i{n}" for n in range(number)], "title": ["T"] * number, "genres": genres, "brand": brands}
+    scores = rng.normal(size=number) - 0.1 * np.array([min(int(genre[1:]) for genre in own) for own in genres])
+    codes = np.stack(np.unravel_index(np.arange(number), (20, 200)), axis=1)
+    trie = ItemTrie.build(codes, (20, 200))
+    recommender = Recommender(
+        Catalog(pl.DataFrame(table)),
+        trie,
+        engine=ScriptedEngine(item_scores_script(trie, {(900,): scores})),
+        prompt=HistoryPrompt((900,)),
+        item_tokens=codes,
+        max_history_items=3,
+        beam_width=number,
+    )
+    found = recommender.recommend([], k=100, at_most={"genres": 4, "brand": 2})
+    used, expected = Counter[str](), []
+    for row in np.argsort(-scores, kind="stable").tolist():
+        brand = [] if brands[row] is None else [brands[row]]
+        if all(used[genre] < 4 for genre in genres[row]) and all(used[one] < 2 for one in brand):
+            used.update([*genres[row], *brand])
+            expected.append(f"i{row}")
+    assert [item.item_id for item in found] == expected[:100]
+    assert len(found) == min(100, len(expected)) > 50
 
 
 def test_no_genre_comes_more_often_than_asked_for() -> None:
@@ -232,6 +272,8 @@ def test_branches_name_each_step_its_chance_its_items_and_what_they_have_in_comm
         assert shelf.value == f"shelf {codes[0]}"
         assert shelf.share >= 0.5
         assert steps[-1].common == ()
+    hopeless = RankedItem(ranked[0].item_index, -np.inf, "level", -np.inf, trail=(-1.0, -np.inf, -np.inf))
+    assert [step.chance for step in recommender.branches(hopeless)][1:] == [0.0, 0.0]
     merged = RankedItem(0, -1.0, "level", -1.0)
     with pytest.raises(ConfigError, match="merged from several searches"):
         recommender.branches(merged)

@@ -112,6 +112,45 @@ def test_drawn_items_come_in_the_order_of_draws_without_replacement(join: Join |
             assert abs(seen - expected) < 4 * np.sqrt(expected / draws)
 
 
+@pytest.mark.parametrize("join", ["product", "mixture"])
+@pytest.mark.parametrize("renormalise", [False, True])
+def test_a_drawn_node_scores_what_its_allowed_items_make_wherever_they_stand(join: Join, renormalise: bool) -> None:
+    rng, trie, model = np.random.default_rng(3), random_trie(1), np.float32(-2.0)
+    beside = Evidence.from_mass(trie, rng.gamma(0.3, size=30), weight=0.1, join=join)
+    drawn = Evidence.drawing(trie, rng, beside=beside, temperature=1.0 if join == "product" else 10.0)
+    allowed = ItemFilter.allowing(trie, rng.random(30) < 0.7)
+    terms = EvidenceTerms.compile([drawn], [allowed], renormalise=renormalise, num_items=trie.num_items)
+    assert terms is not None
+    assert drawn.noise is not None
+    admitted = allowed.admits(np.arange(trie.num_items))
+    mass = np.where(admitted, beside.mass, 0.0)
+    with np.errstate(divide="ignore"):
+        logs = np.where(admitted, np.log(mass) + drawn.noise / 0.1 if join == "product" else drawn.noise, -np.inf)
+    logs -= np.logaddexp.reduce(logs) if renormalise and join == "product" else 0.0
+    mass /= mass.sum() if renormalise else 1.0
+    nodes = [(lo, hi) for lo in range(trie.num_items) for hi in (lo + 1, trie.num_items) if admitted[lo:hi].any()]
+    lo, hi = np.array(nodes).T
+    found = terms.join_nodes(np.zeros(len(nodes), int), lo, hi, np.full(len(nodes), model))
+    for node, (start, end) in enumerate(nodes):
+        noise = np.logaddexp.reduce(logs[start:end])
+        mixture = np.log(0.9 * np.exp(model) + 0.1 * mass[start:end].sum()) + noise
+        np.testing.assert_allclose(found[node], mixture if join == "mixture" else model + 0.1 * noise, rtol=1e-5)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_draw_beside_a_small_weight_finds_what_the_model_wants_before_and_behind_other_items(order: int) -> None:
+    # One item that the model wants by far, 99 others on the other branch, and one beam.
+    codes = np.array([*([order < 0, code] for code in range(99)), [order > 0, 0]], dtype=int)
+    trie = ItemTrie.build(codes, (2, 99))
+    script = np.full((2, 99), -np.inf)
+    script[0, :2], script[1] = np.array([-30.0, 0.0])[::order], -np.log(99)
+    engine = ScriptedEngine(lambda prompt, path: script[len(path)], score_mode="raw")
+    beside = Evidence.from_mass(trie, np.ones(100), weight=0.1)
+    draws = [Evidence.drawing(trie, np.random.default_rng(seed), beside=beside) for seed in range(100)]
+    found = engine.rank([[1]] * 100, trie, beam_width=1, k=1, evidence=draws)
+    assert {answer[0].item_index for answer in found} == {99}
+
+
 def test_a_draw_that_makes_no_sense_is_refused() -> None:
     trie = ItemTrie.build([[0], [1]], (2,))
     rng = np.random.default_rng(0)

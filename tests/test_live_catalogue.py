@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from genrec import Recommender, pipeline
 from genrec.catalogue_changes import add_items, update_items
 from genrec.config import EvaluateConfig, TokenizeConfig, load_config
 from genrec.errors import RunError
+from genrec.live_catalogue import LiveCatalogue
 from genrec.run import Run
+from genrec.trie import ItemTrie
 
 
 @pytest.fixture
@@ -109,6 +112,35 @@ def test_of_many_distinct_questions_only_the_newest_are_kept_and_all_are_answere
     assert recommender.recommend(["i1"], k=30, allow={"genres": "Drama"}) == first
     again = live.filter({"year": 1991, "genres": "Drama"})
     assert live.filter({"genres": "Drama", "year": 1991}) is again
+
+
+def test_attributes_that_were_asked_for_are_read_again_before_the_new_catalogue_serves(run: Run) -> None:
+    recommender = Recommender.load(run.path)
+    recommender.recommend(["i1"], allow={"genres": "Drama"}, at_most={"year": 2})
+    add(run, [1])
+    assert recommender.refresh()
+    assert set(recommender.live._attributes) == {"genres", "year"}
+    assert len(recommender.live.attribute("year").row_starts) == 31 + 1
+
+
+def test_what_speaks_for_items_is_told_of_one_catalogue_also_while_it_changes(run: Run) -> None:
+    recommender, other = Recommender.load(run.path), Recommender.load(run.path)
+    tries: list[ItemTrie] = []
+
+    class Source:
+        def shares(self, history: object, ranked: object, trie: ItemTrie) -> list[dict[str, float]]:
+            tries.append(trie)
+            return []
+
+    class Changing(LiveCatalogue):
+        def joining(self, in_dialogue: bool) -> Any:
+            recommender._live = other.live  # as `refresh` of another thread does
+            return Source()
+
+    before = recommender.live
+    recommender._live = Changing(before.catalog, before.trie, before.item_tokens)
+    recommender.shares(np.array([1], np.int32), [])
+    assert tries == [before.trie]
 
 
 def test_a_recommender_that_was_not_loaded_cannot_refresh(run: Run) -> None:

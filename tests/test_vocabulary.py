@@ -219,6 +219,20 @@ def test_a_code_starts_near_the_mean_of_the_words_of_its_items(make_model):
         assert bool(torch.isfinite(matrix).all())
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a quantised base lies on a GPU, and there is none")
+def test_rows_of_a_model_on_a_gpu_start_as_those_on_the_cpu():
+    started = []
+    for device in ("cpu", "cuda"):
+        tokenizer = text_tokenizer()
+        model = untied_model(len(tokenizer)).to(device)
+        vocabulary = extend_tokenizer(tokenizer, SIZES)
+        add_embedding_rows(model, vocabulary, codes=CODES, item_tokens=BEFORE.encode_batch(TITLES), seed=0)
+        started.append([matrix.cpu() for matrix in matrices(model)])
+    for here, there in zip(*started, strict=True):
+        torch.testing.assert_close(here, there)
+
+
 def test_the_start_follows_the_seed_and_items_without_words_are_no_obstacle():
     rows = []
     for seed in (0, 0, 1):

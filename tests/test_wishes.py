@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from genrec import Recommender
+from genrec.cli.options import engine_options
 from genrec.errors import ConfigError
 from tests.test_recommender import make_recommender
 
@@ -43,6 +44,27 @@ def test_a_beam_that_keeps_nothing_is_refused(width: Any) -> None:
 def test_a_device_or_memory_that_cannot_be_had_is_refused(tiny_run: Path, options: Any) -> None:
     with pytest.raises(ConfigError, match=r"cannot be had|bytes of prompts"):
         Recommender.load(tiny_run, **options)
+
+
+def test_options_of_an_engine_that_has_none_are_refused(tiny_run: Path) -> None:
+    with pytest.raises(ConfigError, match="transformers has no options of its own, but 'max_model_len'"):
+        Recommender.load(tiny_run, engine_options={"max_model_len": 512})
+    with pytest.raises(ConfigError, match=r"no 'devise'.*device.*engine_options"):
+        Recommender.load(tiny_run, **{"devise": "cpu"})
+
+
+def test_an_engines_options_are_yaml_scalars_by_name() -> None:
+    pairs = ["max_model_len=512", "enforce_eager=true", "kv_cache_dtype=auto", "compilation_config={mode: 0}"]
+    expected = {
+        "max_model_len": 512,
+        "enforce_eager": True,
+        "kv_cache_dtype": "auto",
+        "compilation_config": {"mode": 0},
+    }
+    assert engine_options(pairs) == expected
+    for wrong in ("max_model_len", "=3", "a=", "a={"):
+        with pytest.raises(ConfigError, match="is not NAME=VALUE"):
+            engine_options([wrong])
 
 
 def test_a_request_with_limits_ends_with_the_catalogue_that_it_began_with() -> None:

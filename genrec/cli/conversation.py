@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from genrec.cli.options import AsJson, ConfigFile, RunPath, app, resolve
+from genrec.cli.options import AsJson, ConfigFile, EngineOption, RunPath, app, engine_options, resolve
 from genrec.config import DialoguesConfig
 from genrec.console import print_lines, print_report
 from genrec.errors import MissingDependencyError
@@ -37,6 +37,7 @@ def serve(
         ),
     ] = None,
     engine: Annotated[str | None, typer.Option(help="Which engine decodes.  [default: transformers]")] = None,
+    engine_option: EngineOption = None,
     weights: Annotated[
         str | None,
         typer.Option(help="How it holds the model: `float32`, `bfloat16`, `int8`, `nf4`.  [default: float32]"),
@@ -73,6 +74,7 @@ def serve(
         media_root=media_root,
         proposals=proposals,
         engine=engine,
+        engine_options=engine_options(engine_option) or None,
         weights=weights,
         beam_width=beam_width,
         threads=threads,

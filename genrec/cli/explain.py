@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from genrec.cli.options import AsJson, RunPath, app
+from genrec.cli.options import AsJson, EngineOption, RunPath, app, engine_options
 from genrec.console import ConsoleProgress, print_json, print_lines
 from genrec.errors import ConfigError
 
@@ -27,6 +27,7 @@ def explain(
     tags: Annotated[Path | None, typer.Option(help="CSV of user_id, item_id, tag: people's own words.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="A folder of languages in place of the run's.")] = None,
     engine: Annotated[str, typer.Option(help="Which engine writes.")] = "transformers",
+    engine_option: EngineOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed job stopped.")] = False,
     ray: Annotated[
         bool, typer.Option("--ray", help="Work on a Ray cluster; without --ray-address on this machine.")
@@ -55,6 +56,7 @@ def explain(
         Wording(style, language, tone),
         input_.name,
         engine=engine,
+        engine_options=engine_options(engine_option),
         writer=as_writer(writer),
         prompts=None if prompts is None else prompts.absolute(),
         tags=None if tags is None else tags.absolute(),

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from genrec.cli.options import AsJson, ConfigFile, RunPath, app, resolve
+from genrec.cli.options import AsJson, ConfigFile, EngineOption, RunPath, app, engine_options, resolve
 from genrec.config import EvaluateConfig, EvidenceConfig, TrainConfig, TuneConfig, Weights
 from genrec.console import ConsoleProgress, print_json, print_lines, print_report
 from genrec.run import Run
@@ -167,6 +167,7 @@ def recommend(
     k: Annotated[int, typer.Option("-k", min=1, help="Items per user.")] = 10,
     beam_width: Annotated[int, typer.Option(min=1, help="Beams per user.")] = 50,
     engine: Annotated[str, typer.Option(help="`transformers` or `vllm`.")] = "transformers",
+    engine_option: EngineOption = None,
     new_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the places for items that nobody has used yet, such as 0.2.")
     ] = 0.0,
@@ -181,10 +182,12 @@ def recommend(
     more than twice) and `"new_share": 0.2`.
     """
     from genrec.batch import recommend_file
+    from genrec.decoding.engine import EngineOptions
     from genrec.recommender import Recommender
 
+    options: EngineOptions = {"weights": weights or "float32", "engine_options": engine_options(engine_option)}
     first, *others = (
-        Recommender.load(path, engine, beam_width=beam_width, evidence=not no_evidence, weights=weights or "float32")
+        Recommender.load(path, engine, beam_width=beam_width, evidence=not no_evidence, **options)
         for path in (run, *(view or ()))
     )
     recommender = first.with_views(others) if others else first

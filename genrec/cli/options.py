@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+import yaml
 
 from genrec.config import Config, build_config, read_values
 from genrec.errors import ConfigError
@@ -30,6 +31,10 @@ Start with `genrec quickstart`: it does all of it on the films of the repository
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The run directory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of options; flags win over it.")]
+EngineOption = Annotated[
+    list[str] | None,
+    typer.Option("--engine-option", metavar="NAME=VALUE", help="An argument of vLLM's own, as YAML. Repeatable."),
+]
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
@@ -53,3 +58,17 @@ def names_and_files(pairs: Sequence[str] | None) -> dict[str, Path]:
             raise ConfigError(f"--precomputed {pair!r} is not NAME=FILE.", "For example: mine=vectors.npy")
         files[name] = Path(file)
     return files
+
+
+def engine_options(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """`--engine-option NAME=VALUE …` as name → value. Raises ConfigError for anything else."""
+    options = {}
+    for pair in pairs or ():
+        name, found, value = pair.partition("=")
+        try:
+            options[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            found = ""
+        if not (name and found and value):
+            raise ConfigError(f"--engine-option {pair!r} is not NAME=VALUE.", "For example: max_model_len=512")
+    return options

@@ -189,7 +189,7 @@ def level_widths(beam_width: BeamWidth, num_levels: int) -> tuple[int, ...]:
 
     With one number they are as many after every level; a single level keeps none, but k may not exceed the number.
     """
-    if isinstance(beam_width, int):
+    if not isinstance(beam_width, tuple):
         return (beam_width,) * max(1, num_levels - 1)
     if len(beam_width) != num_levels - 1:
         raise ConfigError(

@@ -5,10 +5,10 @@ An engine knows token ids and item indices. Titles, histories and templates are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal, Protocol, TypedDict, get_args
+from typing import Any, Literal, Protocol, TypedDict, get_args
 
 from genrec.config import Weights
 from genrec.errors import ConfigError
@@ -39,12 +39,13 @@ def check_score_mode(mode: str) -> None:
 
 
 class EngineOptions(TypedDict, total=False):
-    """How an engine is opened; see `genrec.decoding.opening.open_engine`."""
+    """How an engine is opened (`genrec.decoding.opening.open_engine`)."""
 
     score_mode: ScoreMode
-    device: str | None
-    weights: Weights
-    remembered_bytes: int
+    device: str | None  # None: the GPU where there is one; vLLM knows its own
+    weights: Weights  # int8 and nf4 are read through bitsandbytes, by the transformers engine only
+    remembered_bytes: int  # of keys and values, kept for prompts that come again; vLLM has a cache of its own
+    engine_options: Mapping[str, Any]  # vLLM's own engine arguments, such as max_model_len
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ and its own few ancestors, which are gathered. The two parts are softmaxes of th
 The function is entered in transformers' table of attention functions, so a decoder that asks that table can be used as
 it is. What it attends to comes as the argument `reader` of the model's forward pass.
 
-Shapes: N tokens of all users, H heads, G key-value heads, D width of a head, T tokens of a prompt, A ancestors.
+Shapes: N tokens of all users, H heads, G key-value heads, D width of a head, T tokens of a prompt, A ancestors. Heads
+of values may have another width than those of queries and keys, as in DeepSeek-V3.
 """
 
 from __future__ import annotations
@@ -155,8 +156,8 @@ class Remembered:
 
     def add(self, prompt: tuple[int, ...], memory: Memory) -> None:
         """Keep what a prompt left, in place of what was used longest ago."""
+        self._bytes += _num_bytes(memory) - _num_bytes(self._memories.pop(prompt, []))
         self._memories[prompt] = memory
-        self._bytes += _num_bytes(memory)
         while self._bytes > self._max_bytes:
             self._bytes -= _num_bytes(self._memories.popitem(last=False)[1])
 
@@ -196,11 +197,11 @@ def read_prompts(
 
 
 def _parts(prompts: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
-    """The prompts in order, as many together as are read at once."""
+    """The prompts, shortest first, as many together as are read at once; an empty one is never alone."""
     part: list[tuple[int, ...]] = []
     size = 0
-    for prompt in prompts:
-        if part and size + len(prompt) > _TOKENS_AT_ONCE:
+    for prompt in sorted(prompts, key=len):
+        if size and size + len(prompt) > _TOKENS_AT_ONCE:
             yield part
             part, size = [], 0
         part.append(prompt)
@@ -218,6 +219,18 @@ def _read(model: PreTrainedModel, prompts: Sequence[Sequence[int]], reader: Prom
 def attention_implementation(model: PreTrainedModel) -> str:
     """The name of the attention that the model runs, such as `sdpa`."""
     return str(model.config.get_text_config(decoder=True)._attn_implementation)
+
+
+def run_sdpa(model: PreTrainedModel) -> None:
+    """Let a model run PyTorch's attention (sdpa) from now on where it runs the written-out one (eager) and has both.
+
+    A mask that another thread made while we are `reading` may say nothing, which sdpa takes for causal and eager for no
+    mask at all.
+    """
+    config: Any = model.config.get_text_config(decoder=True)
+    with _lock:
+        if config._attn_implementation == "eager" and model._supports_sdpa:
+            config._attn_implementation = "sdpa"
 
 
 @contextmanager
@@ -279,11 +292,12 @@ def _causal(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Query (G, N, D) on key and value (G, T, D) → attention (G, N, D) and its log-sum-exp, float32 (G, N)."""
+    """Query (G, N, D), key (G, T, D), value (G, T, E) → attention (G, N, E) and its log-sum-exp, float32 (G, N)."""
     if not key.shape[1]:
-        return torch.zeros_like(query), query.new_full(query.shape[:2], -torch.inf, dtype=torch.float32)
-    if query.device.type == "cpu":
-        # The kernel behind scaled_dot_product_attention, which keeps the log-sum-exp to itself.
+        nothing = value.new_zeros(*query.shape[:2], value.shape[-1])
+        return nothing, query.new_full(query.shape[:2], -torch.inf, dtype=torch.float32)
+    if query.device.type == "cpu" and query.shape[-1] == value.shape[-1]:
+        # The kernel behind scaled_dot_product_attention, which keeps the log-sum-exp to itself. It knows one width.
         kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         found, weight = kernel(query[None], key[None], value[None], 0.0, False, attn_mask=None, scale=scale)
         return found[0], weight[0]

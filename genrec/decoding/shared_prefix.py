@@ -29,7 +29,7 @@ from genrec.decoding.prompt_attention import (
     read_prompts,
     reading,
 )
-from genrec.errors import ModelError
+from genrec.errors import GenrecError, ModelError
 from genrec.vocabulary import SidVocabulary
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
@@ -144,10 +144,10 @@ def check_model(model: PreTrainedModel, vocabulary: SidVocabulary) -> None:
     unknown = set(getattr(config, "layer_types", None) or ()) - _KNOWN_LAYERS
     if unknown:
         raise ModelError(f"{name} has layers of type {', '.join(sorted(unknown))}.", _SUPPORTED)
-    if attention_implementation(model) not in ("sdpa", "eager"):
+    if attention_implementation(model) != "sdpa":
         raise ModelError(
-            f"{name} runs {attention_implementation(model)} attention, which ours cannot be checked against.",
-            'Load the model with attn_implementation="sdpa".',
+            f"{name} runs {attention_implementation(model)} attention, which ours cannot take the place of.",
+            'Load the model with attn_implementation="sdpa", or use a decoder that has it.',
         )
     if not model._supports_attention_backend:
         raise ModelError(f"{name} has attention of its own, which cannot share a prompt.", _SUPPORTED)
@@ -158,7 +158,14 @@ def check_model(model: PreTrainedModel, vocabulary: SidVocabulary) -> None:
             f"{name} has {rows} output rows, but its vocabulary of items needs {needed}.",
             "The model was not trained with this vocabulary: train it with `genrec train RUN`.",
         )
-    _check_tree_equals_paths(model, vocabulary)
+    try:
+        _check_tree_equals_paths(model, vocabulary)
+    except GenrecError:
+        raise
+    except Exception as error:  # whatever a model of another kind trips over, in its own code or in ours
+        raise ModelError(
+            f"{name} cannot score beams that share a prompt ({type(error).__name__}: {error}).", _SUPPORTED
+        ) from error
 
 
 def check_length(model: PreTrainedModel, longest: int) -> None:

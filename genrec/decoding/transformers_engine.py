@@ -20,7 +20,7 @@ from genrec.adapter import merge_adapter
 from genrec.config import Weights
 from genrec.decoding.beam import answerable, beam_search, check_item_prompts, check_request
 from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode, check_score_mode
-from genrec.decoding.prompt_attention import Remembered
+from genrec.decoding.prompt_attention import Remembered, run_sdpa
 from genrec.decoding.shared_prefix import SharedPrefixScorer, check_length, check_model
 from genrec.decoding.text import Decoder, TextUnderWay, next_tokens
 from genrec.errors import ConfigError, ModelError, TrieError
@@ -34,8 +34,9 @@ from genrec.vocabulary import SidVocabulary, item_token, sid_token
 class TransformersEngine:
     """Ranks and writes with a `PreTrainedModel`.
 
-    The model is used as it is and where it is; it may be in training: calls put it into evaluation mode and
-    give every module its mode back. `dtype` runs calls under autocast (None: in the weights' own precision).
+    The model is used as it is and where it is, but for eager attention, which becomes sdpa (see `run_sdpa`); it may be
+    in training: calls put it into evaluation mode and give every module its mode back. `dtype` runs calls under
+    autocast (None: in the weights' own precision).
     `tokenizer` is only needed to write text. `batch_size` prompts of similar length are ranked together.
     `remembered_bytes` of keys and values are kept for prompts that come again; only for a model that does not change.
     Raises ModelError for a model that beams cannot be scored with (see `check_model`).
@@ -58,6 +59,7 @@ class TransformersEngine:
         self._score_mode: ScoreMode = score_mode
         self._batch_size, self._dtype = batch_size, dtype
         self._remembered = Remembered(remembered_bytes) if remembered_bytes else None
+        run_sdpa(model)
         with _evaluation(model, None):
             check_model(model, vocabulary)
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
 from vllm import LLM
 from vllm.distributed import cleanup_dist_env_and_memory
+from vllm.engine.arg_utils import EngineArgs
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -74,8 +76,9 @@ class VllmEngine:
 
         `batch_size` prompts are searched together. `options` are vLLM's own engine arguments, such as
         `tensor_parallel_size`, and win over our defaults. `adapter` is a folder with a LoRA of linear layers.
-        Raises ModelError, with vLLM's reason, for what vLLM cannot load.
+        Raises ConfigError for options that vLLM does not have, ModelError, with its reason, for what it cannot load.
         """
+        _check_options(options or {})
         _check_folder(folder, vocabulary)
         arguments = engine_arguments(folder, vocabulary, dtype=dtype, adapter=adapter) | dict(options or {})
         hold_process()
@@ -287,8 +290,15 @@ def engine_arguments(folder: Path, vocabulary: SidVocabulary, *, dtype: str, ada
 
 _ADVICE = (
     "Use a merged export (`genrec export`) of an architecture that vLLM supports, or `--engine transformers`; "
-    "for memory, lower `max_model_len` or raise `kv_cache_memory_bytes`."
+    "for memory, lower `max_model_len` or raise `kv_cache_memory_bytes` (`--engine-option NAME=VALUE` or "
+    "`engine_options`)."
 )
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    known = sorted(field.name for field in fields(EngineArgs))
+    if unknown := sorted(options.keys() - set(known)):
+        raise ConfigError(f"vLLM has no engine option {unknown[0]!r}.", f"It has: {', '.join(known)}.")
 
 
 def _check_folder(folder: Path, vocabulary: SidVocabulary) -> None:

@@ -96,6 +96,7 @@ def _load(run: Path, settings: ServeConfig) -> Recommender:
         beam_width=settings.beam_width,
         weights=settings.weights,
         remembered_bytes=settings.remember_mb << 20,
+        engine_options=settings.engine_options,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -23,6 +24,7 @@ class ServeConfig(Config):
     database: str | None = Field(None, description="SQLAlchemy URL; by default a SQLite file inside the run")
     api_keys: tuple[str, ...] = Field((), repr=False, description="one of them is needed where there are any")
     engine: str = "transformers"
+    engine_options: dict[str, Any] = Field({}, description="vLLM's own arguments")
     weights: Weights = Field("float32", description="how the engine holds the model")
     beam_width: int = Field(50, ge=1)
     threads: int | None = Field(None, ge=1, description="of the engine; null leaves a core for answering")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from genrec.errors import MissingDependencyError, ModelError
+from genrec.errors import ConfigError, MissingDependencyError, ModelError
 from genrec.recommender import Recommender
 from genrec.trie import ItemTrie
 from genrec.vocabulary import SidVocabulary
@@ -43,6 +43,18 @@ def test_folders_that_vllm_cannot_serve_are_refused_with_the_reason(vllm_folder:
     SidVocabulary((4, 4), (30, 34)).save(other)
     with pytest.raises(ModelError, match="other semantic IDs"):
         load(other)
+
+
+def test_an_option_that_vllm_does_not_have_is_named_beside_those_that_it_has(
+    vllm_folder: Path, tiny_run: Path, tmp_path: Path, genrec: Callable[..., Any]
+) -> None:
+    with pytest.raises(ConfigError, match=r"no engine option 'max_modle_len'.*max_model_len.*max_num_seqs"):
+        VllmEngine.load(vllm_folder, vocabulary=SidVocabulary.load(vllm_folder), options={"max_modle_len": 64})
+    (tmp_path / "users.jsonl").write_text('{"history": ["i3"]}\n')
+    files = ("--input", tmp_path / "users.jsonl", "--output", tmp_path / "out.jsonl")
+    done = genrec("recommend", tiny_run, *files, "--engine", "vllm", "--engine-option", "max_modle_len=64")
+    assert done.status == 2
+    assert "no engine option 'max_modle_len'" in done.err
 
 
 def test_heads_without_a_kernel_are_refused_when_the_engine_is_loaded(vllm_folder: Path, tmp_path: Path) -> None:

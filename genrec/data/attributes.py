@@ -1,0 +1,84 @@
+"""A column of the catalogue turned round: from a value to the rows that have it, so that a filter looks at no others.
+
+A cell that is a list (genres, categories) has each of its values, an empty cell has none. Values are equal where their
+texts are: `1994` finds 1994, 1994.0 and "1994".
+
+R rows of the catalogue, V distinct values, N pairs of a row and a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genrec.data.catalog import Catalog
+from genrec.errors import ConfigError
+
+
+@dataclass(frozen=True, eq=False)
+class Attribute:
+    """One attribute of all rows, its values numbered as they first come. Make one with `read` or `of`."""
+
+    name: str
+    numbers: dict[str, int]  # V texts
+    values: NDArray[np.int32]  # (N,) in the order of rows; row r has those in [row_starts[r], row_starts[r + 1])
+    row_starts: NDArray[np.int64]  # (R + 1,)
+    rows: NDArray[np.int32]  # (N,) in the order of values; value v has those in [value_starts[v], value_starts[v + 1])
+    value_starts: NDArray[np.int64]  # (V + 1,)
+
+    @classmethod
+    def read(cls, catalog: Catalog, name: str) -> Attribute:
+        """Raises ConfigError for an attribute that the catalogue does not have."""
+        columns = catalog.table.columns
+        if name not in columns:
+            raise ConfigError(f"the catalogue has no attribute {name!r}.", f"It has: {', '.join(columns)}.")
+        return cls.of(name, catalog.table[name].to_list())
+
+    @classmethod
+    def of(cls, name: str, cells: Iterable[Any]) -> Attribute:
+        """An attribute from its R cells."""
+        numbers: dict[str, int] = {}
+        found, ends = [], [0]
+        for cell in cells:
+            parts = cell if isinstance(cell, list) else () if cell is None else (cell,)
+            found += [numbers.setdefault(text, len(numbers)) for text in dict.fromkeys(map(_as_text, parts))]
+            ends.append(len(found))
+        values, row_starts = np.array(found, dtype=np.int32), np.array(ends)
+        owners = np.repeat(np.arange(len(ends) - 1, dtype=np.int32), np.diff(row_starts))
+        counts = np.bincount(values, minlength=len(numbers))
+        value_starts = np.concatenate([[0], counts.cumsum()])
+        return cls(name, numbers, values, row_starts, owners[np.argsort(values, kind="stable")], value_starts)
+
+    def of_row(self, row: int) -> list[int]:
+        """Numbers of a row's values, each once."""
+        return self.values[self.row_starts[row] : self.row_starts[row + 1]].tolist()
+
+    def rows_with(self, number: int) -> NDArray[np.int32]:
+        """The rows that have a value, in ascending order."""
+        return self.rows[self.value_starts[number] : self.value_starts[number + 1]]
+
+    def mask(self, value: Any) -> NDArray[np.bool_]:
+        """Rows that have `value`, or one of them where it is a list; (R,).
+
+        Raises ConfigError for a value that no attribute can equal.
+        """
+        values = value if isinstance(value, list | tuple) else [value]
+        if wrong := [one for one in values if not isinstance(one, str | int | float)]:
+            raise ConfigError(
+                f"attribute {self.name!r} cannot be compared with {wrong[0]!r}.",
+                "Give a text, a number or a boolean, or a list of them: an item matches if it has one of them.",
+            )
+        found = np.zeros(len(self.row_starts) - 1, dtype=np.bool_)
+        for text in map(_as_text, values):
+            if text in self.numbers:
+                found[self.rows_with(self.numbers[text])] = True
+        return found
+
+
+def _as_text(value: Any) -> str:
+    """Whole floats read like integers: a column of years with gaps may come as 1994.0."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
