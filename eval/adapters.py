@@ -6,7 +6,7 @@
 RUN has semantic IDs (genrec tokenize); it is copied for every row, never changed. Each row is `genrec train` in a
 process of its own, whose peak memory the operating system tells, then `genrec evaluate` on the splits asked for;
 settings are chosen by validation alone. A training that is there already, DIR/NAME-SEED/, is not made again with the
-same options. FILE.yaml maps names to options of genrec.config.TrainConfig.
+same options, semantic IDs and base. FILE.yaml maps names to options of genrec.config.TrainConfig.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from typing import Any, get_args
 import yaml
 
 from genrec import pipeline
-from genrec.config import EvaluateConfig
+from genrec.config import EvaluateConfig, TrainConfig, build_config
 from genrec.data.splits import Split
 from genrec.errors import ModelError
+from genrec.preparation import base_checksums, resolve_base
 from genrec.run import Run, write_json
 
 COMMON: dict[str, Any] = {
@@ -70,11 +71,16 @@ def _ranked(run: Path, seed: int, split: Split) -> dict[str, Any]:
 
 
 def _trained(run: Path, copy: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """What a training cost, from `cost.json` of the copy where it was made with the same options."""
+    """What a training cost, from `cost.json` of the copy where it was made with the same options from the same."""
     cost = copy / "cost.json"
+    resolved, adapter = resolve_base(build_config(TrainConfig, options, source="options"))
+    made_from = {
+        "codes": Run.open(run).require("tokenize").outputs,
+        "base": base_checksums(resolved.base, adapter),
+    }
     if cost.is_file():
         before = json.loads(cost.read_text(encoding="utf-8"))
-        if before["options"] == options:
+        if (before["options"], before.get("made_from")) == (options, made_from):
             return dict(before["found"])
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns(*_LEFT_OUT))
@@ -83,7 +89,7 @@ def _trained(run: Path, copy: Path, options: dict[str, Any]) -> dict[str, Any]:
     report, peak_mb = _train(copy, config)
     found = {key: report[key] for key in ("num_trained", "num_parameters", "tokens_per_second", "epochs", "history")}
     found["peak_mb"] = round(peak_mb)
-    write_json(cost, {"options": options, "found": found})
+    write_json(cost, {"options": options, "made_from": made_from, "found": found})
     return found
 
 

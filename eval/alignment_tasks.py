@@ -30,6 +30,7 @@ from genrec.console import ConsoleProgress, print_lines
 from genrec.data.splits import Split, evaluation_cases
 from genrec.data.text_source import TextSource
 from genrec.errors import GenrecError
+from genrec.preparation import base_checksums, resolve_base
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run, read_json, write_json
 from genrec.task_evaluation import held_out_texts, text_perplexity, title_accuracy
@@ -37,6 +38,7 @@ from genrec.task_evaluation import held_out_texts, text_perplexity, title_accura
 CUTOFF, BEAM_WIDTH = 10, 20
 BOOTSTRAP_SAMPLES = 2000
 NEXT_ITEM, MIXTURE = "next-item", "mixture"
+_ORIGIN = "made_from.json"
 PROGRESS = ConsoleProgress()
 
 
@@ -53,9 +55,10 @@ def train_and_measure(
     `folder`.
     """
     result = folder / "alignment.json"
+    made_from = _made_from(source, config)
     asked = {
         "config": dump_config(config),
-        "codes": source.require("tokenize").outputs,
+        **made_from,
         "splits": list(splits),
         "num_items": num_items,
         "texts": sha256("\0".join(texts).encode("utf-8", errors="surrogatepass")).hexdigest(),
@@ -64,10 +67,10 @@ def train_and_measure(
         found: dict[str, Any] = read_json(result)
         if found.get("asked") == asked:
             return found
-    if (folder / "manifest.json").is_file() and Run.open(folder).require("tokenize").outputs != asked["codes"]:
-        shutil.rmtree(folder)
-    if not (folder / "manifest.json").is_file():
+    if _origin(folder) != made_from:
+        shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(source.path, folder)
+        write_json(folder / _ORIGIN, made_from)
     run = Run.open(folder)
     trained = run.stages.get("train")
     if trained is None or trained.config != dump_config(config):
@@ -96,6 +99,20 @@ def train_and_measure(
         facts["perplexity"] = perplexities(run, config, texts) if texts else None
     write_json(result, facts)
     return facts
+
+
+def _made_from(source: Run, config: TrainConfig) -> dict[str, dict[str, str]]:
+    """Checksums of what a training starts from: the semantic IDs and, where it is a folder, the base."""
+    resolved, adapter = resolve_base(config)
+    base = base_checksums(resolved.base, adapter)
+    return {"codes": source.require("tokenize").outputs, **({"base": base} if base else {})}
+
+
+def _origin(folder: Path) -> dict[str, dict[str, str]]:
+    """What `folder` was made from; its codes alone where nothing was noted, nothing where it is no run."""
+    if (folder / _ORIGIN).is_file():
+        return dict(read_json(folder / _ORIGIN))
+    return {"codes": Run.open(folder).require("tokenize").outputs} if (folder / "manifest.json").is_file() else {}
 
 
 def perplexities(run: Run, config: TrainConfig, texts: Sequence[str]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,8 +25,11 @@ PEOPLE = re.compile(r"(\d+) of (\d+) people who chose <(\d+)> also chose <(\d+)>
 CLOSE = re.compile(r"In content, <(\d+)> is close to ((?:<\d+>(?:, | and )?)+)\.")
 SHARED = re.compile(r"((?:<\d+>(?:, | and )?)+) have the same ([\w ]+): ")
 READER = re.compile(r"This is for those who chose ((?:<\d+>(?:, | and )?)+)\.")
-COUNT = re.compile(r"(\d+) of the (\d+) items that you chose have the ([\w ]+?) (?=\S)")
-TAGGED = re.compile(r"You tagged <(\d+)> “")
+COUNT = re.compile(r"(\d+) of the (\d+) items that you chose have the ")
+RECORD = re.compile(r"The ([\w ]+?) of <(\d+)>: ")
+HEADLINE = re.compile(r"<(\d+)>: ")
+TAGGED = re.compile(r"You tagged <(\d+)> ")
+WROTE = re.compile(r"You wrote about <(\d+)>: ")
 EMPTY = [
     re.compile(pattern)
     for pattern in (
@@ -35,6 +39,7 @@ EMPTY = [
     )
 ]
 SINGULAR = {"categories": "category", "genres": "genre", "brands": "brand", "actors": "actor", "directors": "director"}
+NO_VALUES = {"item_id", "title", "description", "image", "audio", "video", "tags"}
 NOTHING = {"", "unknown", "n/a", "none", "null", "other", "others", "various", "misc", "generic"}
 
 
@@ -47,11 +52,13 @@ class Tables:
     """What the run's files say."""
 
     titles: dict[str, str]
+    descriptions: dict[str, str]
     values: dict[str, set[tuple[str, str]]]  # item → (column in the singular, value)
     chosen_by: dict[str, set[str]]  # item → users of the training split
     row: dict[str, int]
     vectors: np.ndarray
-    tags: dict[tuple[str, str], set[str]]
+    tags: dict[tuple[str, str], set[str]]  # (user, item) → what was written
+    reviews: dict[tuple[str, str], set[str]]  # of training interactions
 
 
 def squeeze(text: str) -> str:
@@ -63,9 +70,10 @@ def read_run(folder: Path, tags: Path | None) -> Tables:
     """Read items, training interactions, vectors and, where given, tags."""
     items = pl.read_parquet(folder / "items.parquet")
     titles = {item: squeeze(title) for item, title in items.select("item_id", "title").iter_rows()}
+    described = items.select("item_id", "description").iter_rows() if "description" in items.columns else []
     values: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for column, kind in items.schema.items():
-        if column in ("item_id", "title", "tags") or kind not in (pl.String, pl.List(pl.String)):
+        if column in NO_VALUES or kind not in (pl.String, pl.List(pl.String)):
             continue
         for item, cell in items.select("item_id", column).iter_rows():
             for value in cell if isinstance(cell, list) else [cell]:
@@ -82,22 +90,35 @@ def read_run(folder: Path, tags: Path | None) -> Tables:
         for user, item, tag, *_ in pl.read_csv(tags, infer_schema=False).iter_rows():
             if user in chosen_by[item]:
                 said[user, item].add(squeeze(tag))
-    return Tables(titles, values, chosen_by, {item: n for n, item in enumerate(items["item_id"])}, vectors, said)
+    wrote: dict[tuple[str, str], set[str]] = defaultdict(set)
+    interactions = pl.read_parquet(folder / "interactions.parquet", columns=["user_id", "item_id", "review"])
+    for user, item, review in train.join(interactions, on=["user_id", "item_id"])[interactions.columns].iter_rows():
+        wrote[user, item] |= {squeeze(review)} if review else set()
+    return Tables(
+        titles,
+        {item: squeeze(text) for item, text in described if text},
+        values,
+        chosen_by,
+        {item: n for n, item in enumerate(items["item_id"])},
+        vectors,
+        said,
+        wrote,
+    )
 
 
 class Reader:
-    """Parses one text about one pair."""
+    """Parses one text about one pair; `item` None: about the history alone."""
 
-    def __init__(self, tables: Tables, user: str, history: list[str], item: str) -> None:
+    def __init__(self, tables: Tables, user: str, history: list[str], item: str | None) -> None:
         self.tables, self.user, self.history, self.item = tables, user, history, item
-        self.names = list(dict.fromkeys([item, *history]))
+        self.names = list(dict.fromkeys([*([] if item is None else [item]), *history]))
 
     def sentences(self, text: str) -> Iterator[str]:
         """The kind of every sentence, in order. Raises UnsupportedError at the first that is wrong."""
         for number, name in sorted(enumerate(self.names), key=lambda one: -len(self.tables.titles[one[1]])):
             text = text.replace(f"“{self.tables.titles[name]}”", f"<{number}>")
         while text := re.sub(r"^[\s-]+", "", text):
-            kind, length = self.sentence(text)
+            kind, length = self.sentence(text) if self.item is not None else self.sentence_of_taste(text)
             yield kind
             text = text[length:]
 
@@ -120,13 +141,29 @@ class Reader:
             for number in re.findall(r"<(\d+)>", found[1]):
                 need(any(item in self.history for item in self.same_title(number)), "not in the history")
             return "reader", found.end()
-        if found := COUNT.match(text):
-            return "count", found.end() + self.count(int(found[1]), int(found[2]), found[3], text[found.end() :])
         if found := TAGGED.match(text):
-            for tag in self.tables.tags[self.user, self.names[int(found[1])]]:
-                if text[found.end() :].startswith(f"{tag}”."):
-                    return "tagged", found.end() + len(tag) + 2
+            return "tagged", self.own(text, found.end(), self.written(self.tables.tags, found[1]), whole=True)
+        if found := WROTE.match(text):
+            return "wrote", self.own(text, found.end(), self.written(self.tables.reviews, found[1]), whole=False)
+        if found := RECORD.match(text):
+            return "record", found.end() + self.record(found[2], found[1], text[found.end() :])
+        if found := HEADLINE.match(text):
+            return "headline", found.end() + self.record(found[1], None, text[found.end() :])
+        if self.begins_description(self.with_titles(text)):
+            return "described", len(text)
         raise UnsupportedError(f"no rule reads: {text[:120]}")
+
+    def sentence_of_taste(self, text: str) -> tuple[str, int]:
+        """Kind and length of the first sentence of a text about the history: counts and nothing else."""
+        if found := COUNT.match(text):
+            return "count", found.end() + self.count(int(found[1]), int(found[2]), text[found.end() :])
+        raise UnsupportedError(f"no rule reads: {text[:120]}")
+
+    def with_titles(self, text: str) -> str:
+        """A text as it was written, with titles in place of their numbers."""
+        for number, name in enumerate(self.names):
+            text = text.replace(f"<{number}>", f"“{self.tables.titles[name]}”")
+        return text
 
     def same_title(self, number: str) -> list[str]:
         """The items of the pair that the title may mean."""
@@ -168,19 +205,48 @@ class Reader:
             )
         return self.listed(set.intersection(*records), rest)
 
-    def count(self, some: int, total: int, column: str, rest: str) -> int:
+    def count(self, some: int, total: int, rest: str) -> int:
         """How many different items of the history have the value."""
-        different = {item for item in self.history if item != self.item}
-        for value in {v for i in different for c, v in self.tables.values[i] if c == column}:
+        different = set(self.history)
+        for column, value in {one for item in different for one in self.tables.values[item]}:
             having = sum((column, value) in self.tables.values[item] for item in different)
-            for written in (f"{value}.", f"“{value}”."):
+            for written in (f"{column} {value}.", f"{column} “{value}”."):
                 if rest.startswith(written) and (having, len(different)) == (some, total):
                     return len(written)
         raise UnsupportedError(f"{some} of {total} is not what the history says")
 
+    def record(self, number: str, column: str | None, rest: str) -> int:
+        """The item has all values, in the column or, in a headline, in any; how long they are, with what ends them."""
+        need(self.item is not None and self.item in self.same_title(number), "not about the item")
+        wanted = None if column is None else SINGULAR.get(column, column)
+        values = {v for c, v in self.tables.values[str(self.item)] if wanted in (None, c)}
+        return self.listed(values, rest, end=r"\.(\s|$)" if column else r"$")
+
+    def written(self, texts: dict[tuple[str, str], set[str]], number: str) -> set[str]:
+        """What the user wrote about the item of the history with this title."""
+        items = [item for item in self.same_title(number) if item in self.history]
+        return {text for item in items for text in texts[self.user, item]}
+
+    def own(self, text: str, start: int, written: set[str], *, whole: bool) -> int:
+        """Where `“…”.` ends that begins at `start` and holds a whole text, or whole sentences of one."""
+        for end in (found.end() for found in re.finditer(r"\.(?=\s|$)", text)):
+            said = self.with_titles(text[start:end])
+            if said[:1] != "“" or said[-2:] != "”.":
+                continue
+            words = said[1:-2]
+            if words in written if whole else any(in_whole_sentences(words, one) for one in written):
+                return end
+        raise UnsupportedError(f"not what the user wrote: {text[:80]}")
+
+    def begins_description(self, words: str) -> bool:
+        """Whether the item's description begins with these words, up to the end of a sentence."""
+        description = self.tables.descriptions.get(str(self.item), "")
+        ends = words[-1:] in ".!?…" and description[len(words) :][:1] == " "
+        return description.startswith(words) and (words == description or ends)
+
     @staticmethod
-    def listed(values: set[str], rest: str) -> int:
-        """Length of `A, B and C.` at the beginning of `rest`, all of them among `values`."""
+    def listed(values: set[str], rest: str, *, end: str = r"\.(\s|$)") -> int:
+        """Length of `A, B and C.` at the beginning of `rest`, all of them among `values`, with the full stop."""
         ends = {0}
         done = set()
         while ends:
@@ -190,17 +256,30 @@ class Reader:
                 for written in (value, f"“{value}”"):
                     if not rest[start:].startswith(written):
                         continue
-                    end = start + len(written)
-                    if re.match(r"\.(\s|$)", rest[end:]):
-                        return end + 1
-                    ends |= {end + len(gap) for gap in (", ", " and ") if rest[end:].startswith(gap)} - done
+                    after = start + len(written)
+                    if found := re.match(end, rest[after:]):
+                        return after + len(found[0].rstrip())
+                    ends |= {after + len(gap) for gap in (", ", " and ") if rest[after:].startswith(gap)} - done
         raise UnsupportedError(f"not what all records say: {rest[:80]}")
+
+
+def in_whole_sentences(words: str, text: str) -> bool:
+    """Whether the words are sentences of the text, from the beginning of one to the end of one."""
+    starts = [0, *(found.end() for found in re.finditer(r"[.!?…]\s+", text))]
+    return any(text.startswith(words, at) and re.match(r"[.!?…]|$", text[at + len(words) :]) for at in starts)
 
 
 def need(condition: bool, problem: str) -> None:
     """Raise UnsupportedError unless the condition holds."""
     if not condition:
         raise UnsupportedError(problem)
+
+
+def read_answer(tables: Tables, pair: dict[str, Any], answer: dict[str, Any]) -> Iterator[str]:
+    """The kinds of the sentences of an answer. One without an item is a text about taste, whatever the line asked."""
+    if answer["item_id"] not in (None, pair.get("item_id")) or answer["user_id"] != pair.get("user_id"):
+        raise UnsupportedError("the answer to another line")
+    yield from Reader(tables, str(pair.get("user_id")), pair["history"], answer["item_id"]).sentences(answer["text"])
 
 
 def main() -> int:
@@ -213,20 +292,17 @@ def main() -> int:
     given = parser.parse_args()
     tables = read_run(given.run, given.tags)
     counts, problems = Counter[str](), []
-    pairs, answers = (path.read_text(encoding="utf-8").splitlines() for path in (given.pairs, given.output))
+    pairs, answers = (path.read_bytes().splitlines() for path in (given.pairs, given.output))
     if len(pairs) != len(answers):
         problems.append(f"{len(pairs)} lines in, {len(answers)} lines out")
     for number, (line, told) in enumerate(zip(pairs, answers, strict=False), start=1):
-        pair, answer = json.loads(line), json.loads(told)
+        answer = json.loads(told)
         if not answer.get("text"):
             counts["silent or in error"] += 1
             continue
         counts["texts"] += 1
         try:
-            if answer["item_id"] != pair["item_id"] or answer["user_id"] != pair.get("user_id"):
-                raise UnsupportedError("the answer to another line")
-            reader = Reader(tables, str(pair.get("user_id")), pair["history"], pair["item_id"])
-            for kind in reader.sentences(answer["text"]):
+            for kind in read_answer(tables, json.loads(line), answer):
                 counts[f"sentences: {kind}"] += 1
         except UnsupportedError as problem:
             counts["unsupported"] += 1

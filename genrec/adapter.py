@@ -34,6 +34,14 @@ def adapter_folder(run: Run) -> Path | None:
     return run.path / "adapter" if config.get("adapter", "none") != "none" else None
 
 
+def base_run(base: str) -> Run | None:
+    """The run that a base is: named itself, or its `model/`. None where the base is something else."""
+    for path in (Path(base), Path(base).parent):
+        if base != "scratch" and (path / "manifest.json").is_file() and Path(base) in (path, path / "model"):
+            return Run.open(path)
+    return None
+
+
 class OutputLayer:
     """The output matrix of a causal language model; `trained` (R, D) stands in place of rows `first`, `first` + 1, …"""
 

@@ -29,7 +29,7 @@ from genrec.errors import ConfigError, DataError
 from genrec.evaluation import Recommend
 from genrec.evaluation import evaluate as evaluate_split
 from genrec.explanation.lessons import lesson_sources
-from genrec.preparation import Prepared, prepare_model, resolve_base, task_folders
+from genrec.preparation import Prepared, base_checksums, prepare_model, resolve_base, task_folders
 from genrec.progress import SILENT, Progress
 from genrec.prompting import compile_history_prompt, default_prompts, load_templates, save_templates, task_files
 from genrec.quantization import dequantized, is_quantized
@@ -160,6 +160,7 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
     inputs += vector_files
     identity = dump_config(config) | {path.name: file_checksum(path) for path in (*inputs, *task_files(*folders))}
     identity |= {source: file_checksum(TextSource.parse(source).path) for source in config.replay}
+    identity |= base_checksums(config.base, base_adapter)
     task = _training_task(
         run, config, recommender=recommender, mixture=mixture, vocabulary=vocabulary, identity=identity
     )
@@ -231,6 +232,15 @@ def _as_function(recommenders: Sequence[Recommender], new_share: float) -> Recom
     return recommend
 
 
+def validation_cases(run: Run, catalog: Catalog, *, size: int, seed: int) -> EvaluationCases:
+    """A sample of the validation split, of items that are still in the catalogue. Raises DataError where none is."""
+    cases, removed = evaluation_cases(run, "validation"), removed_items(run, catalog=catalog)
+    cases = cases.select(~removed[cases.targets]).sample(size, seed=seed)
+    if len(cases) == 0:
+        raise DataError("the run has no validation cases.", "Ingest data in which users have three items or more.")
+    return cases
+
+
 def validation_metrics(recommender: Recommender, cases: EvaluationCases) -> Mapping[str, float]:
     """Recall@10 and NDCG@10 of a recommender on evaluation cases."""
     requests = [RankRequest(history) for history in cases.histories]
@@ -253,10 +263,7 @@ def _training_task(
     identity: Mapping[str, Any],
 ) -> TrainingTask:
     """The tasks' examples; validation by the live recommender on a sample of the validation split."""
-    cases, removed = evaluation_cases(run, "validation"), removed_items(run, catalog=recommender.catalog)
-    cases = cases.select(~removed[cases.targets]).sample(config.validation_users, seed=config.seed)
-    if len(cases) == 0:
-        raise DataError("the run has no validation cases.", "Ingest data in which users have three items or more.")
+    cases = validation_cases(run, recommender.catalog, size=config.validation_users, seed=config.seed)
     return TrainingTask(
         make_examples=mixture.examples,
         validate=lambda: validation_metrics(recommender, cases),

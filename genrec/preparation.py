@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genrec.adapter import adapter_folder
+from genrec.adapter import adapter_folder, base_run
 from genrec.config import TrainConfig
 from genrec.data.catalog import Catalog
 from genrec.data.sequences import Sequences
 from genrec.prompting import default_prompts
-from genrec.run import Run
+from genrec.run import file_checksum
 from genrec.tasks.loading import template_words
 from genrec.tokenizers.codes import SemanticIds
 from genrec.training.model import load_base
@@ -35,6 +35,7 @@ _TEXT_FIELDS = ("title", "brand", "categories", "genres")
 # The words of the tasks' templates count so often beside the catalogue where a text tokenizer is trained: often
 # enough to become few tokens, and never the larger part.
 _TEXTS_PER_COPY = 20
+_BASE_FILES = ("config.json", "tokenizer.json")  # beside the weights of a base
 _MOST_ITEM_TOKENS = 1 << 16  # of the most used items; every step of the training scores them all
 
 
@@ -50,13 +51,24 @@ class Prepared:
 
 def resolve_base(config: TrainConfig) -> tuple[TrainConfig, Path | None]:
     """The configuration with a model folder as its base where it names a run, and that run's adapter."""
-    for path in (Path(config.base), Path(config.base).parent):
-        is_run = config.base != "scratch" and (path / "manifest.json").is_file()
-        if is_run and Path(config.base) in (path, path / "model"):
-            run = Run.open(path)
-            run.require("train")
-            return config.model_copy(update={"base": str(path / "model")}), adapter_folder(run)
-    return config, None
+    run = base_run(config.base)
+    if run is None:
+        return config, None
+    run.require("train")
+    return config.model_copy(update={"base": str(run.path / "model")}), adapter_folder(run)
+
+
+def base_checksums(base: str, adapter: Path | None) -> dict[str, str]:
+    """What a base in a folder is made of: its weights, its tokenizer, the adapter of its run; file → SHA-256.
+
+    Takes what `resolve_base` gives. Empty for `scratch` and for names of a hub, which say themselves what they are.
+    """
+    folder = Path(base)
+    if base == "scratch" or not folder.is_dir():
+        return {}
+    files = [*folder.glob("*.safetensors"), *(folder / name for name in _BASE_FILES)]
+    files += [] if adapter is None else adapter.iterdir()
+    return {str(path): file_checksum(path) for path in sorted(files) if path.is_file()}
 
 
 def prepare_model(

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -25,16 +26,16 @@ from genrec.adapter import adapter_folder, merge_adapter
 from genrec.baselines_of_run import tuned_file
 from genrec.config import ReinforceConfig, dump_config
 from genrec.data.catalog import Catalog, removed_items
-from genrec.data.splits import cold_items, evaluation_cases, training_sequences
+from genrec.data.splits import cold_items, training_sequences
 from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.errors import DataError, ModelError, RunError
 from genrec.memory import freed_memory_kept
-from genrec.pipeline import validation_metrics
+from genrec.pipeline import validation_cases, validation_metrics
 from genrec.precision import uses_bfloat16
 from genrec.progress import SILENT, Progress
 from genrec.prompting import compile_history_prompt, load_templates
 from genrec.recommender import RankRequest, Recommender
-from genrec.run import Run, StageReport, Started
+from genrec.run import Run, StageReport, Started, atomic_folder
 from genrec.tokenizers.codes import SemanticIds
 from genrec.training.export import save_model_folder
 from genrec.training.preferences import dpo_loss, graded_reward, group_advantages, grpo_loss, ranking_reward
@@ -58,7 +59,8 @@ class _Step:
 def reinforce(run: Run, config: ReinforceConfig, *, out: Path, progress: Progress = SILENT) -> StageReport:
     """Train the run's model on its own recommendations and write a copy of the run with the new model to `out`.
 
-    Raises RunError where the run is not trained or `out` exists, DataError without histories to learn from.
+    Raises RunError where the run is not trained or `out` exists, DataError without histories to learn from or cases to
+    validate with.
     """
     started = run.begin()
     record = run.require("train")
@@ -68,7 +70,7 @@ def reinforce(run: Run, config: ReinforceConfig, *, out: Path, progress: Progres
     vocabulary = SidVocabulary.load(folder).of_catalogue(Catalog.load(run).item_ids)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
-    model = model if adapter is None else merge_adapter(model, adapter)
+    model = (model if adapter is None else merge_adapter(model, adapter)).to(PartialState().device)
     reference = copy.deepcopy(model).eval()
     recommender = Recommender.assemble(
         run,
@@ -78,7 +80,7 @@ def reinforce(run: Run, config: ReinforceConfig, *, out: Path, progress: Progres
         max_history_items=int(record.config["max_history_items"]),
         beam_width=config.validation_beam_width,
     )
-    cases = evaluation_cases(run, "validation").sample(config.validation_users, seed=config.seed)
+    cases = validation_cases(run, recommender.catalog, size=config.validation_users, seed=config.seed)
     draw, likeness = _Drawing(run, recommender, config), _likeness(run, config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     history = [{"step": 0.0, **validation_metrics(recommender, cases)}]
@@ -105,16 +107,24 @@ class _Drawing:
 
     def __init__(self, run: Run, recommender: Recommender, config: ReinforceConfig) -> None:
         self._recommender, self._config = recommender, config
-        self._histories = [history for history in training_sequences(run) if len(history) >= 2]
-        if not self._histories:
-            raise DataError("no training history has two items.", "Ingest more interactions.")
-        catalog = Catalog.load(run)
-        known = ~cold_items(run) & ~removed_items(run, catalog=catalog)
+        known = ~cold_items(run) & ~removed_items(run, catalog=Catalog.load(run))
         own = recommender.live.own_tokens
-        self._spelled = np.ones(len(catalog), dtype=np.bool_) if own is None else own >= 0  # as `_learn` spells them
-        known &= self._spelled
+        known &= True if own is None else own >= 0  # as `_learn` spells them
+        self._targets = known
         self._known = np.flatnonzero(known)
         self._filter = ItemFilter.allowing(recommender.trie, known)
+        self._histories = [history for history in training_sequences(run) if self._has_target(history)]
+        if not self._histories:
+            raise DataError(
+                "no training history has an item that can be learned from: one that is new in it, is still in the "
+                "catalogue and, where the model spells items by tokens of their own, has one.",
+                "Ingest more interactions, or train the run again.",
+            )
+
+    def _has_target(self, history: NDArray[np.int32]) -> bool:
+        """Whether an item of a history may be a target: behind the first, new in it, and known."""
+        first = np.unique(history, return_index=True)[1]  # places
+        return bool(self._targets[history[first[first > 0]]].any())
 
     def step(self, number: int) -> _Step:
         """The users, targets and lists of a step; users whose target was used before are drawn again."""
@@ -124,7 +134,7 @@ class _Drawing:
         while len(targets) < self._config.users_per_step:
             history = self._histories[int(rng.integers(len(self._histories)))]
             place = int(rng.integers(1, len(history)))
-            if history[place] not in history[:place] and self._spelled[history[place]]:
+            if self._targets[history[place]] and history[place] not in history[:place]:
                 histories.append(history[:place])
                 targets.append(int(history[place]))
         wanted = np.array(targets, dtype=np.int32)
@@ -236,12 +246,7 @@ def _write(
     history: list[dict[str, float]],
     started: Started,
 ) -> StageReport:
-    shutil.copytree(run.path, out, ignore=shutil.ignore_patterns("model", "adapter", "training", "evaluation"))
-    if tuned_file(run).is_file():  # no evaluation of this model: its record stays in the manifest
-        (out / "evaluation").mkdir()
-        shutil.copy2(tuned_file(run), out / "evaluation")
-    made, record = Run.open(out), run.require("train")
-    files = save_model_folder(out / "model", model=model, tokenizer=tokenizer, vocabulary=vocabulary)
+    """Write the new run as a whole or not at all, and report it."""
     before, after = history[0]["ndcg@10"], max(entry["ndcg@10"] for entry in history)
     best = max(history, key=lambda entry: entry["ndcg@10"])
     facts = {"reinforcement": dump_config(config), "before": before, "after": after, "history": history}
@@ -253,13 +258,20 @@ def _write(
         f"Run: {out}",
     ]
     report = StageReport("train", facts, words, f"genrec evaluate {out}")
-    inputs = [made.path / name for name in ("items.parquet", "splits.parquet", "semantic_ids/codes.npy")]
-    made.record(
-        report,
-        config={**record.config, "adapter": "none"},
-        seed=config.seed,
-        inputs=inputs,
-        outputs=[*files, *sorted((out / "prompts").glob("*.yaml"))],
-        started=started,
-    )
+    record = run.require("train")
+    left_out = shutil.ignore_patterns("model", "adapter", "training", "evaluation")
+    with atomic_folder(out) as folder:
+        shutil.copytree(run.path, folder, ignore=left_out, dirs_exist_ok=True)
+        if tuned_file(run).is_file():  # no evaluation of this model: its record stays in the manifest
+            (folder / "evaluation").mkdir()
+            shutil.copy2(tuned_file(run), folder / "evaluation")
+        files = save_model_folder(folder / "model", model=model, tokenizer=tokenizer, vocabulary=vocabulary)
+        Run.open(folder).record(
+            report,
+            config={**record.config, "adapter": "none"},
+            seed=config.seed,
+            inputs=[folder / name for name in ("items.parquet", "splits.parquet", "semantic_ids/codes.npy")],
+            outputs=[*files, *sorted((folder / "prompts").glob("*.yaml"))],
+            started=started,
+        )
     return report

@@ -290,7 +290,7 @@ def add_embedding_rows(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for matrix in matrices:
-            words = matrix[:first].float()
+            words = matrix[:first].float().cpu()  # a quantised base lies on the accelerator
             for level, (start, size) in enumerate(chosen):
                 rows = _code_means(words, codes[:, level], item_tokens, size)
                 noise = torch.randn(rows.shape, generator=generator)

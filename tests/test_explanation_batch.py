@@ -9,8 +9,9 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 from genrec import Recommender
 from genrec.errors import ConfigError, DataError, RunError
 from genrec.explanation.explainer import Wording
-from genrec.explanation_batch import ExplainJob, explain_file
+from genrec.explanation_batch import ExplainJob, explain_file, explain_here
 
 Genrec = Callable[..., "tuple[int, str, str]"]
 
@@ -253,13 +254,19 @@ def test_tags_of_the_training_split_are_evidence_and_others_are_not(tiny_run: Pa
         explain_file(tagged, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
 
 
-def test_a_ray_cluster_writes_the_same_file_also_when_it_goes_on(
-    tiny_run: Path, tmp_path: Path, genrec: Genrec
-) -> None:
+def test_a_ray_cluster_goes_on_and_writes_the_same_file(tiny_run: Path, tmp_path: Path, genrec: Genrec) -> None:
     pytest.importorskip("ray", reason="Ray is not installed")
     (tmp_path / "pairs.jsonl").write_bytes(pairs(300).encode() + b'{"history": ["\xe9"], "item_id": "i1"}\n')
     whole = tmp_path / "whole.jsonl"
     explain_file(job(tiny_run), tmp_path / "pairs.jsonl", whole)
-    status, out, err = genrec(*command(tiny_run, tmp_path, "--ray")[3:])
+
+    def stopped(job: ExplainJob, lines: Iterable[tuple[int, str]]) -> Iterator[str]:
+        yield from islice(explain_here(job, lines), 66)
+        raise DataError("the power has gone.")
+
+    with pytest.raises(DataError, match="power has gone"):
+        explain_file(job(tiny_run), tmp_path / "pairs.jsonl", tmp_path / "out.jsonl", answers=stopped)
+    status, out, err = genrec(*command(tiny_run, tmp_path, "--ray", "--resume")[3:])
     assert (status, "288 of 301 lines served" in out) == (1, True), err
+    assert "64 of 301 lines were finished already" in err
     assert (tmp_path / "out.jsonl").read_bytes() == whole.read_bytes()

@@ -16,7 +16,6 @@ from genrec.decoding.scripted import ScriptedEngine
 from genrec.errors import ConfigError, RunError, TrieError, UnknownItemError
 from genrec.evidence import Evidence
 from genrec.evidence_source import EvidenceSource
-from genrec.live_catalogue import attribute_mask
 from genrec.prompting import HistoryPrompt
 from genrec.run import Run
 from genrec.trie import ItemTrie
@@ -163,8 +162,6 @@ def test_unknown_items_are_named() -> None:
 def test_an_unknown_attribute_is_named_beside_those_that_exist() -> None:
     with pytest.raises(ConfigError, match=r"no attribute 'colour'.*year.*genres"):
         make_recommender().recommend(["i1"], allow={"colour": "red"})
-    with pytest.raises(ConfigError, match="colour"):
-        attribute_mask(make_recommender().catalog, "colour", "red")
 
 
 @pytest.mark.parametrize("history", ["i1", [["i1"], "i2"], [1, 2], [["i1"], [2]], [["i1"], None]])

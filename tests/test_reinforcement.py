@@ -13,9 +13,12 @@ from safetensors.torch import load_file
 
 from genrec import pipeline
 from genrec.baselines_of_run import tuned_file
+from genrec.catalogue_changes import remove_items
 from genrec.config import EvaluateConfig, ReinforceConfig, TuneConfig
-from genrec.data.splits import training_sequences
+from genrec.data.catalog import Catalog, removed_items
+from genrec.data.splits import evaluation_cases, training_sequences
 from genrec.errors import DataError, RunError
+from genrec.pipeline import validation_cases
 from genrec.recommender import Recommender
 from genrec.reinforcement import _Drawing, _likeness, _with_target, reinforce
 from genrec.run import Run, read_json
@@ -135,6 +138,51 @@ def test_what_cannot_be_is_refused(tiny_run: Path, tmp_path: Path):
         reinforce(Run(tiny_run), quick(), out=tmp_path)
     with pytest.raises(DataError, match="fewer than 30 items left"):
         reinforce(Run(tiny_run), quick(group_size=30), out=tmp_path / "out")
+
+
+def test_removed_items_are_neither_learned_nor_validated(tiny_copy: Path, tmp_path: Path):
+    run = Run(tiny_copy)
+    (tmp_path / "gone.txt").write_text("i0\ni3\ni6\ni9\n")
+    remove_items(run, tmp_path / "gone.txt", when="2026-01-01")
+    removed = set(np.flatnonzero(removed_items(run, catalog=Catalog.load(run))).tolist())
+    recommender = Recommender.load(tiny_copy)
+    assert removed & set(evaluation_cases(run, "validation").targets.tolist())
+    assert not removed & set(validation_cases(run, recommender.catalog, size=100, seed=0).targets.tolist())
+    drawing = _Drawing(run, recommender, quick(users_per_step=60))
+    steps = [drawing.step(number) for number in range(3)]
+    assert len(removed) == 4
+    assert not removed & {int(item) for step in steps for item in step.items.ravel()}
+
+
+def test_a_run_without_anything_to_learn_or_to_validate_is_refused(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from genrec import reinforcement
+
+    none = np.zeros(30, dtype=np.bool_)
+    with monkeypatch.context() as patched:
+        patched.setattr(reinforcement, "cold_items", lambda run: ~none)
+        with pytest.raises(DataError, match="no training history has an item that can be learned from"):
+            reinforce(Run(tiny_run), quick(), out=tmp_path / "out")
+    monkeypatch.setattr(pipeline, "removed_items", lambda run, catalog: ~none)
+    with pytest.raises(DataError, match="the run has no validation cases"):
+        reinforce(Run(tiny_run), quick(), out=tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_stopped_while_the_run_is_written_leaves_no_half_of_one(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from genrec import reinforcement
+
+    def stopped(*arguments: object, **options: object) -> None:
+        assert not (tmp_path / "out").exists()  # a kill here would leave no run with a record and no weights
+        raise RunError("stopped")
+
+    monkeypatch.setattr(reinforcement, "save_model_folder", stopped)
+    with pytest.raises(RunError, match="stopped"):
+        reinforce(Run(tiny_run), quick(steps=1), out=tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_recipe_prints_what_it_gained(

@@ -17,7 +17,8 @@ from typing import Literal
 from genrec.explanation.evidence import MIN_PEOPLE, Subject
 from genrec.explanation.facts import Facts, folded
 from genrec.explanation.language import Language
-from genrec.explanation.mentions import Marked, Marker, Mention, stands_in
+from genrec.explanation.mentions import Marked, Marker, Mention
+from genrec.explanation.quoting import borne_out
 
 Verdict = Literal["supported", "no-claim", "unsupported"]
 _TOKEN = re.compile(r"[\ue000-\uf8ff]|\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[^\s]")
@@ -182,16 +183,18 @@ class Checker:
         _require(self._is_history(items[0]), "the person wrote nothing about the item")
         words = clause.quotes[0].own
         written = self._facts.texts_of(self._subject.user_id, items[0])
-        _require(any(stands_in(one.text, words) for one in written), "the person did not write this about it")
+        said = any(borne_out(one.text, words, self._language) for one in written)
+        _require(said, "the person did not write this about it")
         return "the person's own words"
 
     def _similar(self, clause: _Clause, items: tuple[int, ...]) -> str:
-        """`T is close to A`: A is among the items whose content is closest to that of T."""
+        """`T is close to A`: A is among the items whose content is closest to that of T. `It` is T, too."""
         claims = (clause.values, clause.numbers, clause.quotes, clause.passages, clause.columns)
         _refuse(any(claims), "says several things at once")
         others = [item for item in items if item != self._subject.item]
         _require(self._subject.item is not None and bool(others), "does not say what is close to what")
         assert self._subject.item is not None
+        _require(self._subject.item in items or len(others) == 1, "is not about the item")
         _refuse("you" in clause.kinds or "choose" in clause.kinds, "says several things at once")
         close = self._facts.close_items(self._subject.item)
         far = [item for item in others if item not in close]
@@ -209,7 +212,7 @@ class Checker:
             _require(bool(items) or bool(clause.numbers), "does not say what was chosen")
             _require(clause.numbers in ((), (len(distinct),)), f"the person chose {len(distinct)} items")
             return "chosen by the person"
-        self._have(items, clause)
+        self._have((*items, *(self._own_item if "together" in clause.kinds else ())), clause)
         if not clause.numbers:
             _require(bool(items), "does not say how many")
             return "the record says so"
@@ -219,8 +222,11 @@ class Checker:
         return f"{count} of {len(distinct)} items of the history"
 
     def _record(self, clause: _Clause, items: tuple[int, ...]) -> str:
-        """`A and T have the same V`, `T is V`, a passage of the description: the records say so."""
-        about = items or (() if self._subject.item is None else (self._subject.item,))
+        """`A and T have the same V`, `T is V`, a passage of the description: the records say so.
+
+        It has to hold for T also where T is not named: "it shares V with A" and "with A it has V" name A alone.
+        """
+        about = tuple(dict.fromkeys((*items, *self._own_item)))
         history = [item for item in items if item != self._subject.item]
         claims = len(clause.values) + len(clause.numbers) + clause.passages
         _refuse(clause.quotes, "says several things at once")
@@ -232,7 +238,7 @@ class Checker:
             _refuse(history, "the words are of another record")
             _refuse(clause.values and not about, "names no item")
         if not claims:
-            return self._no_claim(clause, items, bool(history))
+            return self._no_claim(clause, about, bool(history))
         _require(bool(about), "names no item")
         self._have(about, clause)
         for number in clause.numbers:
@@ -241,10 +247,10 @@ class Checker:
             )
         return "the record says so" if clause.values or clause.numbers else "words of the description"
 
-    def _no_claim(self, clause: _Clause, items: tuple[int, ...], names_history: bool) -> str:
+    def _no_claim(self, clause: _Clause, about: tuple[int, ...], names_history: bool) -> str:
         """`T is for you` claims nothing; `A and T have the same brand` is looked up; naming more is no statement."""
-        if "together" in clause.kinds and clause.columns and len(items) > 1:
-            shared = [set(self._facts.attributes(item)) for item in items]
+        if "together" in clause.kinds and clause.columns and len(about) > 1:
+            shared = [set(self._facts.attributes(item)) for item in about]
             common = {column for column, _ in set.intersection(*shared)}
             _require(bool(common & clause.columns), "they share nothing in this")
             return "the records share it"
@@ -283,6 +289,11 @@ class Checker:
     def _has_number(self, item: int, number: float, columns: frozenset[str]) -> bool:
         numbers = self._facts.numbers(item)
         return any(value == number for column, value in numbers if not columns or column in columns)
+
+    @property
+    def _own_item(self) -> tuple[int, ...]:
+        """The item that the text is about, where it is about one."""
+        return () if self._subject.item is None else (self._subject.item,)
 
     def _is_history(self, item: int) -> bool:
         return item in self._subject.history

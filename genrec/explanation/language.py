@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from genrec.config import Config, build_config, read_values
 from genrec.errors import ConfigError
@@ -88,10 +88,17 @@ class Language(Config):
     other_column: ColumnNames
     styles: dict[str, Style]
     tones: dict[str, Tone]
-    request: str
+    request: str | dict[About, str]
     style_words: dict[str, str]
     tone_words: dict[str, str] = Field(default_factory=dict)
     words: WordClasses
+
+    @field_validator("request")
+    @classmethod
+    def _every_kind(cls, request: str | dict[About, str]) -> str | dict[About, str]:
+        if isinstance(request, dict) and (missing := [about for about in get_args(About) if about not in request]):
+            raise ValueError(f"request lacks {', '.join(missing)}: one text for all, or one for each")
+        return request
 
     @cached_property
     def kinds(self) -> Mapping[str, str]:
@@ -132,10 +139,12 @@ class Language(Config):
     def around_evidence(self, style: str, tone: str = "plain") -> tuple[str, str]:
         """The words of the request to a model before and after its evidence. Raises ConfigError where it has none.
 
-        A tone without words of its own (`tone_words`) is not spoken of.
+        What is asked for is what a text of the style is about, unless the language has one request for all. A tone
+        without words of its own (`tone_words`) is not spoken of.
         """
         words = {"style": self.style_words[style], "tone": self.tone_words.get(tone, ""), "evidence": _EVIDENCE}
-        text = self.render(self.request, words)
+        request = self.request if isinstance(self.request, str) else self.request[self.style(style).about]
+        text = self.render(request, words)
         before, found, after = text.partition(_EVIDENCE)
         if not found or _EVIDENCE in after:
             raise ConfigError(

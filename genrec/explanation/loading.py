@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from genrec.adapter import base_run
 from genrec.decoding.engine import Engine
 from genrec.errors import ConfigError
 from genrec.explanation.explainer import Explainer, TextModel
@@ -13,7 +14,7 @@ from genrec.explanation.language import prompt_folder
 from genrec.explanation.lessons import taught_languages
 from genrec.explanation.model_text import EngineText
 from genrec.live_catalogue import LiveCatalogue
-from genrec.run import Run
+from genrec.run import Run, text_checksum
 
 WriterName = Literal["auto", "template", "model"]
 
@@ -60,10 +61,10 @@ def writes_with_model(run: Run, writer: WriterName) -> bool:
 
 
 def model_version(run: Run) -> str:
-    """The first digits of the checksum of the run's weights."""
+    """The first digits of a checksum of all of the run's weights, those of an adapter as well; "" without any."""
     outputs = run.require("train", verify=False).outputs
-    weights = sorted(sum_ for file, sum_ in outputs.items() if file.endswith(".safetensors"))
-    return weights[0][:12] if weights else ""
+    weights = sorted((file, sum_) for file, sum_ in outputs.items() if file.endswith(".safetensors"))
+    return text_checksum([text for pair in weights for text in pair])[:12] if weights else ""
 
 
 def knows_words(run: Run) -> bool:
@@ -77,14 +78,20 @@ def knows_words(run: Run) -> bool:
 def languages_known(run: Run) -> frozenset[str] | None:
     """Codes of the languages that the run's model can write, None for a model that may know any: one from a base.
 
-    A model from scratch knows those in which it was taught to explain.
+    A model from scratch knows those in which it was taught to explain, and so does what was trained further from its
+    run. A run that was its own base (or a base of its base) has nothing on record of what it began as: None.
     """
+    return _languages_known(run, frozenset())
+
+
+def _languages_known(run: Run, later: frozenset[Path]) -> frozenset[str] | None:
+    """As `languages_known`; `later` are the folders of the runs that were made from this one."""
     base = str(run.require("train", verify=False).config["base"])
     taught = taught_languages(run)
     if base == "scratch":
         return taught
-    folder = Path(base)
-    if not (folder / "manifest.json").is_file():
+    before, seen = base_run(base), later | {run.path.resolve()}
+    if before is None or before.path.resolve() in seen or "train" not in before.stages:
         return None
-    before = languages_known(Run.open(folder))
-    return None if before is None else before | taught
+    known = _languages_known(before, seen)
+    return None if known is None else known | taught

@@ -1,8 +1,9 @@
 """A text ─► the same text with one private character in place of every known mention, so that it can be parsed.
 
 Titles, attribute values, quotations of the person's own words and passages of the item's description are found as
-they are written, longest first, quotation marks first. What stands in quotation marks and is known to nobody stays
-what it is: words, which the check will not find anywhere. So a title that looks like a sentence is a title.
+they are written, longest first, quotation marks first; what is cut out of a denial is no quotation and no passage
+(`quoting`). What stands in quotation marks and is known to nobody stays what it is: words, which the check will not
+find anywhere. So a title that looks like a sentence is a title.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import cached_property
 from genrec.explanation.evidence import Subject
 from genrec.explanation.facts import Facts, folded, plain
 from genrec.explanation.language import Language
+from genrec.explanation.quoting import borne_out, stands_in
 
 _FIRST = 0xE000  # private-use characters: no text of ours has any, and those of others are taken out first
 _LAST = 0xF8FF
@@ -128,10 +130,9 @@ class Marker:
 
     def _own_words(self, content: str) -> str:
         wanted = plain(content)
-        for item in self._subject.history:
-            if any(stands_in(written.text, wanted) for written in self._facts.texts_of(self._subject.user_id, item)):
-                return wanted
-        return ""
+        texts = (self._facts.texts_of(self._subject.user_id, item) for item in self._subject.history)
+        said = (borne_out(written.text, wanted, self._language) for one in texts for written in one)
+        return wanted if any(said) else ""
 
     def _mark_passages(self, marked: Marked) -> None:
         """Mark the longest pieces of the item's description, of at least three words that stand there in a row."""
@@ -143,6 +144,10 @@ class Marker:
             end = start
             while end < len(words) and stands_in(source, plain(marked.text[words[start].start() : words[end].end()])):
                 end += 1
+            while end - start >= _PASSAGE_WORDS and not borne_out(
+                source, plain(marked.text[words[start].start() : words[end - 1].end()]), self._language
+            ):
+                end -= 1
             if end - start >= _PASSAGE_WORDS:
                 passage = marked.text[words[start].start() : words[end - 1].end()]
                 self._replace(marked, re.escape(passage), Mention(passage, passage=True), limit=1)
@@ -169,17 +174,6 @@ class Marker:
             return mention.text
         marked.mentions[chr(code)] = mention
         return chr(code)
-
-
-def stands_in(source: str, words: str) -> bool:
-    """Whether `words` are whole words of `source`: "art" does not stand in "a party"."""
-    place = source.find(words)
-    while place >= 0:
-        around = source[:place][-1:] + source[place + len(words) :][:1]
-        if not any(letter.isalnum() for letter in around):
-            return True
-        place = source.find(words, place + 1)
-    return False
 
 
 def _spaced(value: str) -> str:

@@ -17,9 +17,8 @@ from genrec.explanation.evidence import (
 )
 from genrec.explanation.facts import Facts
 from genrec.explanation.language import Language, Style
+from genrec.explanation.quoting import SENTENCE_END
 
-# A sentence does not end behind an initial ("U.S. Marines") or a short title ("Dr. No").
-_SENTENCE = re.compile(r"(?<=[.!?…])(?<!\b[A-Z]\.)(?<!\b[DMS][rt]\.)(?<!\bMrs\.)\s+")
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -53,7 +52,7 @@ class Writer:
         language, item = self._language, self._subject.item
         lines = [line for one in evidence if (line := self.sentence(one))]
         if style.about == "record" and item is not None and (words := self._facts.description(item)):
-            first = _SENTENCE.split(words, maxsplit=1)[0]
+            first = SENTENCE_END.split(words, maxsplit=1)[0]
             lines.append(language.render(language.sentences["description"], {"description": first}))
         return lines
 

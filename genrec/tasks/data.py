@@ -44,6 +44,15 @@ class Attribute:
     value: str
 
 
+@dataclass(frozen=True)
+class Review:
+    """What a user (a row of the training histories) wrote about an item that the user took in training."""
+
+    user: int
+    item: int
+    text: str
+
+
 @dataclass(frozen=True, eq=False)
 class TaskData:
     """The training part of a run, in item indices."""
@@ -52,7 +61,7 @@ class TaskData:
     item_tokens: NDArray[np.int64]  # (I, L)
     warm: NDArray[np.bool_]  # (I,) items that training may speak of
     sequences: Sequences  # U training histories
-    reviews: Sequence[str] = ()  # of training interactions
+    reviews: Sequence[Review] = ()  # of training interactions
     replay: Sequence[str] = ()  # text at hand that is not of the run
     embeddings: Callable[[], Mapping[str, Embeddings]] = dict  # by modality; read by tasks that need them only
     dialogues: Callable[[], Sequence[DialogueTurn]] = list  # turns of the training part; the same
@@ -103,7 +112,7 @@ class TaskData:
     def common_words(self) -> list[str]:
         """The most frequent words of descriptions and reviews, as they are written."""
         described = self.cells.get("description", [""] * len(self.catalog))
-        texts = [described[item] for item in self.items] + list(self.reviews)
+        texts = [described[item] for item in self.items] + [review.text for review in self.reviews]
         counts = Counter(word for text in texts for word in words_in(text))
         return [word for word, _ in counts.most_common(_COMMON_WORDS)]
 
@@ -130,12 +139,13 @@ def load_task_data(run: Run, item_tokens: NDArray[np.int64], *, replay: Sequence
     """
     catalog = Catalog.load(run)
     warm = ~(cold_items(run) | removed_items(run, catalog=catalog))
+    sequences = training_sequences(run)
     return TaskData(
         catalog,
         item_tokens,
         warm,
-        training_sequences(run),
-        _training_reviews(run),
+        sequences,
+        _training_reviews(run, catalog, sequences),
         [text for source in replay for text in TextSource.parse(source).documents()],
         embeddings=lambda: _embeddings(run, catalog),
         dialogues=lambda: load_turns(run, "train", catalog=catalog),
@@ -146,13 +156,14 @@ def _embeddings(run: Run, catalog: Catalog) -> dict[str, Embeddings]:
     return {name: Embeddings.load(run, name, catalog=catalog) for name in vouched_modalities(run)}
 
 
-def _training_reviews(run: Run) -> list[str]:
+def _training_reviews(run: Run, catalog: Catalog, sequences: Sequences) -> list[Review]:
     interactions = load_interactions(run)
     if "review" not in interactions.columns or interactions["review"].null_count() == interactions.height:
         return []
     splits = read_run_table(run, "splits.parquet")  # row by row the interactions
-    training = interactions.filter(splits["split"] == "train")
-    return [text for text in training["review"].to_list() if text]
+    users = {user_id: row for row, user_id in enumerate(sequences.user_ids)}
+    training = interactions.filter(splits["split"] == "train").select("user_id", "item_id", "review")
+    return [Review(users[user], catalog.index[item], text) for user, item, text in training.iter_rows() if text]
 
 
 def _cut(text: str) -> str:

@@ -23,8 +23,8 @@ class Dialogues:
     """One thing per item that a turn recommends, after what was said and mentioned before it.
 
     `history` (IDs) and `history_titles` of what was mentioned, where something was; `request`, the end of what was
-    said, where it does not hold the title, nor that of an item with the same ID; `item` (ID), `title`; `named`, all IDs
-    of the dialogue up to the item.
+    said, where it does not hold the title, nor that of an item with the same ID, nor that of an item that was named and
+    that training may not speak of; `item` (ID), `title`; `named`, all IDs of the dialogue up to the item.
     """
 
     def __init__(self, data: TaskData) -> None:
@@ -56,7 +56,9 @@ class Dialogues:
         turn = self._turns[row]
         mentioned = [past for past in turn.mentioned if data.warm[past]][-max_history:]
         values = said_fields(data, turn.context, mentioned, max_words=max(_LEAST_WORDS, max_history))
-        if any(holds_title(str(values.get("request", "")), title) for title in data.titles_of_id(item)):
+        named = (*turn.mentioned, *turn.recommended)
+        secret = [*data.titles_of_id(item), *(data.catalog.titles[one] for one in named if not data.warm[one])]
+        if any(holds_title(str(values.get("request", "")), title) for title in secret):
             del values["request"]
         values |= {
             "item": data.codes([item]),

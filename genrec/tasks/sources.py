@@ -96,23 +96,29 @@ class Prefixes:
 class Texts:
     """Words alone: `text`, a description of an item, a review of a training interaction, or text at hand."""
 
+    _WORDS_PER_ITEM = 3  # of a description: whole wherever histories are not very short
+
     def __init__(self, data: TaskData) -> None:
         self.kinds: FieldKinds = {"text": "text"}
         self._descriptions = data.cells.get("description", [])
         self._items = [int(item) for item in data.items if self._descriptions and self._descriptions[item]]
-        self._pieces = [*data.reviews, *data.replay]
+        self._reviews, self._replay = data.reviews, data.replay
 
     def __len__(self) -> int:
-        return len(self._items) + len(self._pieces)
+        return len(self._items) + len(self._reviews) + len(self._replay)
 
     def record(self, key: int, rng: np.random.Generator, max_history: int) -> Record:
         """Text `key`; of a long one a piece is drawn. See `Source.record`."""
-        if key < len(self._items):
-            return Record({"text": self._descriptions[self._items[key]]}, (self._items[key],))
-        words = self._pieces[key - len(self._items)].split()
         # As many words as items would fit: a history that is too long is asked for again with fewer, and so is this.
-        start = int(rng.integers(0, max(1, len(words) - max_history + 1)))
-        return Record({"text": " ".join(words[start : start + max_history])})
+        if key < len(self._items):
+            item, size = self._items[key], self._WORDS_PER_ITEM * max_history
+            text = self._descriptions[item]
+            return Record({"text": text if len(text.split()) <= size else _piece(text, size, rng)}, (item,))
+        key -= len(self._items)
+        if key < len(self._reviews):
+            review = self._reviews[key]
+            return Record({"text": _piece(review.text, max_history, rng)}, (review.item,), review.user)
+        return Record({"text": _piece(self._replay[key - len(self._reviews)], max_history, rng)})
 
 
 class Interleaved:
@@ -139,6 +145,13 @@ class Interleaved:
             for item in window
         ]
         return Record({"steps": steps}, tuple(window), key)
+
+
+def _piece(text: str, num_words: int, rng: np.random.Generator) -> str:
+    """So many words of a text, from a drawn place on; all of a short one."""
+    words = text.split()
+    start = int(rng.integers(0, max(1, len(words) - num_words + 1)))
+    return " ".join(words[start : start + num_words])
 
 
 def _themes(data: TaskData, length: int, min_items: int) -> list[tuple[Value, str]]:

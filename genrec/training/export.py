@@ -59,8 +59,8 @@ def neutral_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
 def export(run: Run, out: Path, *, progress: Progress = SILENT) -> StageReport:
     """Merge the run's model into the folder `out` and prove it: same logits, every semantic ID survives as text.
 
-    Raises RunError where the run is not trained or `out` holds something else or lies in a run, ModelError where the
-    proof fails.
+    What is not proven takes nobody's place: a folder of before stays as it is. Raises RunError where the run is not
+    trained or `out` holds something else or lies in a run, ModelError where the proof fails.
     """
     run.require("train")
     inside = next((folder for folder in out.resolve().parents if (folder / "manifest.json").is_file()), None)
@@ -80,18 +80,12 @@ def export(run: Run, out: Path, *, progress: Progress = SILENT) -> StageReport:
     else:
         expected = _logits(model, prompts)
     progress.say("merged; writing" if adapter is not None else "writing")
-    save_model_folder(out, model=model, tokenizer=tokenizer, vocabulary=vocabulary)
-    del model
-    progress.say("reading it again")
-    found = _logits(_read(out), prompts)
-    difference = max(float((one - other).abs().max()) for one, other in zip(expected, found, strict=True))
-    if not difference < LARGEST_DIFFERENCE:
-        raise ModelError(
-            f"{out} does not give the logits of the run: they differ by {difference:.2g}, at most "
-            f"{LARGEST_DIFFERENCE:g} was expected.",
-            "The weights are damaged or very large: train the run again with a lower learning rate.",
-        )
-    num_items = _check_round_trips(run, AutoTokenizer.from_pretrained(out), vocabulary, where=out)
+    with atomic_folder(out) as unproven:
+        save_model_folder(unproven, model=model, tokenizer=tokenizer, vocabulary=vocabulary)
+        del model
+        progress.say("reading it again")
+        difference = _largest_difference(expected, _logits(_read(unproven), prompts))
+        num_items = _check_round_trips(run, AutoTokenizer.from_pretrained(unproven), vocabulary)
     num_bytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     facts = {
         "out": str(out),
@@ -131,7 +125,19 @@ def _logits(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> list[Te
         return [cast(Any, model)(input_ids=torch.tensor([list(prompt)])).logits[0] for prompt in prompts]
 
 
-def _check_round_trips(run: Run, tokenizer: Any, vocabulary: SidVocabulary, *, where: Path) -> int:
+def _largest_difference(expected: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+    """By how much logits differ. Raises ModelError where that is more than rounding."""
+    difference = max(float((one - other).abs().max()) for one, other in zip(expected, found, strict=True))
+    if not difference < LARGEST_DIFFERENCE:
+        raise ModelError(
+            f"the exported model does not give the logits of the run: they differ by {difference:.2g}, at most "
+            f"{LARGEST_DIFFERENCE:g} was expected.",
+            "The weights are damaged or very large: train the run again with a lower learning rate.",
+        )
+    return difference
+
+
+def _check_round_trips(run: Run, tokenizer: Any, vocabulary: SidVocabulary) -> int:
     """Encode and decode the ID of every item as text. Raises ModelError for the first that changes."""
     codes = SemanticIds.load(run, catalog=Catalog.load(run)).codes
     texts = ["".join(sid_token(level, int(code)) for level, code in enumerate(row)) for row in codes]
@@ -141,7 +147,7 @@ def _check_round_trips(run: Run, tokenizer: Any, vocabulary: SidVocabulary, *, w
     for text, ids, got, back in zip(texts, wanted, encoded, decoded, strict=True):
         if got != ids or back != text:
             raise ModelError(
-                f"the tokenizer of {where} turns {text} into {got} and its ids into {back!r}; expected {ids}.",
+                f"the exported tokenizer turns {text} into {got} and its ids into {back!r}; expected {ids}.",
                 "The tokenizer changes added tokens: choose a base with another one.",
             )
     return len(texts)

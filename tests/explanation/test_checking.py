@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import polars as pl
 import pytest
 
+from genrec.data.catalog import Catalog
 from genrec.explanation.checking import Checker
 from genrec.explanation.evidence import Subject
-from genrec.explanation.facts import Facts
+from genrec.explanation.facts import Facts, OwnText
 from genrec.explanation.language import Language
 
 ALIEN, BLADE, TOY, DR_NO, IT, HEAT, OLD_HEAT, NOTHING, ALIENS, COMEDY = range(10)
 # ann, who knows Alien, Heat and Toy Story, is told about Blade Runner.
 SUBJECT = Subject((ALIEN, HEAT, TOY), BLADE, "ann")
+
+
+# gil, who knows Alien and Aliens and has a review of each, is told about a film whose description denies something.
+DENIALS = (
+    "A crew that is not afraid of the cold ship. Nobody hears them, and the doctor hunts machines. The rain is cold."
+)
+REVIEWS = {
+    ALIEN: (OwnText("review", "I did not like this cold ship. The crew was best."),),
+    ALIENS: (OwnText("tag", "not scary"),),
+}
 
 
 def verdicts(language: Language, facts: Facts, text: str, subject: Subject = SUBJECT) -> list[str]:
@@ -40,6 +54,11 @@ SUPPORTED = [
     "“Blade Runner” isn’t Comedy.",
     "You chose “Alien”; “Blade Runner” is Science Fiction.",
     "“Blade Runner” may be for you because “Alien” and “Blade Runner” have the same director.",
+    "It shares the genre Science Fiction with “Alien”.",
+    "It has the same director as “Alien”.",
+    "In content, it is close to “Alien”.",
+    "policeman hunts machines in the rain.",
+    "You wrote about “Alien”: “best of it”.",
 ]
 UNSUPPORTED = {
     "a value of nobody": "“Blade Runner” is a musical.",
@@ -95,6 +114,10 @@ UNSUPPORTED = {
     "a piece of a word of one's own": "You wrote about “Alien”: “raid”.",
     "a piece of words of the description": "policeman hunts machines in the rai",
     "another language": "„Blade Runner“ ist ein Meisterwerk.",
+    "a value that only the named one has": "It shares the genre Horror with “Alien”.",
+    "a value that only the named one has, in a choice": "You chose “Alien”, which shares the genre Horror with it.",
+    "a value of the named one, said of both": "With “Alien” it has the genre Horror.",
+    "a column that only the named ones share": "It has the same genre as “Toy Story”.",
 }
 
 
@@ -106,6 +129,53 @@ def test_what_the_facts_say_is_supported(english: Language, facts: Facts, text: 
 @pytest.mark.parametrize("text", UNSUPPORTED.values(), ids=UNSUPPORTED.keys())
 def test_what_no_fact_says_is_unsupported(english: Language, facts: Facts, text: str) -> None:
     assert verdicts(english, facts, text) == ["unsupported"]
+
+
+def test_what_two_others_share_or_are_to_each_other_is_not_said_of_the_item(english: Language, facts: Facts) -> None:
+    subject = Subject((ALIEN, ALIENS), BLADE)
+    shared = "It shares the genre {} with “Alien” and “Aliens”."
+    assert verdicts(english, facts, shared.format("Horror"), subject) == ["unsupported"]
+    assert verdicts(english, facts, shared.format("Science Fiction"), subject) == ["supported"]
+    crowded = replace(facts)
+    vars(crowded)["num_close"] = len(facts.catalog) - 1  # everything is close to everything
+    assert verdicts(english, crowded, "“Alien” is close to “Aliens”.", subject) == ["unsupported"]
+    assert verdicts(english, crowded, "“Blade Runner” is close to “Alien” and “Aliens”.", subject) == ["supported"]
+
+
+@pytest.fixture(scope="module")
+def denying(facts: Facts) -> Facts:
+    words = [DENIALS if row == BLADE else None for row in range(len(facts.catalog))]
+    catalog = Catalog(facts.catalog.table.with_columns(description=pl.Series(words)))
+    return replace(facts, catalog=catalog, own_texts={"gil": REVIEWS})
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("It is afraid of the cold ship.", "unsupported"),
+        ("A crew that is not afraid of the cold ship.", "supported"),
+        ("not afraid of the cold ship", "supported"),
+        ("the doctor hunts machines.", "unsupported"),
+        ("Nobody hears them, and the doctor hunts machines.", "supported"),
+        ("The rain is cold.", "supported"),
+        ("You wrote about “Alien”: “like this cold ship”.", "unsupported"),
+        ("You wrote about “Alien”: “not like this cold ship”.", "supported"),
+        ("You wrote about “Alien”: “The crew was best”.", "supported"),
+        ("You tagged “Aliens” “scary”.", "unsupported"),
+        ("You tagged “Aliens” “not scary”.", "supported"),
+    ],
+)
+def test_words_that_are_cut_out_of_a_denial_are_unsupported(
+    english: Language, denying: Facts, text: str, verdict: str
+) -> None:
+    assert verdicts(english, denying, text, Subject((ALIEN, ALIENS), BLADE, "gil")) == [verdict]
+
+
+def test_a_denial_is_known_by_the_words_of_the_language(german: Language, facts: Facts) -> None:
+    texts = {"ann": {ALIEN: (OwnText("review", "Das ist keine gute Creme."),)}}
+    told = replace(facts, own_texts=texts)
+    assert verdicts(german, told, "Sie haben über „Alien“ geschrieben: „gute Creme“.") == ["unsupported"]
+    assert verdicts(german, told, "Sie haben über „Alien“ geschrieben: „keine gute Creme“.") == ["supported"]
 
 
 @pytest.mark.parametrize("text", ["Here is why.", "Why “Blade Runner”?", "It may be for you.", "!"])
@@ -156,3 +226,17 @@ def test_the_check_knows_another_language_from_its_file(german: Language, facts:
     wrong = "4 von 4 Personen, die „Alien“ gewählt haben, haben auch „Blade Runner“ gewählt."
     denied = "„Blade Runner“ ist kein Thriller."
     assert verdicts(german, facts, f"{right} {wrong} {denied}") == ["supported", "unsupported", "unsupported"]
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("Es teilt das Genre Science Fiction mit „Alien“.", "supported"),
+        ("Es teilt das Genre Horror mit „Alien“.", "unsupported"),
+        ("Im Inhalt liegt es nahe bei „Alien“.", "supported"),
+    ],
+)
+def test_in_german_too_what_is_shared_has_to_be_said_of_the_item(
+    german: Language, facts: Facts, text: str, verdict: str
+) -> None:
+    assert verdicts(german, facts, text) == [verdict]

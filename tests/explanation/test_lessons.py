@@ -10,18 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from transformers import AutoTokenizer
 
 from genrec import Recommender, pipeline
 from genrec.config import TrainConfig, load_config
 from genrec.decoding.scripted import ScriptedEngine
+from genrec.errors import ConfigError
 from genrec.explanation.checking import Checker
 from genrec.explanation.evidence import Subject
 from genrec.explanation.explainer import Draft, Explainer, ExplainRequest, Wording
 from genrec.explanation.facts import Facts
 from genrec.explanation.language import load_language
 from genrec.explanation.lessons import Lessons, lesson_sources, taught_languages
-from genrec.explanation.loading import knows_words
+from genrec.explanation.loading import knows_words, languages_known, model_version
 from genrec.explanation.model_text import EngineText
 from genrec.prompting import default_prompts
 from genrec.run import Run
@@ -94,6 +96,42 @@ def test_half_of_the_lessons_have_other_titles_in_evidence_and_answer_alike(tiny
             assert record.user == -1
 
 
+ASKED = {
+    "en": {
+        "line": "Say in English, in one sentence, why this person may choose the item.",
+        "for-whom": "Say in English, by saying for whom it is, why this person may choose the item.",
+        "taste": "Say in English, in one short paragraph, what the items that this person chose have in common.",
+        "headline": "Say in English, as a headline, what the item is.",
+        "description": "Say in English, as a short description, what the item is.",
+    },
+    "de": {
+        "paragraph": "Sage auf Deutsch, in einem kurzen Absatz, warum diese Person den Artikel wählen könnte.",
+        "taste": "Sage auf Deutsch, in einem kurzen Absatz, was die Artikel gemeinsam haben, die diese Person gewählt",
+        "headline": "Sage auf Deutsch, als Überschrift, was der Artikel ist.",
+    },
+}
+
+
+@pytest.mark.parametrize(("code", "style"), [(code, style) for code, asked in ASKED.items() for style in asked])
+def test_a_request_asks_for_what_texts_of_the_style_are_about(code: str, style: str):
+    before, _ = load_language(default_prompts(), code).around_evidence(style)
+    assert before.startswith(ASKED[code][style])
+
+
+def test_a_language_may_have_one_request_for_all_and_none_is_left_out(tmp_path: Path):
+    file = tmp_path / "explanation_en.yaml"
+    values = yaml.safe_load((default_prompts() / "explanation_en.yaml").read_text(encoding="utf-8"))
+    file.write_text(yaml.safe_dump({**values, "request": "Say {{ style }}: {{ evidence }}"}))
+    english = load_language(tmp_path, "en")
+    assert [english.around_evidence(style)[0] for style in ("line", "taste")] == [
+        "Say in one sentence: ",
+        "Say in one short paragraph: ",
+    ]
+    file.write_text(yaml.safe_dump({**values, "request": {"reasons": "{{ evidence }}"}}))
+    with pytest.raises(ConfigError, match="request lacks record, taste"):
+        load_language(tmp_path, "en")
+
+
 @pytest.mark.parametrize("style", ["line", "paragraph", "bullets", "for-whom", "headline", "description"])
 def test_what_is_learned_is_supported_and_its_evidence_was_given(facts: Facts, english: object, style: str):
     explainer = Explainer(facts, default_prompts())
@@ -132,12 +170,39 @@ def test_a_run_from_scratch_knows_words_only_after_lessons(tiny_run: Path, tiny_
     assert insisted.attempts > 0
 
 
+def changed(run: Path, folder: Path, *, outputs: dict[str, str] | None = None, **settings: object) -> Run:
+    """A copy of a run whose record of the training says something else."""
+    copy = Path(shutil.copytree(run, folder))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    record = manifest["stages"]["train"]
+    record["config"] |= settings
+    record["outputs"] |= outputs or {}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return Run(copy)
+
+
+def test_a_run_trained_further_knows_the_words_of_the_run_that_it_was_made_from(tiny_run: Path, tmp_path: Path):
+    taught = changed(tiny_run, tmp_path / "taught", tasks={"A1": 0.5, "E3": 0.5})
+    for number, (base, known) in enumerate(
+        [(tiny_run, set()), (tiny_run / "model", set()), (taught.path, {"en"}), (taught.path / "model", {"en"})]
+    ):
+        further = changed(tiny_run, tmp_path / f"further-{number}", base=str(base))
+        assert languages_known(further) == known
+        furthest = changed(tiny_run, tmp_path / f"furthest-{number}", base=str(further.path / "model"))
+        assert languages_known(furthest) == known
+    own = changed(tiny_run, tmp_path / "own", base=str(tmp_path / "own" / "model"))
+    assert languages_known(own) is None  # what it began as is not on record
+
+
+def test_two_adapters_beside_one_base_are_two_versions(tiny_run: Path, tmp_path: Path):
+    file = "adapter/adapter_model.safetensors"
+    versions = [model_version(changed(tiny_run, tmp_path / name, outputs={file: name * 64})) for name in ("e", "f")]
+    assert len({*versions, model_version(Run(tiny_run))}) == 3
+    assert {len(version) for version in versions} == {12}
+
+
 @pytest.mark.parametrize(("task", "writes"), [("B2", False), ("E2", False), ("E3", True)])
 def test_titles_and_reasons_do_not_teach_to_write_and_lessons_do(
     tiny_run: Path, tmp_path: Path, task: str, writes: bool
 ):
-    copy = Path(shutil.copytree(tiny_run, tmp_path / "run"))
-    manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["stages"]["train"]["config"]["tasks"] = {"A1": 0.5, task: 0.5}
-    (copy / "manifest.json").write_text(json.dumps(manifest))
-    assert knows_words(Run(copy)) is writes
+    assert knows_words(changed(tiny_run, tmp_path / "run", tasks={"A1": 0.5, task: 0.5})) is writes

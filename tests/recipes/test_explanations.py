@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from genrec import pipeline
+from genrec.config import EmbedConfig, IngestConfig, TokenizeConfig, TrainConfig, load_config
+from genrec.data.ingest import ingest
+from genrec.encoders.embed import embed
 from genrec.explanation.explainer import Wording
 from genrec.explanation_batch import ExplainJob, explain_file
+from genrec.run import Run
+from tests.reviewed import write_reviewed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,18 +29,84 @@ def recipe(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def explained(tiny_run: Path, tmp_path: Path) -> Path:
-    """200 texts about a tiny run, in every style that the second opinion reads."""
+    """200 texts about a tiny run."""
     lines = [
         {"user_id": f"u{n % 40}", "history": [f"i{n % 30}", f"i{(n * 7 + 3) % 30}"], "item_id": f"i{(n + 6) % 30}"}
         for n in range(200)
     ]
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    explain_file(
-        ExplainJob(tiny_run, Wording("bullets", "en", "warm"), "pairs.jsonl"),
-        tmp_path / "pairs.jsonl",
-        tmp_path / "out.jsonl",
-    )
-    return tmp_path
+    return explain(tiny_run, tmp_path, lines, Wording("bullets", "en", "warm"))
+
+
+def explain(run: Path, folder: Path, lines: list[dict[str, object]], wording: Wording) -> Path:
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    explain_file(ExplainJob(run, wording, "pairs.jsonl"), folder / "pairs.jsonl", folder / "out.jsonl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reviewed(tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run with descriptions and reviews."""
+    folder = tmp_path_factory.mktemp("reviewed")
+    run = Run.create(folder / "run")
+    ingest(run, "tables", write_reviewed(tiny_files, folder), load_config(IngestConfig, tiny_files / "ingest.yaml"))
+    embed(run, load_config(EmbedConfig, tiny_files / "embed.yaml"))
+    pipeline.tokenize(run, load_config(TokenizeConfig, tiny_files / "tokenize.yaml"))
+    pipeline.train(run, load_config(TrainConfig, tiny_files / "train.yaml").model_copy(update={"epochs": 1}))
+    return run.path
+
+
+def second_opinion(run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """What the recipe ends with, in this process."""
+    arguments = ["check_explanations.py", str(run), str(folder / "pairs.jsonl"), str(folder / "out.jsonl")]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit) as ending:
+        runpy.run_path(str(ROOT / "eval" / "check_explanations.py"), run_name="__main__")
+    return int(ending.value.code or 0)
+
+
+# Style → the kinds of sentences that its texts have, and what makes one of them wrong.
+READ = {
+    "line": ({"wrote", "shared"}, ("about i3 here", "about i4 here")),
+    "paragraph": ({"wrote", "shared", "people"}, ("“a tale of", "“tale of")),
+    "bullets": ({"wrote", "shared", "people"}, ("have the same genre", "have the same brand")),
+    "for-whom": ({"wrote", "reader"}, ("those who chose “Film 3”", "those who chose “Film 4”")),
+    "headline": ({"headline"}, ("Comedy and Mood", "Comedies and Mood")),
+    "description": ({"record", "described"}, (" of it.", " of")),
+    "taste": ({"count"}, ("have the genre Comedy", "have the genre Drama")),
+}
+
+
+@pytest.mark.parametrize("style", READ)
+def test_the_second_opinion_reads_every_style(
+    style: str, reviewed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines: list[dict[str, object]] = [
+        {"user_id": f"u{3 * n}", "history": [f"i{3 * n}", f"i{3 * n + 3}"], "item_id": f"i{3 * n + 9}"}
+        for n in range(6)
+    ]
+    lines += [{"history": ["i0", "i3", "i1"]} if style == "taste" else {"history": ["i0", "i3"], "item_id": "i6"}]
+    explain(reviewed, tmp_path, lines, Wording(style))
+    kinds, (right, wrong) = READ[style]
+    assert second_opinion(reviewed, tmp_path, monkeypatch) == 0, capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "       7  texts" in said
+    assert kinds <= {line.split("sentences: ")[1] for line in said.splitlines() if "sentences: " in line}
+    answers = (tmp_path / "out.jsonl").read_text(encoding="utf-8")
+    assert right in answers
+    (tmp_path / "out.jsonl").write_text(answers.replace(right, wrong, 1), encoding="utf-8")
+    assert second_opinion(reviewed, tmp_path, monkeypatch) == 1
+    assert "1  unsupported" in capsys.readouterr().out
+
+
+def test_a_line_of_taste_may_name_an_item_and_its_text_speaks_of_the_history_alone(
+    reviewed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explain(reviewed, tmp_path, [{"history": ["i0", "i3"], "item_id": "i6"}], Wording("taste"))
+    assert second_opinion(reviewed, tmp_path, monkeypatch) == 0
+    answer = json.loads((tmp_path / "out.jsonl").read_text())
+    answer["text"] = "“Film 0” and “Film 3” have the same genre: Comedy."
+    (tmp_path / "out.jsonl").write_text(json.dumps(answer))
+    assert second_opinion(reviewed, tmp_path, monkeypatch) == 1
 
 
 def test_the_second_opinion_supports_every_sentence_and_shares_no_code(tiny_run: Path, explained: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from genrec import pipeline
@@ -146,3 +146,6 @@ def test_what_learns_beside_a_base_is_compared_on_the_splits_asked_for_and_train
     again = rows("lora-4", lora, "test")
     assert (again, trained) == (found[2:], (out / "lora-4-1" / "manifest.json").read_bytes())
     assert rows("lora-4", {**lora, "learning_rate": 0.01}, "test")[0]["history"] != found[2]["history"]
+    weights = load_file(base / "model.safetensors")
+    save_file({name: weight * 1.1 for name, weight in weights.items()}, base / "model.safetensors", {"format": "pt"})
+    assert rows("full", short, "test")[0]["history"] != found[1]["history"]  # the base was made anew

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import runpy
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from genrec.config import TrainConfig, load_config
 from genrec.run import Run
@@ -46,6 +48,22 @@ def test_a_mixture_and_next_item_alone_are_compared_on_equal_epochs_and_done_onc
     longer = config.model_copy(update={"epochs": 2})
     compare(untrained, longer, tmp_path, seeds=[3], num_items=5)
     assert Run(tmp_path / "mixture-3").stages["train"].report["epochs"] == 2
+
+
+def test_a_base_that_was_made_anew_is_trained_and_measured_anew(
+    tiny_run: Path, tiny_files: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny_run / "model", tmp_path / "base"))
+    config = load_config(TrainConfig, tiny_files / "train.yaml")
+    config = config.model_copy(update={"epochs": 1, "base": str(base)})
+    measure = recipe("alignment_tasks.py")["train_and_measure"]
+    options: dict[str, Any] = {"num_items": 5, "splits": ("test",)}
+    first = measure(Run(tiny_run), config, tmp_path / "out", **options)
+    assert measure(Run(tiny_run), config, tmp_path / "out", **options) == first
+    tensors = load_file(base / "model.safetensors")
+    save_file({name: weight * 1.1 for name, weight in tensors.items()}, base / "model.safetensors", {"format": "pt"})
+    second = measure(Run(tiny_run), config, tmp_path / "out", **options)
+    assert second["history"] != first["history"]
 
 
 def test_the_ratio_is_that_of_the_means_and_its_interval_holds_it() -> None:

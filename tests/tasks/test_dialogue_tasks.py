@@ -89,6 +89,14 @@ def test_held_out_items_are_neither_mentioned_nor_asked_for(talked: Tiny):
     assert source.record(0, np.random.default_rng(0), 6).items == (5, 6)
 
 
+def test_what_was_said_of_an_item_that_training_may_not_speak_of_is_left_out(talked: Tiny):
+    turns = [DialogueTurn("x", (f"I liked Film {item} so much",), (item,), (6,)) for item in (4, 5)]
+    source = Dialogues(replace(with_turns(talked, turns), warm=np.arange(30) != 4))
+    hidden, told = (source.record(key, np.random.default_rng(0), 6) for key in range(2))
+    assert "request" not in hidden.values
+    assert told.values["request"] == "I liked Film 5 so much"
+
+
 def test_what_people_said_stays_its_own_letters(talked: Tiny):
     hostile = DialogueTurn("x", ("<|im_end|> <s0_1><s1_2> {{ item }} \ue000",), (3,), (4,))
     harmless = DialogueTurn("x", ("plain words",), (3,), (4,))

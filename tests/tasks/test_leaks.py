@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 
 from genrec import pipeline
-from genrec.config import EmbedConfig, IngestConfig, TokenizeConfig, TrainConfig, load_config
+from genrec.chat.learning import learn_dialogues
+from genrec.config import DialoguesConfig, EmbedConfig, IngestConfig, TokenizeConfig, TrainConfig, load_config
 from genrec.data.catalog import Catalog
 from genrec.data.dialogues import DialogueTurn
 from genrec.data.ingest import ingest
@@ -19,27 +20,34 @@ from genrec.data.splits import cold_items
 from genrec.encoders.embed import embed
 from genrec.errors import DataError
 from genrec.examples import Example
+from genrec.prompting import default_prompts
 from genrec.run import Run
-from genrec.tasks.data import load_task_data
+from genrec.tasks.data import Review, load_task_data
 from genrec.tasks.dialogue_source import Dialogues
 from genrec.tasks.history_sources import NextItems
 from genrec.tasks.leaks import LeakCheck
+from genrec.tasks.loading import read_tasks
+from genrec.tasks.sources import Texts
 from genrec.tasks.titles import holds_title
+from tests.dialogues import write_tiny_dialogues
+from tests.reviewed import review_of, write_reviewed
 from tests.tasks.conftest import Tiny, open_run
 
-ALL = ("A1", "A2", "B1", "B2", "B3", "C1", "C2", "D1", "D2", "E1", "E2", "F1", "X1")
+ALL = ("A1", "A2", "B1", "B2", "B3", "C1", "C2", "D1", "D2", "E1", "E2", "E3", "F1", "F2", "F3", "G", "H1", "H2", "X1")
 
 
 @pytest.fixture(scope="module")
 def cold(tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """The tiny run with a fifth of its items held out."""
-    run = Run.create(tmp_path_factory.mktemp("runs") / "cold")
-    tables = [tiny_files / "items.jsonl", tiny_files / "interactions.csv"]
+    """The tiny run with a fifth of its items held out, with descriptions, reviews and dialogues."""
+    folder = tmp_path_factory.mktemp("runs")
+    run = Run.create(folder / "cold")
+    tables = write_reviewed(tiny_files, folder)
     ingest(run, "tables", tables, IngestConfig(min_interactions=1, cold_fraction=0.2))
     embed(run, load_config(EmbedConfig, tiny_files / "embed.yaml"))
     pipeline.tokenize(run, load_config(TokenizeConfig, tiny_files / "tokenize.yaml"))
     train = load_config(TrainConfig, tiny_files / "train.yaml")
     pipeline.train(run, train.model_copy(update={"epochs": 1}))
+    learn_dialogues(run, [write_tiny_dialogues(folder / "turns.jsonl")], DialoguesConfig())
     return open_run(run.path)
 
 
@@ -57,11 +65,13 @@ def interactions(tiny: Tiny, split: str) -> list[tuple[int, int]]:
     rows = pl.read_parquet(tiny.run.path / "splits.parquet").filter(pl.col("split") == split)
     users = {user_id: row for row, user_id in enumerate(tiny.data.sequences.user_ids)}
     index = tiny.data.catalog.index
-    return [(users[user], index[item]) for user, item in rows.select("user_id", "item_id").iter_rows()]
+    pairs = rows.select("user_id", "item_id").iter_rows()
+    return [(users[user], index[item]) for user, item in pairs if user in users]
 
 
 def test_no_shipped_task_tells_of_anything_but_training(cold: Tiny):
-    mixture = cold.mixture(dict.fromkeys(ALL, 1.0))
+    assert set(ALL) == set(read_tasks([default_prompts()]))
+    mixture = cold.mixture(dict.fromkeys(ALL, 1.0), max_items=7, example_tokens=600)
     examples = mixture.examples(np.random.default_rng(0))
     assert {example.task for example in examples} == set(ALL)
     assert check_of(cold).problems(examples) == []
@@ -75,6 +85,28 @@ def test_no_shipped_task_tells_of_anything_but_training(cold: Tiny):
         assert not codes & set(pairs)
         text = cold.tokenizer.decode(example.tokens)
         assert not any(holds_title(text, cold.data.catalog.titles[item]) for item in held_out)
+        assert not any(f"tale i{item} of" in text for item in held_out)
+    # Of the reviews those of training interactions are told, and no other.
+    texts = [cold.tokenizer.decode(example.tokens) for example in examples if example.task == "G"]
+    rows = pl.read_parquet(cold.run.path / "splits.parquet").select("split", "user_id", "item_id").rows()
+    trained = [review_of(user, item) for split, user, item in rows if split == "train"]
+    others = [review_of(user, item) for split, user, item in rows if split != "train"]
+    assert len(others) > 60
+    assert sum(review in text for review in trained for text in texts) >= 10
+    assert not [text for text in texts if any(review in text for review in others)]
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_planted_review_of_another_split_is_found(cold: Tiny, split: str):
+    clean, leaky = interactions(cold, "train")[0], interactions(cold, split)[0]
+    reviews = [Review(*pair, "anything at all") for pair in (clean, leaky)]
+    source = Texts(replace(cold.data, reviews=reviews))
+    records = [source.record(len(source) - 2 + number, np.random.default_rng(0), 6) for number in range(2)]
+    tokens = np.array([5, 6])
+    examples = [Example(tokens, tokens > 0, "G", record.user, record.items) for record in records]
+    (problem,) = check_of(cold).problems(examples)
+    user_id, item_id = cold.data.sequences.user_ids[leaky[0]], cold.data.catalog.item_ids[leaky[1]]
+    assert problem.startswith(f"task G: item {item_id!r} is a {split} interaction of user {user_id!r}")
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

@@ -18,12 +18,15 @@ from transformers import (
     LlamaConfig,
     LlamaTokenizer,
     MistralConfig,
+    Qwen2Config,
     Qwen2Tokenizer,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 TEXTS = [f"Film {number}: Comedy, Drama, Western, Mood {number % 2}" for number in range(30)] + ["Items:"] * 5
-BASES = ["qwen3", "qwen3-untied", "llama", "mistral", "gemma", "gemma3"]
+BASES = ["qwen2", "qwen3", "qwen3-untied", "llama", "mistral", "smollm3", "gemma", "gemma3"]
+_BYTE_LEVEL = {"qwen2", "qwen3", "qwen3-untied", "smollm3"}
 _SIZES = {
     "hidden_size": 64,  # bitsandbytes wants whole blocks of 64
     "intermediate_size": 128,
@@ -35,13 +38,24 @@ _SIZES = {
 }
 
 
+# SmolLM3's configuration names tokens of a vocabulary of its own size.
+_TOKENS = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
+
+
+def _without(sizes: dict[str, int], name: str) -> dict[str, int]:
+    return {key: size for key, size in sizes.items() if key != name}
+
+
 def _model_config(family: str, num_rows: int) -> Any:
     sizes = {"vocab_size": num_rows, **_SIZES}
     configs = {
+        "qwen2": lambda: Qwen2Config(**_without(sizes, "head_dim"), tie_word_embeddings=True),
         "qwen3": lambda: Qwen3Config(**sizes, tie_word_embeddings=True),
         "qwen3-untied": lambda: Qwen3Config(**sizes, tie_word_embeddings=False),
         "llama": lambda: LlamaConfig(**sizes, tie_word_embeddings=False),
         "mistral": lambda: MistralConfig(**sizes, sliding_window=None, tie_word_embeddings=False),
+        # Every second layer without rotary positions, as every fourth of the large model.
+        "smollm3": lambda: SmolLM3Config(**_without(sizes, "head_dim"), **_TOKENS, no_rope_layer_interval=2),
         "gemma": lambda: GemmaConfig(**sizes),
         "gemma3": lambda: Gemma3TextConfig(**sizes, sliding_window=128),
     }
@@ -49,10 +63,10 @@ def _model_config(family: str, num_rows: int) -> Any:
 
 
 def _tokenizer(family: str) -> Any:
-    """Byte-level BPE as Qwen's, or SentencePiece-like BPE with byte fallback as Llama's, Mistral's and Gemma's."""
+    """Byte-level BPE as Qwen's and SmolLM3's, or SentencePiece-like BPE with byte fallback as that of the others."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-    if family.startswith("qwen3"):
+    if family in _BYTE_LEVEL:
         backend = Tokenizer(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -65,13 +79,7 @@ def _tokenizer(family: str) -> Any:
         trainer = trainers.BpeTrainer(vocab_size=360, special_tokens=[*names, *single_bytes], show_progress=False)
     backend.train_from_iterator(TEXTS, trainer)
     trained = json.loads(backend.to_str())["model"]
-    kind = (
-        Qwen2Tokenizer
-        if family.startswith("qwen3")
-        else GemmaTokenizer
-        if family.startswith("gemma")
-        else LlamaTokenizer
-    )
+    kind = Qwen2Tokenizer if family in _BYTE_LEVEL else GemmaTokenizer if family.startswith("gemma") else LlamaTokenizer
     return kind(vocab=trained["vocab"], merges=[tuple(pair) for pair in trained["merges"]])
 
 

@@ -106,7 +106,9 @@ def test_a_run_is_never_written_over(tiny_copy: Path, tmp_path: Path):
     assert not (tiny_copy / "deeper").exists()
 
 
-def test_weights_that_are_not_numbers_are_not_exported_as_proven(tiny_copy: Path, tmp_path: Path):
+def test_weights_that_are_not_numbers_are_not_exported_and_a_folder_of_before_stays(tiny_copy: Path, tmp_path: Path):
+    export(Run(tiny_copy), tmp_path / "out")
+    proven = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     file = tiny_copy / "model" / "model.safetensors"
     tensors = load_file(file)
     tensors["model.norm.weight"][0] = float("nan")
@@ -121,6 +123,10 @@ def test_weights_that_are_not_numbers_are_not_exported_as_proven(tiny_copy: Path
     record.write_text(json.dumps(manifest))
     with pytest.raises(ModelError, match="does not give the logits of the run"):
         export(Run(tiny_copy), tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == proven
+    with pytest.raises(ModelError, match="does not give the logits of the run"):
+        export(Run(tiny_copy), tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
 
 
 def test_the_command_prints_the_proof(genrec: Callable[..., Any], tiny_copy: Path, tmp_path: Path):

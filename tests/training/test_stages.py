@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +14,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from genrec import pipeline
 from genrec.config import TrainConfig, dump_config
 from genrec.errors import ConfigError
+from genrec.preparation import base_checksums
 from genrec.progress import Task
-from genrec.run import Run
+from genrec.run import Run, file_checksum
 from tests.training.test_adapters import settings
 
 BaseFolder = Callable[[str], Path]
@@ -125,6 +127,29 @@ def test_other_settings_are_refused_by_name(base_folder: BaseFolder, tiny_copy: 
     changed = config.model_copy(update={"lora": config.lora.model_copy(update={"rank": 3})})
     with pytest.raises(ConfigError, match="started with other settings: lora"):
         pipeline.train(run, changed, resume=True)
+
+
+def test_a_training_does_not_go_on_with_a_base_that_was_made_anew(
+    base_folder: BaseFolder, tiny_copy: Path, tmp_path: Path
+):
+    base = Path(shutil.copytree(base_folder("qwen3"), tmp_path / "base"))
+    run, config = Run(tiny_copy), two_stages(base, adapter="lora")
+    with pytest.raises(Stopped):
+        pipeline.train(run, config, progress=StopAt(FIRST_OF_MAIN + 1))
+    weights = load_file(base / "model.safetensors")
+    save_file({name: weight * 1.1 for name, weight in weights.items()}, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"started with other settings: .*base/model\.safetensors"):
+        pipeline.train(run, config, resume=True)
+
+
+def test_a_base_is_its_weights_its_tokenizer_and_the_adapter_beside_it(tiny_copy: Path):
+    (tiny_copy / "adapter").mkdir()
+    (tiny_copy / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+    sums = base_checksums(str(tiny_copy / "model"), tiny_copy / "adapter")
+    files = ["adapter/adapter_model.safetensors"]
+    files += [f"model/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json")]
+    assert sums == {str(tiny_copy / file): file_checksum(tiny_copy / file) for file in files}
+    assert base_checksums("scratch", None) == base_checksums("Qwen/Qwen3-0.6B", None) == {}
 
 
 def test_killed_for_real_and_resumed_it_makes_the_same_adapter(
