@@ -188,6 +188,7 @@ def evaluate(
     config: EvaluateConfig,
     *,
     engine: str = "transformers",
+    engine_options: Mapping[str, Any] | None = None,
     views: Sequence[Run] = (),
     evidence: bool = True,
     progress: Progress = SILENT,
@@ -205,6 +206,7 @@ def evaluate(
             score_mode=config.score,
             weights=config.weights,
             evidence=evidence,
+            engine_options=engine_options or {},
         )
         for one in (run, *views)
     ]

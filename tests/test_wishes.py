@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from genrec import Recommender
+from genrec import Recommender, pipeline
 from genrec.cli.options import engine_options
+from genrec.config import EvaluateConfig
 from genrec.errors import ConfigError
+from genrec.run import Run
 from tests.test_recommender import make_recommender
 
 
@@ -51,6 +53,11 @@ def test_options_of_an_engine_that_has_none_are_refused(tiny_run: Path) -> None:
         Recommender.load(tiny_run, engine_options={"max_model_len": 512})
     with pytest.raises(ConfigError, match=r"no 'devise'.*device.*engine_options"):
         Recommender.load(tiny_run, **{"devise": "cpu"})
+
+
+def test_evaluate_hands_an_engines_options_on(tiny_run: Path) -> None:
+    with pytest.raises(ConfigError, match="transformers has no options of its own, but 'max_model_len'"):
+        pipeline.evaluate(Run.open(tiny_run), EvaluateConfig(), engine_options={"max_model_len": 512})
 
 
 def test_an_engines_options_are_yaml_scalars_by_name() -> None:
