@@ -96,6 +96,18 @@ def test_a_batch_of_clips_encodes_like_each_alone(video_models: Path, tmp_path: 
     assert len(np.unique(batch, axis=0)) == 5
 
 
+@pytest.mark.benchmark_data
+@pytest.mark.parametrize("name", ["videomae", "xclip", "clip"])
+def test_real_clips_are_told_apart_by_every_kind_of_model(video_models: Path, data_folder: Path, name: str) -> None:
+    encoder = video_encoder(EmbedConfig(video_model=str(video_models / name)), progress=SILENT)
+    folder = data_folder / "video_clips"
+    clips = [file.name for file in sorted(folder.iterdir()) if file.suffix in {".mp4", ".avi"}]
+    made = encoder.encode([encoder.read(MediaFile(folder.resolve(), clip)) for clip in clips])
+    assert made.shape == (5, encoder.width)
+    assert np.isfinite(made).all()
+    assert len(np.unique(made.round(3), axis=0)) == 5
+
+
 def by_hand(folder: Path, file: MediaFile, *, count: int) -> torch.Tensor:
     """Pixels (1, F, 3, 16, 16) of a clip as its processor makes them."""
     frames = read_frames(file.locate(), count=count, limits=LIMITS)
