@@ -150,7 +150,8 @@ def greedy(ranking: list[RankedItem], limits: Sequence[Limit], k: int) -> list[i
 )
 def test_an_answer_within_limits_is_the_whole_ranking_read_from_the_top(seed: int, counts: list[int], k: int) -> None:
     rng = np.random.default_rng(seed)
-    limits = tuple(Limit(Attribute.of("genres", random_genres(rng, NUM_ITEMS)), count) for count in counts)
+    cells = [pl.Series(random_genres(rng, NUM_ITEMS)) for _ in counts]
+    limits = tuple(Limit(Attribute.of("genres", one), count) for one, count in zip(cells, counts, strict=True))
     engine = ScriptedEngine(script)
     allowed = ItemFilter.allowing(TRIE, rng.random(NUM_ITEMS) < 0.8)
     history = rng.integers(0, NUM_ITEMS, 3).astype(np.int32)

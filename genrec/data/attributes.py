@@ -1,6 +1,6 @@
 """A column of the catalogue turned round: from a value to the rows that have it, so that a filter looks at no others.
 
-A cell that is a list (genres, categories) has each of its values, an empty cell has none. Values are equal where their
+A cell that is a list (genres, categories) has each of its values, an empty cell or place in a list has none. Values are equal where their
 texts are: `1994` finds 1994, 1994.0 and "1994".
 
 R rows of the catalogue, V distinct values, N pairs of a row and a value.
@@ -8,11 +8,11 @@ R rows of the catalogue, V distinct values, N pairs of a row and a value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from genrec.data.catalog import Catalog
@@ -36,21 +36,22 @@ class Attribute:
         columns = catalog.table.columns
         if name not in columns:
             raise ConfigError(f"the catalogue has no attribute {name!r}.", f"It has: {', '.join(columns)}.")
-        return cls.of(name, catalog.table[name].to_list())
+        return cls.of(name, catalog.table[name])
 
     @classmethod
-    def of(cls, name: str, cells: Iterable[Any]) -> Attribute:
-        """An attribute from its R cells."""
+    def of(cls, name: str, cells: pl.Series) -> Attribute:
+        """An attribute from its R cells. Python sees every distinct value once, and not every row."""
+        pairs = pl.DataFrame({"row": np.arange(len(cells), dtype=np.int32), "value": cells})
+        pairs = (pairs.explode("value") if isinstance(cells.dtype, pl.List) else pairs).drop_nulls("value")
+        distinct = pairs["value"].unique(maintain_order=True)
         numbers: dict[str, int] = {}
-        found, ends = [], [0]
-        for cell in cells:
-            parts = cell if isinstance(cell, list) else () if cell is None else (cell,)
-            found += [numbers.setdefault(text, len(numbers)) for text in dict.fromkeys(map(_as_text, parts))]
-            ends.append(len(found))
-        values, row_starts = np.array(found, dtype=np.int32), np.array(ends)
-        owners = np.repeat(np.arange(len(ends) - 1, dtype=np.int32), np.diff(row_starts))
-        counts = np.bincount(values, minlength=len(numbers))
-        value_starts = np.concatenate([[0], counts.cumsum()])
+        found = [numbers.setdefault(text, len(numbers)) for text in map(_as_text, distinct.to_list())]
+        numbered = pl.DataFrame({"value": distinct, "number": pl.Series(found, dtype=pl.Int32)})
+        pairs = pairs.join(numbered, on="value", maintain_order="left").select("row", "number")
+        pairs = pairs.unique(maintain_order=True)  # a cell may say a thing twice
+        owners, values = pairs["row"].to_numpy(), pairs["number"].to_numpy()
+        row_starts = np.concatenate([[0], np.bincount(owners, minlength=len(cells)).cumsum()])
+        value_starts = np.concatenate([[0], np.bincount(values, minlength=len(numbers)).cumsum()])
         return cls(name, numbers, values, row_starts, owners[np.argsort(values, kind="stable")], value_starts)
 
     def of_row(self, row: int) -> list[int]:
