@@ -1,7 +1,7 @@
 """A column of the catalogue turned round: from a value to the rows that have it, so that a filter looks at no others.
 
-A cell that is a list (genres, categories) has each of its values, an empty cell or place in a list has none. Values are equal where their
-texts are: `1994` finds 1994, 1994.0 and "1994".
+A cell that is a list (genres, categories) has each of its values; an empty cell, or place in a list, has none. Values
+are equal where their texts are: `1994` finds 1994, 1994.0 and "1994".
 
 R rows of the catalogue, V distinct values, N pairs of a row and a value.
 """
