@@ -184,6 +184,7 @@ class Reader:
     def close(self, one: list[str], others: list[str]) -> None:
         """Each of the others is in the history and among the 1 % of the items with the largest cosine."""
         need(self.item in one, "not about the item")
+        assert self.item is not None  # what is in `one` has a name
         row = self.tables.row[self.item]
         cosines = self.tables.vectors @ self.tables.vectors[row]
         cosines[row] = -np.inf
