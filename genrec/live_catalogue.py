@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genrec.data.attributes import Attribute
-from genrec.data.catalog import Catalog
+from genrec.data.catalog import REMOVED_ITEMS, Catalog
 from genrec.data.splits import trained_items
 from genrec.errors import ConfigError, RunError, TrieError
 from genrec.evidence import Evidence
@@ -47,27 +47,36 @@ class LiveCatalogue:
     _attributes: dict[str, Attribute] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, run: Run, vocabulary: SidVocabulary, *, with_evidence: bool = False) -> LiveCatalogue:
-        """Read a run, with its evidence where it has some and it is wanted.
+    def load(
+        cls,
+        run: Run,
+        vocabulary: SidVocabulary,
+        *,
+        with_evidence: bool = False,
+        before: LiveCatalogue | None = None,
+    ) -> LiveCatalogue:
+        """Read a run, with its evidence where it has some and it is wanted. What `before` knows of ids is kept.
 
         Raises TrieError where trie, codes and model do not belong together, RunError if damaged."""
         catalog = Catalog.load(run)
+        if before is not None and catalog.take_over(before.catalog):
+            more = len(catalog) - len(before.catalog)
+            own = None if before.own_tokens is None else np.pad(before.own_tokens, (0, more), constant_values=-1)
+        else:
+            own = vocabulary.of_catalogue(catalog.item_ids).own_tokens(len(catalog))
         codes = SemanticIds.load(run, catalog=catalog)
-        trie = ItemTrie.load(run.path / "trie")
-        if trie.codebook_sizes != vocabulary.codebook_sizes or codes.codebook_sizes != vocabulary.codebook_sizes:
-            raise TrieError(
-                f"the model knows codebooks {vocabulary.codebook_sizes}, the trie has {trie.codebook_sizes}.",
-                "The items were tokenized again after training: run `genrec train RUN` again.",
-            )
-        if trie.order_checksum != catalog.order_checksum:
-            raise TrieError("the trie belongs to another catalogue.", "Run `genrec tokenize RUN` again.")
-        own = vocabulary.of_catalogue(catalog.item_ids).own_tokens(len(catalog))
-        new = ~trained_items(run, catalog=catalog)
-        live = cls(catalog, trie.prepare(), vocabulary.token_ids(codes.codes), own, new=new)
+        if codes.codebook_sizes != vocabulary.codebook_sizes:
+            raise _other_codebooks(vocabulary, codes.codebook_sizes)
+        trie, new = _read_trie(run, vocabulary, catalog), ~trained_items(run, catalog=catalog)
+        live = cls(catalog, trie, vocabulary.token_ids(codes.codes), own, new=new)
         if not with_evidence:
             return live
         users, dialogues = (EvidenceSource.load(run, setting, catalog=catalog) for setting in STAGES)
         return replace(live, evidence=users, dialogue_evidence=dialogues)
+
+    def following(self, run: Run, vocabulary: SidVocabulary) -> LiveCatalogue:
+        """This moment with the trie that the run has now. Raises as `load`."""
+        return replace(self, trie=_read_trie(run, vocabulary, self.catalog), _filters={})
 
     def evidence_of(self, asked: Sequence[tuple[NDArray[np.int32], int | None, bool]]) -> list[Evidence | None]:
         """What joins the model for histories, each with the seed of its draw, if it is to be drawn, and whether it is
@@ -128,6 +137,26 @@ class LiveCatalogue:
                 self.attribute(name)
 
 
+def _read_trie(run: Run, vocabulary: SidVocabulary, catalog: Catalog) -> ItemTrie:
+    trie = ItemTrie.load(run.path / "trie")
+    if trie.codebook_sizes != vocabulary.codebook_sizes:
+        raise _other_codebooks(vocabulary, trie.codebook_sizes)
+    if trie.order_checksum != catalog.order_checksum:
+        raise TrieError("the trie belongs to another catalogue.", "Run `genrec tokenize RUN` again.")
+    return trie.prepare()
+
+
+def _other_codebooks(vocabulary: SidVocabulary, sizes: Sequence[int]) -> TrieError:
+    return TrieError(
+        f"the model knows codebooks {vocabulary.codebook_sizes}, the items have {tuple(sizes)}.",
+        "The items were tokenized again after training: run `genrec train RUN` again.",
+    )
+
+
+Pins: TypeAlias = dict[str, dict[str, str]]
+"""Checksums of what the catalogue and the model are made of, by stage and file; a stage that is gone has none."""
+
+
 @dataclass
 class CatalogueSource:
     """Where moments come from: a run on disk and the model that was trained on it."""
@@ -136,48 +165,56 @@ class CatalogueSource:
     vocabulary: SidVocabulary
     with_evidence: bool = False
     trained: Mapping[str, str] | None = None  # checksums of the model, where it was read from the run
-    stamp: tuple[int, ...] = ()
-    _pins: dict[str, dict[str, str]] = field(default_factory=dict)
+    _now: tuple[tuple[int, ...], Pins, LiveCatalogue] | None = None  # the run's stamp, and what was read then
 
     def load(self) -> LiveCatalogue:
         """The moment that the run is in now. Raises RunError where it has another model than the one that was read."""
-        return self.run.read_unchanged(self._read)
+        self._now = self.run.read_unchanged(self._read)
+        return self._now[2]
 
     def load_if_changed(self) -> LiveCatalogue | None:
         """The new moment, or None where the catalogue is what it was: then it costs one look at the file system.
 
         Raises RunError where the run was trained or tokenized again: its new model has to be loaded, too.
         """
-        if self.run.stamp == self.stamp:
+        assert self._now is not None, "load comes first"
+        stamp, pins, live = self._now
+        if self.run.stamp == stamp:
             return None
-        return self.run.read_unchanged(self._read_if_changed)
+        # Only what was read while nothing changed is kept: a moment that is read anew may be made from this one.
+        self._now = self.run.read_unchanged(lambda: self._follow(pins, live))
+        return None if self._now[2] is live else self._now[2]
 
-    def _read(self) -> LiveCatalogue:
-        self.stamp, self._pins = self.run.stamp, self._current_pins()
-        if self.trained is not None and self._pins["train"] != self.trained:
+    def _read(self) -> tuple[tuple[int, ...], Pins, LiveCatalogue]:
+        stamp, pins = self.run.stamp, self._current_pins()
+        if self.trained is not None and pins["train"] != self.trained:
             raise RunError(
                 f"{self.run.path} was trained or tokenized again while its model was read.",
                 "Load the recommender anew.",
             )
-        return LiveCatalogue.load(self.run, self.vocabulary, with_evidence=self.with_evidence)
+        return stamp, pins, LiveCatalogue.load(self.run, self.vocabulary, with_evidence=self.with_evidence)
 
-    def _read_if_changed(self) -> LiveCatalogue | None:
+    def _follow(self, before: Pins, live: LiveCatalogue) -> tuple[tuple[int, ...], Pins, LiveCatalogue]:
         stamp, pins = self.run.stamp, self._current_pins()
-        if pins["train"] != self._pins["train"]:
+        if pins["train"] != before["train"]:
             raise RunError(
                 f"{self.run.path} was trained or tokenized again; this process still has the model of before.",
                 "Load the recommender anew.",
             )
-        if pins == self._pins:
-            self.stamp = stamp
-            return None
+        if pins == before:
+            return stamp, pins, live
         for stage in ("tokenize", "trie"):
             self.run.require(stage)
-        loaded = LiveCatalogue.load(self.run, self.vocabulary, with_evidence=self.with_evidence)
-        self.stamp, self._pins = stamp, pins
-        return loaded
+        if _without_removals(pins) == _without_removals(before):
+            return stamp, pins, live.following(self.run, self.vocabulary)
+        return stamp, pins, LiveCatalogue.load(self.run, self.vocabulary, with_evidence=self.with_evidence, before=live)
 
-    def _current_pins(self) -> dict[str, dict[str, str]]:
-        """Checksums of what the catalogue and the model are made of; a stage that is gone has none."""
+    def _current_pins(self) -> Pins:
         stages = self.run.stages
         return {name: stages[name].outputs if name in stages else {} for name in (*_CATALOGUE_STAGES, "train")}
+
+
+def _without_removals(pins: Pins) -> Pins:
+    """All but what changes where items are removed, or come back."""
+    ingest = {name: checksum for name, checksum in pins["ingest"].items() if name != REMOVED_ITEMS}
+    return pins | {"ingest": ingest, "trie": {}}

@@ -22,12 +22,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TypeVar, cast
+from types import SimpleNamespace
+from typing import IO, Any, TypeAlias, TypeVar, cast
 
 from genrec.errors import GenrecError, RunError
 from genrec.journal import changing, finish_change, is_changing
 
 FORMAT_VERSION = 1
+Digest: TypeAlias = "hashlib._Hash"
 ReadT = TypeVar("ReadT")
 # polars, safetensors and tokenizers are written in Rust: a full disk is an exception of their own, whose text
 # ends in "No space left on device (os error 28)".
@@ -271,12 +273,17 @@ def file_checksum(path: Path) -> str:
 
 def text_checksum(lines: Sequence[str]) -> str:
     """SHA-256 of strings in order; what ties vectors and codes to one order of items."""
-    digest = hashlib.sha256()
+    return text_digest(lines).hexdigest()
+
+
+def text_digest(lines: Sequence[str], before: Digest | None = None) -> Digest:
+    """The digest behind `text_checksum`, of these strings after those of `before`, which stays as it is."""
+    digest = hashlib.sha256() if before is None else before.copy()
     for line in lines:
         encoded = line.encode()
         digest.update(len(encoded).to_bytes(8, "little"))
         digest.update(encoded)
-    return digest.hexdigest()
+    return digest
 
 
 @contextmanager
@@ -325,13 +332,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-class _OnlyWrite:
-    """A stream of which np.save sees `write` alone."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.write = stream.write
-
-
 @contextmanager
 def array_stream(path: Path) -> Iterator[IO[bytes]]:
     """Open `path` for np.save. Raises OSError on a full disk.
@@ -340,7 +340,7 @@ def array_stream(path: Path) -> Iterator[IO[bytes]]:
     to 4 KiB are lost without an error.
     """
     with path.open("wb") as stream:
-        yield cast(IO[bytes], _OnlyWrite(stream))
+        yield cast(IO[bytes], SimpleNamespace(write=stream.write))
 
 
 def write_json(path: Path, value: Any) -> None:

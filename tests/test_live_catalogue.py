@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from genrec import Recommender, pipeline
-from genrec.catalogue_changes import add_items, update_items
+from genrec.catalogue_changes import add_items, remove_items, update_items
 from genrec.config import EvaluateConfig, TokenizeConfig, load_config
 from genrec.errors import RunError
 from genrec.live_catalogue import LiveCatalogue
@@ -48,6 +48,52 @@ def test_refresh_notices_an_item_of_which_the_vectors_alone_have_changed(run: Ru
     np.save(vectors, np.full((1, 8), 9, np.float32))
     update_items(run, file, when="2026-01-02T03:04:05+00:00", precomputed={"text": vectors})
     assert recommender.refresh()  # evidence compares items by these vectors
+
+
+def test_a_removal_changes_the_trie_alone_and_an_addition_keeps_what_is_known_of_ids(run: Run) -> None:
+    recommender = Recommender.load(run.path)
+    before = recommender.live
+    assert recommender.filter({"genres": "Comedy"}).num_items
+    gone = run.path.parent / "gone.txt"
+    gone.write_text("i4\n")
+    remove_items(run, gone, when="2026-01-02T03:04:05+00:00")
+    assert recommender.refresh()
+    after = recommender.live
+    assert after.catalog is before.catalog  # nothing of a large catalogue is read or counted again
+    assert after.item_tokens is before.item_tokens
+    assert (before.trie.num_items, after.trie.num_items) == (30, 29)
+    assert recommender.filter({"genres": "Comedy"}).trie is after.trie
+    add(run, [1, 2])
+    assert recommender.refresh()
+    added, fresh = recommender.live, Recommender.load(run.path).live
+    assert added.catalog.item_ids == fresh.catalog.item_ids
+    assert added.catalog.index == fresh.catalog.index
+    assert added.catalog.titles == fresh.catalog.titles
+    assert added.catalog.order_checksum == fresh.catalog.order_checksum
+    assert len(before.catalog.item_ids) == len(before.catalog.index) == 30
+    assert np.array_equal(added.item_tokens, fresh.item_tokens)
+    assert np.array_equal(added.own_tokens, fresh.own_tokens)
+    assert np.array_equal(added.new_items(), fresh.new_items())
+    assert added.trie.version == fresh.trie.version
+    change = run.path.parent / "changed.jsonl"
+    change.write_text(json.dumps({"item_id": "i3", "title": "Another name"}) + "\n")
+    update_items(run, change, when="2026-01-02T03:04:05+00:00")
+    assert recommender.refresh()
+    assert recommender.catalog.titles == Recommender.load(run.path).catalog.titles
+
+
+def test_a_change_that_is_read_twice_is_followed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    recommender = Recommender.load(run.path)
+    once = Run.read_unchanged
+
+    def twice(self: Run, read: Callable[[], Any]) -> Any:  # as where an evaluation was recorded meanwhile
+        once(self, read)
+        return once(self, read)
+
+    monkeypatch.setattr(Run, "read_unchanged", twice)
+    add(run, [1])
+    assert recommender.refresh()
+    assert len(recommender.catalog) == 31
 
 
 def test_refresh_refuses_a_run_that_was_tokenized_again(run: Run, tiny_files: Path) -> None:

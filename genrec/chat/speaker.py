@@ -49,15 +49,16 @@ class Speaker:
 
     def written(self, engine: Engine, wanted: Sequence[Write]) -> list[Generation]:
         """The model's texts, all that are new in one call; a text is greedy, so an old question has its old answer."""
+        texts = {one: text for one in wanted if (text := self._texts.get(one))}  # of now: other threads forget some
         for limit in {one.max_new_tokens for one in wanted}:
-            new = [one for one in dict.fromkeys(wanted) if one.max_new_tokens == limit and one not in self._texts]
+            new = [one for one in dict.fromkeys(wanted) if one.max_new_tokens == limit and one not in texts]
             prompts = [list(one.prompt) for one in new]
             found = engine.generate(prompts, max_new_tokens=limit) if prompts else []
-            self._texts.update(zip(new, found, strict=True))
-        answers = [self._texts[one] for one in wanted]
+            texts.update(zip(new, found, strict=True))
+        self._texts.update(texts)
         while len(self._texts) > _TEXTS_KEPT:
             self._texts.popitem(last=False)
-        return answers
+        return [texts[one] for one in wanted]
 
     def _question(self, source: str, values: Mapping[str, str]) -> Write | None:
         template = self._templates.get(source)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from genrec.data.interactions import read_run_table
 from genrec.errors import ConfigError, UnknownItemError
-from genrec.run import Run, text_checksum
+from genrec.run import Digest, Run, text_digest
 
 REMOVED_ITEMS = "removed_items.parquet"  # item_id of every removed item; there only where some are removed
 
@@ -49,7 +49,30 @@ class Catalog:
     @cached_property
     def order_checksum(self) -> str:
         """Of the ids in order: what ties vectors and codes to this catalogue."""
-        return text_checksum(self.item_ids)
+        return self._digest.hexdigest()
+
+    @cached_property
+    def _digest(self) -> Digest:
+        return text_digest(self.item_ids)
+
+    def take_over(self, before: Catalog) -> bool:
+        """Take over what an earlier catalogue made of its ids and titles; False where this one begins with other ids.
+
+        While a large catalogue is read beside requests, whatever is made in Python is time that they wait.
+        """
+        ids, known = self.table["item_id"], before.table["item_id"]
+        if not ids.head(len(known)).equals(known):
+            return False
+        new = ids.slice(len(known)).to_list()
+        made = vars(self)  # where cached properties are kept
+        made["item_ids"] = before.item_ids + new if new else before.item_ids
+        made["index"] = before.index | dict(zip(new, range(len(known), len(ids)), strict=True)) if new else before.index
+        made["_digest"] = text_digest(new, before._digest)
+        titles = self.table["title"]
+        if titles.head(len(known)).equals(before.table["title"]):
+            more = titles.slice(len(known)).to_list()
+            made["titles"] = before.titles + more if more else before.titles
+        return True
 
     def indices(self, item_ids: Sequence[str]) -> NDArray[np.int32]:
         """Rows of items, in the order given. Raises UnknownItemError naming the first ones it does not have."""
@@ -62,6 +85,13 @@ class Catalog:
                 "Ids are those of the item_id column of the items table that was ingested.",
             )
         return np.fromiter((index[item_id] for item_id in item_ids), dtype=np.int32, count=len(item_ids))
+
+    def mask(self, item_ids: pl.Series) -> NDArray[np.bool_]:
+        """Which items (I,) a column names. Raises as `indices`."""
+        found: NDArray[np.bool_] = self.table["item_id"].is_in(item_ids.implode()).to_numpy().copy()
+        if found.sum() != item_ids.n_unique():
+            self.indices(item_ids.to_list())  # names those that are unknown
+        return found
 
     def texts(self, fields: Sequence[str]) -> list[str]:
         """One text per item, (I,): the title as it is, then `Brand: OPI. Categories: Makeup, Nails.`
@@ -80,10 +110,9 @@ class Catalog:
 
 def listed_items(run: Run, name: str, *, catalog: Catalog) -> NDArray[np.bool_]:
     """Which items (I,) the list `name` of the run names; none where its catalogue came with no such list."""
-    mask = np.zeros(len(catalog), dtype=np.bool_)
     if name in run.require("ingest", verify=False).outputs:
-        mask[catalog.indices(read_run_table(run, name)["item_id"].to_list())] = True
-    return mask
+        return catalog.mask(read_run_table(run, name)["item_id"])
+    return np.zeros(len(catalog), dtype=np.bool_)
 
 
 def removed_items(run: Run, *, catalog: Catalog) -> NDArray[np.bool_]:

@@ -52,10 +52,7 @@ def cold_items(run: Run) -> NDArray[np.bool_]:
 def trained_items(run: Run, *, catalog: Catalog) -> NDArray[np.bool_]:
     """Which items (I,) have a training interaction; the others are new to everything that learned from behaviour."""
     splits = read_run_table(run, "splits.parquet")
-    used = splits.filter(pl.col("split") == "train")["item_id"].unique()
-    mask = np.zeros(len(catalog), dtype=np.bool_)
-    mask[catalog.indices(used.to_list())] = True
-    return mask
+    return catalog.mask(splits.filter(pl.col("split") == "train")["item_id"])
 
 
 def cold_cases(run: Run) -> EvaluationCases:

@@ -76,6 +76,11 @@ class Generation:
 class Engine(Protocol):
     """What every engine does. One contract suite (tests/contracts) runs against all of them."""
 
+    @property
+    def concurrent(self) -> bool:
+        """Whether calls of several threads are computed together: then a short one does not wait for a long one."""
+        ...
+
     def rank(
         self,
         prompts: Sequence[Sequence[int]],

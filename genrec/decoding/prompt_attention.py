@@ -81,48 +81,45 @@ class PromptReader:
 class BeamReader:
     """Extends beams, level after level: rows of user u see `memories[u]` and their own ancestors.
 
-    Keys and values of all C rows ever fed stand side by side, (C, G, D) per layer; a beam that was dropped is a row
-    that nobody gathers.
+    Every live row holds the keys and values of its ancestors and its own, (A, N, G, D) per layer; what a beam that was
+    dropped has seen goes with it.
     """
 
     def __init__(self, memories: Sequence[Memory]) -> None:
-        self._memories, self._grown = memories, Memory()
-        self._fed, self._layer = 0, 0
-        device = memories[0][0][0].device
-        self._ancestors = torch.zeros(len(memories), 0, dtype=torch.long, device=device)  # (N, A)
+        self._memories, self._seen = memories, Memory()
+        self._parents, self._layer = torch.zeros(0, dtype=torch.long), 0
         self._bounds: list[tuple[int, int]] = []
 
     def extend(self, parents: Tensor, counts: Sequence[int]) -> None:
-        """Announce the next N rows, `counts[u]` of user u: `parents` (N,) are rows of before (at first: users)."""
-        own = torch.arange(self._fed, self._fed + len(parents), device=parents.device)
-        self._ancestors = torch.cat([self._ancestors[parents], own[:, None]], dim=1)
-        self._fed += len(parents)
-        self._bounds, self._layer = list(pairwise(accumulate(counts, initial=0))), 0
+        """Announce the next N rows, `counts[u]` of user u: `parents` (N,) are rows of the level before."""
+        self._parents, self._layer = parents, 0
+        self._bounds = list(pairwise(accumulate(counts, initial=0)))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See `Reader.attend`."""
         layer, self._layer = self._layer, self._layer + 1
-        rows = key.transpose(0, 1), value.transpose(0, 1)  # (N, G, D): what is gathered later stands side by side
-        if layer == len(self._grown):
-            self._grown.append(rows)
-        else:
-            keys, values = (torch.cat(pair) for pair in zip(self._grown[layer], rows, strict=True))
-            self._grown[layer] = keys, values
+        if layer == len(self._seen):
+            self._seen.append((key.new_empty(0), value.new_empty(0)))
+        seen = self._seen[layer]
+        near, far = (self._followed(before, own) for before, own in zip(seen, (key, value), strict=True))
+        self._seen[layer] = near, far
         shared, weight = self._shared(query, layer, scale)  # (N, H, D), (N, H)
-        near, far = (self._gathered(grown, len(query)) for grown in self._grown[layer])
-        match = (query.transpose(0, 1)[:, None] * near).sum(dim=-1, dtype=torch.float32) * scale  # (N, A, H)
-        peak = torch.maximum(weight, match.amax(dim=1))
-        share, shares = (weight - peak).exp(), (match - peak[:, None]).exp()
-        total = share + shares.sum(dim=1)
-        merged = shared * share[..., None] + (far * shares[..., None]).sum(dim=1)
-        return (merged / total[..., None]).to(value.dtype)
+        asked = query.transpose(0, 1).unflatten(1, (len(key), -1))  # (N, G, heads that read the same keys, D)
+        match = (near[:, :, :, None] * asked).sum(dim=-1, dtype=torch.float32).flatten(2) * scale  # (A, N, H)
+        peak = torch.maximum(weight, match.amax(dim=0))
+        share, shares = (weight - peak).exp(), (match - peak).exp()
+        total = share + shares.sum(dim=0)
+        read = (far[:, :, :, None] * shares.unflatten(2, (len(key), -1))[..., None]).sum(dim=0).flatten(1, 2)
+        return ((shared * share[..., None] + read) / total[..., None]).to(value.dtype)
 
-    def _gathered(self, grown: Tensor, heads: int) -> Tensor:
-        """Keys or values (C, G, D) of every row's ancestors, for every head that reads them: (N, A, H, D)."""
-        found = grown.index_select(0, self._ancestors.reshape(-1))
-        found = found.reshape(*self._ancestors.shape, *grown.shape[1:])
-        groups = heads // grown.shape[1]
-        return found if groups == 1 else found.repeat_interleave(groups, dim=2)
+    def _followed(self, before: Tensor, own: Tensor) -> Tensor:
+        """Keys or values of every row's ancestors, and last its own, (G, N, D): (A, N, G, D)."""
+        rows = own.transpose(0, 1)
+        found = own.new_empty(len(before) + 1, *rows.shape)
+        for level, kept in zip(before, found, strict=False):
+            torch.index_select(level.flatten(1), 0, self._parents, out=kept.flatten(1))  # rows of one number: faster
+        found[-1] = rows
+        return found
 
     def _shared(self, query: Tensor, layer: int, scale: float) -> tuple[Tensor, Tensor]:
         """Attention to the prompts alone, (N, H, D), and its log-sum-exp, float32 (N, H); −inf for an empty prompt."""

@@ -43,6 +43,8 @@ class ScriptedEngine:
     arrive; running out of them is an error.
     """
 
+    concurrent = False
+
     def __init__(
         self,
         script: Script,

@@ -42,6 +42,8 @@ class TransformersEngine:
     Raises ModelError for a model that beams cannot be scored with (see `check_model`).
     """
 
+    concurrent = False
+
     def __init__(
         self,
         model: PreTrainedModel,

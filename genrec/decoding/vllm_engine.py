@@ -43,6 +43,8 @@ class VllmEngine:
     `llm` is vLLM's own object, for what this engine does not do.
     """
 
+    concurrent = True  # one continuous batch
+
     def __init__(
         self,
         llm: LLM,

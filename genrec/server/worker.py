@@ -1,8 +1,10 @@
-"""Many requests, one engine: a thread that takes what waits in a bounded queue and serves it together.
+"""Many requests, one engine: threads that take what waits in a bounded queue and serve it together.
 
-The thread alone touches the model. A batch is planned, ranked and described with one catalogue. Requests are made in
-steps (`genrec.chat.steps`): all that wait for items are ranked together, all that wait for a text are written
-together. A request that was cancelled or has timed out is dropped before it costs anything.
+They alone touch the model. One thread serves batch after batch; where the engine computes calls of several threads
+together (`Engine.concurrent`) there are several, so that a batch does not wait for a longer one. A batch is planned,
+ranked and described with one catalogue. Requests are made in steps (`genrec.chat.steps`): all that wait for items are
+ranked together, all that wait for a text are written together. A request that was cancelled or has timed out is
+dropped before it costs anything.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("genrec.server")
 _IDLE_SECONDS = 0.05
+_BATCHES_AT_ONCE = 4  # of an engine that computes them together
 ResultT_co = TypeVar("ResultT_co", covariant=True)
 ResultT = TypeVar("ResultT")
 
@@ -63,7 +66,7 @@ Outcome: TypeAlias = tuple[_Job, Any, BaseException | None]
 
 @dataclass
 class BatchWorker:
-    """The thread and its queue. `load` opens the recommender, in the thread, so that the page is there before it."""
+    """The threads and their queue. `load` opens the recommender, in the first, so that the page is there before it."""
 
     load: Callable[[], Recommender]
     observer: Observer
@@ -136,6 +139,17 @@ class BatchWorker:
         if self._recommender is not None and self._recommender.run is not None:  # else nothing could change
             follow = threading.Thread(target=self._follow_catalogue, name="genrec-catalogue", daemon=True)
             follow.start()
+        others: list[threading.Thread] = []
+        if self._recommender is not None and self._recommender.engine.concurrent:
+            numbers = range(2, _BATCHES_AT_ONCE + 1)
+            others = [threading.Thread(target=self._work, name=f"genrec-worker-{n}", daemon=True) for n in numbers]
+        for other in others:
+            other.start()
+        self._work()
+        for other in others:
+            other.join()
+
+    def _work(self) -> None:
         while self.dialogue is not None:
             jobs = self._next_jobs()
             if jobs:

@@ -46,6 +46,21 @@ def test_indices_are_the_rows_of_the_ids_in_the_order_given() -> None:
     assert CATALOG.order_checksum == text_checksum(["b", "a", "c"])
 
 
+def test_a_mask_is_of_the_items_that_a_column_names_and_unknown_ones_are_named() -> None:
+    assert CATALOG.mask(pl.Series(["c", "b", "c"])).tolist() == [True, False, True]
+    assert not CATALOG.mask(pl.Series([], dtype=pl.String)).any()
+    with pytest.raises(UnknownItemError, match="3 items: q"):
+        CATALOG.mask(pl.Series(["a", "q"]))
+
+
+def test_nothing_is_taken_over_from_a_catalogue_of_other_ids() -> None:
+    other = Catalog(pl.DataFrame({"item_id": ["b", "c"], "title": ["", ""]}))
+    longer = Catalog(pl.DataFrame({"item_id": ["b", "a", "c", "d"], "title": [""] * 4}))
+    assert not CATALOG.take_over(other)
+    assert not CATALOG.take_over(longer)
+    assert CATALOG.order_checksum == text_checksum(["b", "a", "c"])
+
+
 def test_unknown_ids_are_named() -> None:
     with pytest.raises(UnknownItemError, match=r"3 items: q0, q1, q2, q3, q4 and 2 more"):
         CATALOG.indices(["a", *(f"q{number}" for number in range(7))])

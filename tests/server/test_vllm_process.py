@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,20 @@ def test_a_service_on_vllm_answers_what_the_transformers_engine_answers(
     flags = [word for option in options for word in ("--engine-option", option)]
     database = f"sqlite:///{tiny_copy / 'c.sqlite'}"
     process = serve(tiny_copy, "--port", "0", "--database", database, "--engine", "vllm", *flags)
-    expected = Recommender.load(tiny_copy).recommend(["i3", "i6"], k=5)
+    here = Recommender.load(tiny_copy)
+    expected = here.recommend(["i3", "i6"], k=5)
     process.wait_until_ready(300)
     body = {"history": ["i3", "i6"], "k": 5}
     answer = httpx.post(f"{process.address}/v1/recommendations", json=body, timeout=60)
     assert answer.status_code == 200, answer.text
     assert [item["item_id"] for item in answer.json()["items"]] == [item.item_id for item in expected]
+    histories = [[f"i{number % 30}", f"i{(number + 7) % 30}"] for number in range(40)]  # several batches under way
+
+    def items_for(history: list[str]) -> list[str]:
+        told = httpx.post(f"{process.address}/v1/recommendations", json=body | {"history": history}, timeout=60)
+        return [item["item_id"] for item in told.json()["items"]]
+
+    with ThreadPoolExecutor(20) as many:
+        found = list(many.map(items_for, histories))
+    assert found == [[item.item_id for item in one] for one in here.recommend(histories, k=5)]
     assert process.end(signal.SIGTERM) in {0, -signal.SIGTERM}

@@ -138,6 +138,29 @@ def test_work_that_pauses_is_left_when_nobody_waits_for_it_any_more(tiny_recomme
     worker.stop(seconds=30)
 
 
+@pytest.mark.parametrize("concurrent", [False, True])
+def test_a_batch_waits_for_a_longer_one_only_where_the_engine_has_one_call_at_a_time(
+    tiny_recommender: Recommender, monkeypatch: pytest.MonkeyPatch, concurrent: bool
+):
+    monkeypatch.setattr(type(tiny_recommender.engine), "concurrent", concurrent)
+
+    async def both() -> bool:
+        gate = Gate()
+        held = asyncio.ensure_future(worker.run(gate))
+        await asyncio.to_thread(gate.entered.wait, 30)
+        waiting = asyncio.ensure_future(worker.run(recommend(["i1"])))
+        done, _ = await asyncio.wait([waiting], timeout=10 if concurrent else 0.3)
+        gate.opened.set()
+        await held
+        assert len((await waiting).items) == 5
+        return bool(done)
+
+    worker = worker_of(lambda: tiny_recommender)
+    assert asyncio.run(both()) == concurrent
+    worker.stop(seconds=30)
+    assert not any(thread.name.startswith("genrec-worker") for thread in threading.enumerate())
+
+
 def test_what_takes_too_long_is_answered_so(tiny_recommender: Recommender):
     async def slow() -> ProblemError:
         gate = Gate()
