@@ -9,32 +9,31 @@ R rows of the catalogue, L levels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genrec.data.attributes import Attribute
+from genrec.attribute_filters import AttributeFilters
 from genrec.data.catalog import REMOVED_ITEMS, Catalog
 from genrec.data.splits import trained_items
 from genrec.errors import ConfigError, RunError, TrieError
 from genrec.evidence import Evidence
 from genrec.evidence_source import STAGES, EvidenceSource
-from genrec.run import Run, text_checksum
+from genrec.run import Run
 from genrec.tokenizers.codes import SemanticIds
 from genrec.trie import ItemTrie
-from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary
 
-_FILTERS_KEPT = 256  # the newest; one is a bit or a number per item
 # Whose files a moment is read from.
 _CATALOGUE_STAGES = ("ingest", "embed", "align", "tokenize", "trie", *STAGES.values())
 
 
 @dataclass(frozen=True, eq=False)
 class LiveCatalogue:
-    """One moment of a catalogue, and the filters compiled for it so far."""
+    """One moment of a catalogue."""
 
     catalog: Catalog
     trie: ItemTrie
@@ -43,8 +42,6 @@ class LiveCatalogue:
     evidence: EvidenceSource | None = None
     dialogue_evidence: EvidenceSource | None = None  # what joins in conversations, where the run has learned that
     new: NDArray[np.bool_] | None = None  # (R,) items that no training interaction has; None: nobody knows
-    _filters: dict[str, ItemFilter] = field(default_factory=dict)
-    _attributes: dict[str, Attribute] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -76,7 +73,10 @@ class LiveCatalogue:
 
     def following(self, run: Run, vocabulary: SidVocabulary) -> LiveCatalogue:
         """This moment with the trie that the run has now. Raises as `load`."""
-        return replace(self, trie=_read_trie(run, vocabulary, self.catalog), _filters={})
+        trie = _read_trie(run, vocabulary, self.catalog)
+        changed = replace(self, trie=trie)
+        vars(changed)["by_attribute"] = self.by_attribute.following(trie)
+        return changed
 
     def evidence_of(self, asked: Sequence[tuple[NDArray[np.int32], int | None, bool]]) -> list[Evidence | None]:
         """What joins the model for histories, each with the seed of its draw, if it is to be drawn, and whether it is
@@ -111,30 +111,14 @@ class LiveCatalogue:
             )
         return self.new
 
-    def filter(self, allow: Mapping[str, Any]) -> ItemFilter:
-        """The items that have all the attributes asked for; the newest distinct questions are compiled once."""
-        key = text_checksum([repr(pair) for pair in sorted(allow.items())])  # a question may be as long as a request
-        found = self._filters.get(key)
-        if found is None:
-            mask = np.ones(len(self.catalog), dtype=np.bool_)
-            for name, value in allow.items():
-                mask &= self.attribute(name).mask(value)
-            found = self._filters[key] = ItemFilter.allowing(self.trie, mask)
-            for oldest in list(self._filters)[:-_FILTERS_KEPT]:
-                self._filters.pop(oldest, None)  # another thread may have been here
-        return found
-
-    def attribute(self, name: str) -> Attribute:
-        """An attribute by value and by row; read once. Raises ConfigError for one that the catalogue does not have."""
-        if name not in self._attributes:
-            self._attributes[name] = Attribute.read(self.catalog, name)
-        return self._attributes[name]
+    @cached_property
+    def by_attribute(self) -> AttributeFilters:
+        """Filters by attribute, and the attributes themselves."""
+        return AttributeFilters(self.catalog, self.trie)
 
     def read_attributes_of(self, before: LiveCatalogue) -> None:
         """Read what an earlier moment was asked for, so that no request of this one has to."""
-        for name in list(before._attributes):  # another thread may add to them
-            if name in self.catalog.table.columns:
-                self.attribute(name)
+        self.by_attribute.read_those_of(before.by_attribute)
 
 
 def _read_trie(run: Run, vocabulary: SidVocabulary, catalog: Catalog) -> ItemTrie:

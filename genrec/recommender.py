@@ -378,11 +378,11 @@ class Recommender:
 
     def filter(self, allow: Mapping[str, Any]) -> ItemFilter:
         """The items that have all the attributes asked for; compiled once per distinct question."""
-        return self._live.filter(allow)
+        return self._live.by_attribute.filter(allow)
 
     def limits(self, at_most: Mapping[str, int]) -> tuple[Limit, ...]:
         """How often a value of each attribute may come in an answer. Raises ConfigError for an unknown attribute."""
-        return tuple(Limit(self._live.attribute(name), count) for name, count in at_most.items())
+        return tuple(Limit(self._live.by_attribute.attribute(name), count) for name, count in at_most.items())
 
     def branches(self, ranked: RankedItem) -> list[Branch]:
         """Why the search came to an item of an answer, code by code (see `genrec.branches`)."""

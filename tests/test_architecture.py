@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tokenizers",),
     ("trie", "vocabulary", "adapter", "quantization"),
     ("trie_filters",),
-    ("evidence",),
+    ("evidence", "attribute_filters"),
     ("prompting",),
     ("examples",),
     ("tasks",),

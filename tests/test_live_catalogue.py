@@ -152,12 +152,12 @@ def test_of_many_distinct_questions_only_the_newest_are_kept_and_all_are_answere
     live = recommender.live
     first = recommender.recommend(["i1"], k=30, allow={"genres": "Drama"})
     for number in range(300):
-        live.filter({"title": [f"Film {number % 30}", "x" * 1000, number]})
-    assert len(live._filters) == 256
-    assert max(map(len, live._filters)) < 100  # whatever was asked, its key is short
+        live.by_attribute.filter({"title": [f"Film {number % 30}", "x" * 1000, number]})
+    assert len(live.by_attribute._filters) == 256
+    assert max(map(len, live.by_attribute._filters)) < 100  # whatever was asked, its key is short
     assert recommender.recommend(["i1"], k=30, allow={"genres": "Drama"}) == first
-    again = live.filter({"year": 1991, "genres": "Drama"})
-    assert live.filter({"genres": "Drama", "year": 1991}) is again
+    again = live.by_attribute.filter({"year": 1991, "genres": "Drama"})
+    assert live.by_attribute.filter({"genres": "Drama", "year": 1991}) is again
 
 
 def test_attributes_that_were_asked_for_are_read_again_before_the_new_catalogue_serves(run: Run) -> None:
@@ -165,8 +165,8 @@ def test_attributes_that_were_asked_for_are_read_again_before_the_new_catalogue_
     recommender.recommend(["i1"], allow={"genres": "Drama"}, at_most={"year": 2})
     add(run, [1])
     assert recommender.refresh()
-    assert set(recommender.live._attributes) == {"genres", "year"}
-    assert len(recommender.live.attribute("year").row_starts) == 31 + 1
+    assert set(recommender.live.by_attribute._attributes) == {"genres", "year"}
+    assert len(recommender.live.by_attribute.attribute("year").row_starts) == 31 + 1
 
 
 def test_what_speaks_for_items_is_told_of_one_catalogue_also_while_it_changes(run: Run) -> None:

@@ -2,15 +2,22 @@
 
 A request asks once and keeps the trie that it got, so a request never sees two versions. The files are
 memory-mapped, and the switch on disk is one rename (`ItemTrie.save`), so a reader never meets half of a version.
+
+Filters by attribute need the catalogue, which lies beside the trie where the folder is a run's.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from genrec.attribute_filters import AttributeFilters
+from genrec.data.catalog import Catalog
 from genrec.errors import TrieError
+from genrec.run import Run
 from genrec.trie import ItemTrie
+from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary
 
 _VERSIONS_KEPT = 4  # those asked for last; more would only hold deleted files open
@@ -24,6 +31,7 @@ class TrieShelf:
         self._folder, self._vocabulary = folder, vocabulary
         self._tries: dict[str, ItemTrie] = {}
         self._live = self._open(ItemTrie.live_version(folder))
+        self._filters: tuple[tuple[int, ...], AttributeFilters] | None = None  # the run's stamp, and those of then
 
     def get(self, version: str | None = None) -> ItemTrie | None:
         """The trie of a version; without one the live trie. None for a version that is not there.
@@ -39,6 +47,25 @@ class TrieShelf:
                 return None
             _LOG.warning("version %s of the catalogue stays in use: %s", self._live.version, error)
         return self._live
+
+    def filter(self, trie: ItemTrie, allow: Mapping[str, Sequence[str]]) -> ItemFilter:
+        """The items of a version that have, of every attribute, one of the values asked for. The first call after a
+        change of the catalogue reads it.
+
+        Raises RunError where no catalogue lies beside the trie, ConfigError for an attribute that it does not have,
+        TrieError where it is of other items than the trie: a version that is not the live one.
+        """
+        run = Run.open(self._folder.parent)
+        stamp = run.stamp
+        if self._filters is None or self._filters[0] != stamp:
+            self._filters = stamp, AttributeFilters(run.read_unchanged(lambda: Catalog.load(run)), trie)
+        filters = self._filters[1]
+        if trie.order_checksum != filters.catalog.order_checksum:
+            raise TrieError("the catalogue is of other items than this version.", "Ask for the live version.")
+        if filters.trie is not trie:
+            filters = filters.following(trie)
+            self._filters = stamp, filters
+        return filters.filter(allow)
 
     def _open(self, version: str) -> ItemTrie:
         trie = self._tries.pop(version, None) or ItemTrie.load(self._folder, version=version).prepare()

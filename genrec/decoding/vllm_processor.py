@@ -14,6 +14,7 @@ A request says what it wants in `extra_args` (`vllm_xargs` over HTTP):
   `genrec_scores` is a place in this process that gets them (`vllm_local`); such a request's own answer means nothing.
 - `genrec_prefix`: the codes of an item chosen so far, `[]` at first. Only codes that lead to an item of the
   catalogue stay possible, and the end token behind the last one. `genrec_exclude` leaves out item indices;
+  `genrec_allow`, such as `["genres=Comedy", "year=1994", "year=1995"]`, demands attributes, of each one of the values;
   `genrec_version` holds the request to one version of the catalogue.
 - `genrec_score`: `level` (default), `raw` or `renormalised`; see `ScoreMode`.
 
@@ -25,6 +26,7 @@ Shapes: B rows of the batch, V vocabulary, K codes of a level.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -49,19 +51,21 @@ from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary
 
 QUALIFIED_NAME = "genrec.decoding.vllm_processor:SemanticIdProcessor"
-LEVEL, SCORES, PREFIX, EXCLUDE, VERSION, SCORE = (
+LEVEL, SCORES, PREFIX, EXCLUDE, ALLOW, VERSION, SCORE = (
     "genrec_level",
     "genrec_scores",
     "genrec_prefix",
     "genrec_exclude",
+    "genrec_allow",
     "genrec_version",
     "genrec_score",
 )
 TRIE_OPTION = "genrec_trie"  # in vLLM's additional_config: the folder RUN/trie
 
+_LOG = logging.getLogger(__name__)
 _MODES = ("level", "raw", "renormalised")
 _MAX_LEVELS, _MAX_CODES, _MAX_ITEMS = 64, 1 << 16, 1 << 31  # what a trie can hold at most
-_MAX_EXCLUDED = 100_000
+_MAX_EXCLUDED, _MAX_ALLOWED = 100_000, 1000
 
 
 @dataclass
@@ -199,14 +203,24 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
         if trie is None or PREFIX not in arguments:
             return _Walk(_NO_TRIE, None, 0, 0)
         try:
-            excluded = arguments.get(EXCLUDE)
-            item_filter = ItemFilter.excluding(trie, np.asarray(excluded, np.int64)) if excluded else None
-        except GenrecError:  # an index that this catalogue does not have; raising here would end the worker
+            item_filter = self._filter(trie, arguments.get(ALLOW), arguments.get(EXCLUDE))
+        except GenrecError as error:  # what this catalogue does not have; raising here would end the worker
+            _LOG.warning("a request is answered with nothing: %s", error)
             return _Walk(trie, None, 0, 0)
         walk = _Walk(trie, item_filter, 0, trie.num_items)
         for code in arguments[PREFIX]:
             _descend(walk, code)
         return walk
+
+    def _filter(self, trie: ItemTrie, allow: Sequence[str] | None, excluded: Sequence[int] | None) -> ItemFilter | None:
+        removed = np.asarray(excluded or (), np.int64)
+        if not allow:
+            return ItemFilter.excluding(trie, removed) if len(removed) else None
+        wanted: dict[str, list[str]] = defaultdict(list)
+        for name, _, value in (one.partition("=") for one in allow):
+            wanted[name].append(value)
+        assert self._shelf is not None
+        return self._shelf.filter(trie, wanted).without(removed)
 
     def _generated(self, request: _Request, row: int, slot: int, ctx: Any) -> Sequence[int]:
         """Tokens that the request has generated so far."""
@@ -284,21 +298,25 @@ def prepare_cpu() -> None:
 def check_arguments(arguments: Mapping[str, Any]) -> None:
     """Raise ValueError, saying what is wrong, for `genrec_…` arguments of a request that cannot be meant."""
     ours = {name: value for name, value in arguments.items() if name.startswith("genrec_")}
-    unknown = sorted(ours.keys() - {LEVEL, SCORES, PREFIX, EXCLUDE, VERSION, SCORE})
+    unknown = sorted(ours.keys() - {LEVEL, SCORES, PREFIX, EXCLUDE, ALLOW, VERSION, SCORE})
     if unknown:
         raise ValueError(f"unknown argument {unknown[0]!r}; genrec knows {LEVEL}, {PREFIX}, {EXCLUDE}, …")
     if ours and (LEVEL in ours) == (PREFIX in ours):
         raise ValueError(f"expected one of {LEVEL} and {PREFIX} beside {', '.join(sorted(ours))}")
     if SCORES in ours and not (LEVEL in ours and _is_place(ours[SCORES])):
         raise ValueError(f"{SCORES} is for searches inside of one process")
-    if LEVEL in ours and (EXCLUDE in ours or VERSION in ours):
-        raise ValueError(f"{EXCLUDE} and {VERSION} go with {PREFIX}")
+    if LEVEL in ours and ours.keys() & {EXCLUDE, ALLOW, VERSION}:
+        raise ValueError(f"{EXCLUDE}, {ALLOW} and {VERSION} go with {PREFIX}")
     if LEVEL in ours and not _whole(ours[LEVEL], _MAX_LEVELS):
         raise ValueError(f"{LEVEL} is {ours[LEVEL]!r}; expected a whole number from 0")
     for name, longest, limit in ((PREFIX, _MAX_LEVELS, _MAX_CODES), (EXCLUDE, _MAX_EXCLUDED, _MAX_ITEMS)):
         values = ours.get(name, [])
         if not isinstance(values, list) or len(values) > longest or not all(_whole(one, limit) for one in values):
             raise ValueError(f"{name} is no list of at most {longest:,} whole numbers from 0 to {limit - 1:,}")
+    allow = ours.get(ALLOW, [])
+    texts = isinstance(allow, list) and all(isinstance(one, str) and "=" in one for one in allow)
+    if not texts or len(allow) > _MAX_ALLOWED:
+        raise ValueError(f"{ALLOW} is no list of at most {_MAX_ALLOWED:,} texts such as 'genres=Comedy'")
     if ours.get(SCORE, "level") not in _MODES:
         raise ValueError(f"{SCORE} is {ours[SCORE]!r}; expected one of {', '.join(_MODES)}")
     if VERSION in ours and not (isinstance(ours[VERSION], str) and re.fullmatch("[0-9a-f]{12}", ours[VERSION])):

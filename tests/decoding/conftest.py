@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from genrec.data.catalog import Catalog
+from genrec.run import Run, StageReport
+from genrec.trie import ItemTrie
 from genrec.vocabulary import SidVocabulary, sid_token
 
 
@@ -34,3 +40,17 @@ def vllm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="C").save_pretrained(folder)
     SidVocabulary((4, 4), (40, 44)).save(folder)
     return folder
+
+
+def run_with_trie(folder: Path, codes: NDArray[np.int64], sizes: tuple[int, ...]) -> ItemTrie:
+    """A run of which there is the catalogue and the trie; the genre of an item is A, B or C, in turns."""
+    run, numbers = Run.create(folder), range(len(codes))
+    table = {"item_id": [f"i{n}" for n in numbers], "title": [f"Film {n}" for n in numbers]}
+    table |= {"genres": [["ABC"[n % 3]] for n in numbers], "year": [1990 + n % 2 for n in numbers]}
+    pl.DataFrame(table).write_parquet(folder / "items.parquet")
+    report = StageReport("ingest", {}, [])
+    files = [folder / "items.parquet"]
+    run.record(report, config={}, seed=0, inputs=[], outputs=files, started=run.begin())
+    trie = ItemTrie.build(codes, sizes, order_checksum=Catalog.load(run).order_checksum)
+    trie.save(folder / "trie")
+    return trie

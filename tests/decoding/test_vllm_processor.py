@@ -12,10 +12,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from genrec.decoding.trie_shelf import TrieShelf
-from genrec.errors import ConfigError, ModelError, TrieError
+from genrec.errors import ConfigError, ModelError
 from genrec.trie import ItemTrie
 from genrec.vocabulary import SidVocabulary
+from tests.decoding.conftest import run_with_trie
 
 vllm = pytest.importorskip("vllm", reason="vllm is not installed (docs/install.md)")
 pytestmark = pytest.mark.xdist_group("vllm")
@@ -41,8 +41,8 @@ def configuration(folder: Path, **options: Any) -> Any:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("processor")
-    ItemTrie.build(CODES, SIZES).save(folder / "trie")
-    return configuration(folder, genrec_trie=str(folder / "trie"))
+    run_with_trie(folder / "run", CODES, SIZES)
+    return configuration(folder, genrec_trie=str(folder / "run" / "trie"))
 
 
 class RunnerV1:
@@ -297,6 +297,16 @@ def test_random_batches_only_ever_finish_items_that_exist_and_are_not_excluded(r
     assert finished > 80
 
 
+def test_only_items_with_the_attributes_that_were_asked_for_can_come(runner: Runner) -> None:
+    asked = ["genres=A", "genres=C", "year=1991"]
+    runner.add(0, {"genrec_prefix": [], "genrec_allow": asked, "genrec_exclude": [3]})
+    runner.add(1, {"genrec_prefix": [], "genrec_exclude": [3]})
+    left = np.array([n % 3 != 1 and n % 2 == 1 and n != 3 for n in range(len(CODES))])
+    first, second = (possible(row) for row in runner.apply(random_logits(2, 5)))
+    assert first == children([], CODES[left])
+    assert second == children([], CODES[np.arange(len(CODES)) != 3])
+
+
 def test_rows_of_requests_that_are_gone_are_left_alone(runner: Runner) -> None:
     for row in range(3):
         runner.add(row, {"genrec_level": 0})
@@ -315,6 +325,8 @@ def test_rows_of_requests_that_are_gone_are_left_alone(runner: Runner) -> None:
         {"genrec_prefix": [900]},
         {"genrec_prefix": [], "genrec_exclude": list(range(len(CODES)))},
         {"genrec_prefix": [], "genrec_exclude": [5_000]},
+        {"genrec_prefix": [], "genrec_allow": ["colour=red"]},
+        {"genrec_prefix": [], "genrec_allow": ["genres=Z"]},
         {"genrec_prefix": [], "genrec_version": "0123456789ab"},
         {"genrec_level": 3},
     ],
@@ -339,6 +351,10 @@ def test_what_fits_no_catalogue_ends_with_an_empty_answer(runner: Runner, argume
         ({"genrec_prefix": [0] * 65}, "genrec_prefix is no list"),
         ({"genrec_prefix": [], "genrec_exclude": [1 << 31]}, "genrec_exclude is no list"),
         ({"genrec_prefix": [], "genrec_exclude": [0.5]}, "genrec_exclude is no list"),
+        ({"genrec_prefix": [], "genrec_allow": {"genres": "A"}}, "genrec_allow is no list"),
+        ({"genrec_prefix": [], "genrec_allow": ["genres"]}, "genrec_allow is no list"),
+        ({"genrec_prefix": [], "genrec_allow": ["genres=A"] * 1001}, "genrec_allow is no list"),
+        ({"genrec_level": 0, "genrec_allow": ["genres=A"]}, "go with genrec_prefix"),
         ({"genrec_prefix": [], "genrec_version": "../secret"}, "genrec_version is"),
         ({"genrec_prefix": [], "genrec_score": "best"}, "genrec_score is 'best'"),
         ({"genrec_prefx": []}, "unknown argument 'genrec_prefx'"),
@@ -363,22 +379,6 @@ def test_a_new_catalogue_serves_new_requests_while_old_ones_keep_theirs(tmp_path
     found = runner.apply(random_logits(3, 6))
     assert possible(found[0]) == possible(found[2]) == children([], CODES)
     assert possible(found[1]) == {14}
-
-
-def test_a_damaged_new_catalogue_is_logged_and_the_old_one_stays(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    trie = ItemTrie.build(CODES, SIZES)
-    trie.save(tmp_path)
-    shelf = TrieShelf(tmp_path, VOCABULARY)
-    (tmp_path / "CURRENT").write_text("ffffffffffff\n")
-    live = shelf.get()
-    assert live is not None
-    assert live.version == trie.version
-    assert f"version {trie.version} of the catalogue stays in use" in caplog.text
-    ItemTrie.build([[1, 1]], (2, 2)).save(tmp_path / "other")
-    with pytest.raises(TrieError, match="the trie has codebooks"):
-        TrieShelf(tmp_path / "other", VOCABULARY)
 
 
 def test_a_model_without_vocabulary_or_end_token_is_refused_when_the_server_starts(tmp_path: Path) -> None:

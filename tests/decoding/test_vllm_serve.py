@@ -22,6 +22,7 @@ from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary
+from tests.decoding.conftest import run_with_trie
 
 pytest.importorskip("vllm", reason="vllm is not installed (docs/install.md)")
 pytestmark = pytest.mark.xdist_group("vllm")
@@ -33,7 +34,7 @@ PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8], [3, 3, 2]]
 @dataclass
 class Server:
     client: openai.OpenAI
-    folder: Path  # of the model, with trie/ in it
+    folder: Path  # of the model, with run/trie in it
     trie: ItemTrie
     reference: TransformersEngine
 
@@ -55,8 +56,7 @@ class Server:
 @pytest.fixture(scope="module")
 def server(vllm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = Path(shutil.copytree(vllm_folder, tmp_path_factory.mktemp("serve") / "model"))
-    trie = ItemTrie.build(CODES, (4, 4))
-    trie.save(folder / "trie")
+    trie = run_with_trie(folder / "run", CODES, (4, 4))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -72,7 +72,7 @@ def server(vllm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     command += ["--generation-config", "vllm", "--dtype", "float32", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--logits-processors", "genrec.decoding.vllm_processor:SemanticIdProcessor"]
     command += ["--logprobs-mode", "processed_logits", "--max-logprobs", "4"]
-    command += ["--additional-config", json.dumps({"genrec_trie": str(folder / "trie")})]
+    command += ["--additional-config", json.dumps({"genrec_trie": str(folder / "run" / "trie")})]
     command += ["--enforce-eager", "--kv-cache-memory-bytes", str(1 << 26), "--block-size", "32"]
     environment = os.environ | {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
     process = subprocess.Popen(
@@ -107,6 +107,11 @@ def test_sampled_answers_are_items_that_are_allowed(server: Server) -> None:
     )
     assert set(found) <= {0, 2, 3, 5}
     assert len(set(found)) > 1
+    wished = server.items(
+        PROMPTS[0], options={"temperature": 2, "n": 40}, genrec_prefix=[], genrec_allow=["genres=A", "genres=C"]
+    )
+    assert set(wished) <= {0, 2, 3, 5}
+    assert len(set(wished)) > 1
 
 
 def test_log_probabilities_of_a_prefix_are_those_of_its_level(server: Server) -> None:
@@ -140,7 +145,7 @@ def test_bad_arguments_are_refused_and_prefixes_of_no_item_answered_with_nothing
 
 def test_a_new_version_of_the_catalogue_is_served_without_a_restart(server: Server) -> None:
     new = ItemTrie.build(CODES, (4, 4), live=np.arange(6) == 3)
-    new.save(server.folder / "trie")
+    new.save(server.folder / "run" / "trie")
     sampled = {"temperature": 2, "n": 20}
     assert set(server.items(PROMPTS[0], options=sampled, genrec_prefix=[])) == {3}
     assert len(set(server.items(PROMPTS[0], options=sampled, genrec_prefix=[], genrec_version=server.trie.version))) > 1

@@ -1,0 +1,52 @@
+"""The versions of a trie folder that a process serves from, and filters by what the catalogue beside it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genrec.decoding.trie_shelf import TrieShelf
+from genrec.errors import RunError, TrieError
+from genrec.trie import ItemTrie
+from genrec.vocabulary import SidVocabulary
+from tests.decoding.conftest import run_with_trie
+
+SIZES = (5, 3, 4)
+VOCABULARY = SidVocabulary(SIZES, (10, 20, 24))
+CODES = np.unique(np.random.default_rng(0).integers(0, SIZES, (20, 3)), axis=0)
+
+
+def test_filters_follow_the_catalogue_beside_the_trie(tmp_path: Path) -> None:
+    trie = run_with_trie(tmp_path / "run", CODES, SIZES)
+    shelf = TrieShelf(tmp_path / "run" / "trie", VOCABULARY)
+    assert shelf.filter(trie, {"genres": ["A"]}) is shelf.filter(trie, {"genres": ["A"]})  # compiled once
+    live = np.arange(len(CODES)) != 0
+    ItemTrie.build(CODES, SIZES, order_checksum=trie.order_checksum, live=live).save(tmp_path / "run" / "trie")
+    newer = shelf.get()
+    assert newer is not None
+    assert shelf.filter(newer, {"genres": ["A"]}).num_items == shelf.filter(trie, {"genres": ["A"]}).num_items - 1
+    other = run_with_trie(tmp_path / "other", CODES[:5], SIZES)
+    with pytest.raises(TrieError, match="other items than this version"):
+        shelf.filter(other, {"genres": ["A"]})
+    ItemTrie.build(CODES, SIZES).save(tmp_path / "alone" / "trie")
+    alone = TrieShelf(tmp_path / "alone" / "trie", VOCABULARY)
+    with pytest.raises(RunError, match="not a run"):
+        alone.filter(trie, {"genres": ["A"]})
+
+
+def test_a_damaged_new_catalogue_is_logged_and_the_old_one_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trie = ItemTrie.build(CODES, SIZES)
+    trie.save(tmp_path)
+    shelf = TrieShelf(tmp_path, VOCABULARY)
+    (tmp_path / "CURRENT").write_text("ffffffffffff\n")
+    live = shelf.get()
+    assert live is not None
+    assert live.version == trie.version
+    assert f"version {trie.version} of the catalogue stays in use" in caplog.text
+    ItemTrie.build([[1, 1]], (2, 2)).save(tmp_path / "other")
+    with pytest.raises(TrieError, match="the trie has codebooks"):
+        TrieShelf(tmp_path / "other", VOCABULARY)
