@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from genrec.baselines_of_run import BASELINES, make_baselines, tuned_settings
+from genrec.baselines_of_run import make_baselines, tuned_settings
 from genrec.config import EvaluateConfig, build_config
 from genrec.data.catalog import Catalog, removed_items
 from genrec.data.splits import evaluation_cases, training_sequences
@@ -31,7 +31,7 @@ def measure(run: Run, config: EvaluateConfig) -> EvaluationResult:
     num_removed = int((~live[cases.targets]).sum())
     cases = cases.select(live[cases.targets])
     if config.max_users is not None:
-        cases = cases.sample(config.max_users, seed=config.seed)
+        cases = cases.sample(config.max_users, seed=config.users_seed)
     baselines, skipped = make_baselines(run, config, catalog)
     result = evaluate_methods(
         training_sequences(run), cases, num_items=len(catalog), config=config, baselines=baselines, live=live
@@ -45,7 +45,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Baselines of a run, as a Markdown table.")
     parser.add_argument("run", type=Path)
     parser.add_argument("--split", default="test")
-    parser.add_argument("--baselines", default=",".join(BASELINES))
+    parser.add_argument("--baselines", default=",".join(EvaluateConfig().baselines))
     parser.add_argument("--max-users", type=int)
     parser.add_argument("--seed", type=int, default=0)
     given = vars(parser.parse_args())

@@ -4,7 +4,8 @@
     python eval/transfer.py amazon --out runs/transfer-amazon --data FOLDER
 
 `films`: the bundled MovieLens films without Comedy among their genres → those with it. The users are the same
-people. `amazon`: Beauty 2014 → Musical Instruments 2014 (folders of FOLDER as docs/data.md describes them). The
+people. `amazon`: Beauty 2014 → Musical Instruments 2014, of FOLDER `amazon_beauty_2014/items.jsonl.gz` with
+`interactions.csv.gz` and one `amazon_musical_instruments_2014_reviews/*.json.gz` (as they are published). The
 instruments have no titles: an item's text is what was written about it in the *training* interactions, never in
 those that are tested. Stages that are finished with the same options
 are not made again, and a killed training goes on.
@@ -76,7 +77,11 @@ def amazon(out: Path, data: Path) -> tuple[Run, Run]:
         folder = data / "amazon_beauty_2014"
         ingest(source, "tables", [folder / "items.jsonl.gz", folder / "interactions.csv.gz"], IngestConfig())
     if "ingest" not in target.stages:
-        [reviews] = (data / "amazon_musical_instruments_2014_reviews").glob("*.json.gz")
+        folder = data / "amazon_musical_instruments_2014_reviews"
+        found = sorted(folder.glob("*.json.gz"))
+        if len(found) != 1:
+            raise DataError(f"{folder} has {len(found)} files *.json.gz, not one.")
+        [reviews] = found
         ingest(raw, "amazon", [reviews], IngestConfig())
         interactions = pl.read_parquet(raw.path / "interactions.parquet")
         splits = pl.read_parquet(raw.path / "splits.parquet")

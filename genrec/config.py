@@ -366,7 +366,7 @@ def load_config(kind: type[ConfigT], path: Path) -> ConfigT:
     return build_config(kind, read_values(path), source=str(path))
 
 
-def read_values(path: Path, *, fix: str = "Check the path of --config.") -> Any:
+def read_values(path: Path, *, fix: str = "Check its path.") -> Any:
     """What a YAML file says, not validated yet; an empty file is an empty dict. Raises ConfigError naming the file."""
     try:
         return yaml.safe_load(path.read_bytes()) or {}

@@ -116,10 +116,6 @@ class LiveCatalogue:
         """Filters by attribute, and the attributes themselves."""
         return AttributeFilters(self.catalog, self.trie)
 
-    def read_attributes_of(self, before: LiveCatalogue) -> None:
-        """Read what an earlier moment was asked for, so that no request of this one has to."""
-        self.by_attribute.read_those_of(before.by_attribute)
-
 
 def _read_trie(run: Run, vocabulary: SidVocabulary, catalog: Catalog) -> ItemTrie:
     trie = ItemTrie.load(run.path / "trie")
@@ -166,8 +162,11 @@ class CatalogueSource:
         if self.run.stamp == stamp:
             return None
         # Only what was read while nothing changed is kept: a moment that is read anew may be made from this one.
-        self._now = self.run.read_unchanged(lambda: self._follow(pins, live))
-        return None if self._now[2] is live else self._now[2]
+        found = self.run.read_unchanged(lambda: self._follow(pins, live))
+        if found[2] is not live:  # what this one was asked for is read now, so that no request of the new one has to
+            found[2].by_attribute.read_those_of(live.by_attribute)
+        self._now = found
+        return None if found[2] is live else found[2]
 
     def _read(self) -> tuple[tuple[int, ...], Pins, LiveCatalogue]:
         stamp, pins = self.run.stamp, self._current_pins()

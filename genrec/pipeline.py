@@ -31,7 +31,7 @@ from genrec.evaluation import evaluate as evaluate_split
 from genrec.explanation.lessons import lesson_sources
 from genrec.preparation import Prepared, base_checksums, prepare_model, resolve_base, task_folders
 from genrec.progress import SILENT, Progress
-from genrec.prompting import compile_history_prompt, default_prompts, load_templates, save_templates, task_files
+from genrec.prompting import compile_history_prompt, load_templates, save_templates, task_files
 from genrec.quantization import dequantized, is_quantized
 from genrec.recommender import RankRequest, Recommender
 from genrec.report import MODEL
@@ -136,7 +136,8 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
         spoken=spoken_lines(load_turns(run, "train", catalog=catalog)) if with_dialogues else (),
     )
     model, tokenizer, vocabulary = prepared.model, prepared.tokenizer, prepared.vocabulary
-    prompt = compile_history_prompt(load_templates(default_prompts(), "next_item").templates[0], tokenizer)
+    [*_, asking] = [folder for folder in folders if (folder / "next_item.yaml").is_file()]  # the user's, where given
+    prompt = compile_history_prompt(load_templates(asking, "next_item").templates[0], tokenizer)
     recommender = Recommender.assemble(
         run,
         engine=TransformersEngine(model, None, vocabulary=vocabulary),

@@ -131,9 +131,9 @@ class Recommender:
         loaded = self._source.load_if_changed()
         if loaded is None:
             return False
-        loaded.read_attributes_of(self._live)
-        self._live = loaded  # one assignment: `pinned` takes all of the old one or all of the new one
-        self._explainers = {}
+        before, self._live = self._live, loaded  # one assignment: `pinned` takes all of the old or all of the new one
+        known = self._explainers.items() if loaded.catalog is before.catalog else ()  # then no fact has changed
+        self._explainers = {(loaded, *key[1:]): one.following(loaded.trie.version) for key, one in known}
         return True
 
     def pinned(self) -> Recommender:

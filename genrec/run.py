@@ -34,7 +34,8 @@ ReadT = TypeVar("ReadT")
 # polars, safetensors and tokenizers are written in Rust: a full disk is an exception of their own, whose text
 # ends in "No space left on device (os error 28)".
 _RUST_OS_ERROR = re.compile(r"\(os error (\d+)\)")
-_VERBS = {"trie": "tokenize", "align": "embed RUN --align"}  # where the verb is not called as the stage
+# Where the verb is not called as the stage.
+_VERBS = {"trie": "tokenize", "align": "embed RUN --align", "evidence:dialogues": "evidence RUN --dialogues"}
 _PACKAGES = ("genrec-toolkit", "torch", "transformers", "sentence-transformers", "accelerate", "numpy")
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genrec import metrics
-from genrec.baselines.base import rank_all
+from genrec.baselines.base import Baseline, rank_all
 from genrec.baselines_of_run import (
     NEURAL,
     SPACES,
@@ -48,8 +48,8 @@ def tune_baselines(run: Run, config: TuneConfig, *, progress: Progress = SILENT)
     """Try settings, write the best of each baseline to `evaluation/tuned.json` and record the stage.
 
     Baselines that were tuned before and are not named keep their settings, unless the file is lost or damaged. Raises
-    ConfigError for a baseline that has nothing to choose, DataError where there are no validation users or a baseline
-    cannot run.
+    ConfigError for a baseline that has nothing to choose, DataError where there are no validation users or no baseline
+    can run; one of several that cannot is left out with the reason.
     """
     started = run.begin()
     check_config(config)
@@ -61,6 +61,10 @@ def tune_baselines(run: Run, config: TuneConfig, *, progress: Progress = SILENT)
         raise DataError(
             f"{run.path} has no validation user.", "Ingest data in which users have three interactions or more."
         )
+    reasons = {name: made for name in config.baselines if isinstance(made := _made(name, run, catalog), str)}
+    if len(reasons) == len(config.baselines):
+        raise DataError(f"none of the baselines can run: {'; '.join(map(': '.join, reasons.items()))}", "Name others.")
+    config = config.model_copy(update={"baselines": tuple(name for name in config.baselines if name not in reasons)})
     earlier = _earlier(run, progress)
     search = _Search(run, config)
     bench = _Bench(run, catalog, training_sequences(run), cases, live, config.seed)
@@ -79,7 +83,10 @@ def tune_baselines(run: Run, config: TuneConfig, *, progress: Progress = SILENT)
     report = StageReport(
         stage=TUNING,
         facts={name: {key: found[key] for key in ("settings", "ndcg@10", "default")} for name, found in chosen.items()},
-        words=[_line(name, chosen[name], len(cases)) for name in planned],
+        words=[
+            *(_line(name, chosen[name], len(cases)) for name in planned),
+            *(f"{name} is left out: {reason}" for name, reason in reasons.items()),
+        ],
         next_command=f"genrec evaluate {run.path}",
     )
     run.record(
@@ -112,6 +119,10 @@ def draw_settings(space: Mapping[str, Sequence[Any]], trials: int, *, seed: int)
     combinations = list(product(*space.values()))
     found = [dict(zip(names, combinations[number], strict=True)) for number in (0, *order)]
     return [{name: value for name, value in one.items() if value != default[name]} for one in found]
+
+
+def _made(name: str, run: Run, catalog: Catalog, settings: Settings | None = None) -> Baseline | str:
+    return make_baseline(name, run, catalog, settings=settings or {})
 
 
 def _earlier(run: Run, progress: Progress) -> dict[str, Any]:
@@ -182,11 +193,10 @@ class _Bench:
     seed: int
 
     def measure(self, name: str, settings: Settings, progress: Progress) -> dict[str, float]:
-        """Figures on the validation users. Raises DataError for a baseline that cannot run."""
+        """Figures on the validation users, of a baseline that can run."""
         started = time.monotonic()
-        baseline = make_baseline(name, self.run, self.catalog, settings=settings)
-        if isinstance(baseline, str):
-            raise DataError(f"{name} cannot be tuned: {baseline}", "Leave it out with --baselines.")
+        baseline = _made(name, self.run, self.catalog, settings)
+        assert not isinstance(baseline, str)
         baseline.fit(self.training, len(self.catalog), seed=self.seed, progress=progress)
         histories = list(self.cases.histories)
         ranked = rank_all(baseline, histories, _K, num_items=len(self.catalog), seed=self.seed, allowed=self.live)

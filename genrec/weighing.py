@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ from genrec.data.catalog import Catalog, removed_items
 from genrec.data.dialogues import dialogues_file, load_turns, turn_cases
 from genrec.data.sequences import EvaluationCases
 from genrec.data.splits import evaluation_cases, training_sequences
+from genrec.decoding.engine import EngineOptions
 from genrec.encoders.base import embedding_files
 from genrec.errors import DataError
 from genrec.evidence import Join
@@ -59,16 +61,22 @@ _SHARES_OF = 200  # users over whom the report averages what spoke
 
 
 def weigh_evidence(
-    run: Run, config: EvidenceConfig, *, engine: str = "transformers", progress: Progress = SILENT
+    run: Run,
+    config: EvidenceConfig,
+    *,
+    engine: str = "transformers",
+    engine_options: Mapping[str, Any] | None = None,
+    progress: Progress = SILENT,
 ) -> StageReport:
-    """Learn the weights, write them below `evidence/` and record the stage.
+    """Learn the weights, write them below `evidence/` and record the stage. `engine_options` are vLLM's own arguments.
 
     Raises RunError where the run is not trained, DataError where it has too few validation users or dialogues.
     """
     started = run.begin()
     catalog = Catalog.load(run)
     fitting, choosing = _split_users(run, config, catalog)
-    recommender = Recommender.load(run.path, engine, beam_width=config.beam_width, evidence=False)
+    options: EngineOptions = {"engine_options": engine_options or {}}
+    recommender = Recommender.load(run.path, engine, beam_width=config.beam_width, evidence=False, **options)
     with closing(recommender.engine):
         modality = content_modality(run)
         turns = load_turns(run, "train", catalog=catalog) if config.learn_from == "dialogues" else None

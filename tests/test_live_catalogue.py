@@ -54,6 +54,7 @@ def test_a_removal_changes_the_trie_alone_and_an_addition_keeps_what_is_known_of
     recommender = Recommender.load(run.path)
     before = recommender.live
     assert recommender.filter({"genres": "Comedy"}).num_items
+    explainer = recommender.explainer()
     gone = run.path.parent / "gone.txt"
     gone.write_text("i4\n")
     remove_items(run, gone, when="2026-01-02T03:04:05+00:00")
@@ -63,8 +64,11 @@ def test_a_removal_changes_the_trie_alone_and_an_addition_keeps_what_is_known_of
     assert after.item_tokens is before.item_tokens
     assert (before.trie.num_items, after.trie.num_items) == (30, 29)
     assert recommender.filter({"genres": "Comedy"}).trie is after.trie
+    assert recommender.explainer().facts is explainer.facts
+    assert recommender.explainer().catalog_version == after.trie.version != explainer.catalog_version
     add(run, [1, 2])
     assert recommender.refresh()
+    assert len(recommender.explainer().facts.catalog) == 32
     added, fresh = recommender.live, Recommender.load(run.path).live
     assert added.catalog.item_ids == fresh.catalog.item_ids
     assert added.catalog.index == fresh.catalog.index

@@ -86,6 +86,18 @@ def test_an_evaluation_says_what_was_tuned_and_is_stale_after_another_search(tin
     assert "evaluate:test" not in run.stages
 
 
+def test_a_baseline_that_cannot_run_is_left_out_before_the_first_trial(
+    tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.open(tiny_copy)
+    monkeypatch.setattr(COUNTING["ease"], "MOST_ITEMS", 10)
+    report = tune_baselines(run, TuneConfig(baselines=("ease", "transitions"), trials=1, users=20))
+    assert "ease is left out: it inverts a matrix of all pairs of items, here 30" in report.words[-1]
+    assert list(read_json(tuned_file(run))["baselines"]) == ["transitions"]
+    with pytest.raises(DataError, match="none of the baselines can run: ease: it inverts"):
+        tune_baselines(run, TuneConfig(baselines=("ease",), trials=1, users=20))
+
+
 def test_what_was_chosen_stays_when_the_defaults_of_a_later_version_are_others(
     tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +178,7 @@ def test_what_cannot_be_tuned_is_refused_with_what_can(tiny_copy: Path) -> None:
     for file in (run.path / "embeddings").iterdir():
         if file.name.startswith("text"):
             file.unlink()
-    with pytest.raises(DataError, match=r"star cannot be tuned.*genrec embed"):
+    with pytest.raises(DataError, match=r"none of the baselines can run: star: .*genrec embed"):
         tune_baselines(run, TuneConfig(baselines=("star",), trials=2))
 
 

@@ -96,6 +96,7 @@ def chat(
         str, typer.Option(help="Does the model propose what messages say? `on`, `off`, `auto`: if it was taught to.")
     ] = "auto",
     engine: Annotated[str, typer.Option(help="Which engine decodes.")] = "transformers",
+    engine_option: EngineOption = None,
 ) -> None:
     """Talk to a run in the terminal. An empty line or Ctrl-D ends.
 
@@ -109,8 +110,9 @@ def chat(
     from genrec.chat.speaker import as_proposals
     from genrec.recommender import Recommender
 
-    way = as_proposals(proposals)
-    dialogue = Dialogue.over(Recommender.load(opened.path, engine), number=number, proposals=way)
+    way, options = as_proposals(proposals), engine_options(engine_option)
+    recommender = Recommender.load(opened.path, engine, engine_options=options)
+    dialogue = Dialogue.over(recommender, number=number, proposals=way)
     talk(dialogue, begun, keep=state, show_trace=trace)
 
 

@@ -21,7 +21,7 @@ def explain(
     style: Annotated[
         str, typer.Option(help="line, paragraph, bullets, for-whom; headline, description; taste (no item_id).")
     ] = "line",
-    language: Annotated[str, typer.Option(help="A language of prompts/, by its code.")] = "en",
+    language: Annotated[str, typer.Option(help="A language of RUN/prompts/ or of --prompts, by its code.")] = "en",
     tone: Annotated[str, typer.Option(help="plain, warm or brief.")] = "plain",
     writer: Annotated[str, typer.Option(help="`template`, `model`, or `auto`: the model if it knows words.")] = "auto",
     tags: Annotated[Path | None, typer.Option(help="CSV of user_id, item_id, tag: people's own words.")] = None,

@@ -74,6 +74,7 @@ def evidence(
         bool, typer.Option("--dialogues", help="Learn from the run's dialogues what counts in conversations.")
     ] = False,
     engine: Annotated[str, typer.Option(help="Which engine decodes.")] = "transformers",
+    engine_option: EngineOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed of which users.")] = None,
     config: ConfigFile = None,
     json_: AsJson = False,
@@ -83,10 +84,11 @@ def evidence(
     `genrec recommend … --no-evidence` and `genrec evaluate … --no-evidence` leave them out.
     """
     resolved = resolve(EvidenceConfig, config, users=users, seed=seed, learn_from="dialogues" if dialogues else None)
-    opened = Run.open(run)
+    opened, options = Run.open(run), engine_options(engine_option)
     from genrec.weighing import weigh_evidence
 
-    print_report(weigh_evidence(opened, resolved, engine=engine, progress=ConsoleProgress()), as_json=json_)
+    report = weigh_evidence(opened, resolved, engine=engine, engine_options=options, progress=ConsoleProgress())
+    print_report(report, as_json=json_)
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,6 +76,8 @@ def print_quickstart(result: QuickstartResult) -> None:
         print_lines(["", f"User {person.user_id} watched last: {liked}", f"  took next: {person.next_title}"])
         print_lines([f"  {item.rank}. {item.title}  ({item.score:.2f})" for item in person.recommendations])
     print_lines(["", *result.evaluation.words, "", f"Done in {result.seconds:.0f} s. Try next:"])
+    if shutil.which("genrec") is None:
+        print_lines([f"  source {Path(sys.prefix) / 'bin' / 'activate'}  # once per shell: puts genrec on your path"])
     print_lines(
         [
             f"  genrec inspect {run}                 what each stage did",

@@ -180,7 +180,7 @@ def check_length(model: PreTrainedModel, longest: int) -> None:
             raise ModelError(
                 f"a prompt needs {longest} tokens with its semantic ID; the {what} of {type(model).__name__} "
                 f"is {limit} tokens.",
-                "Cut the oldest history to make the prompt shorter.",
+                "Cut the oldest history, or train with a smaller `max_history_items`.",
             )
 
 

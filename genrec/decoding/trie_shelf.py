@@ -31,7 +31,9 @@ class TrieShelf:
         self._folder, self._vocabulary = folder, vocabulary
         self._tries: dict[str, ItemTrie] = {}
         self._live = self._open(ItemTrie.live_version(folder))
-        self._filters: tuple[tuple[int, ...], AttributeFilters] | None = None  # the run's stamp, and those of then
+        self._stamp, self._checksum = (), ""  # of the run and of its catalogue, when they were read
+        self._catalog: Catalog | None = None
+        self._filters: dict[str, AttributeFilters] = {}  # by version
 
     def get(self, version: str | None = None) -> ItemTrie | None:
         """The trie of a version; without one the live trie. None for a version that is not there.
@@ -49,23 +51,35 @@ class TrieShelf:
         return self._live
 
     def filter(self, trie: ItemTrie, allow: Mapping[str, Sequence[str]]) -> ItemFilter:
-        """The items of a version that have, of every attribute, one of the values asked for. The first call after a
-        change of the catalogue reads it.
+        """The items of a version that have, of every attribute, one of the values asked for.
 
-        Raises RunError where no catalogue lies beside the trie, ConfigError for an attribute that it does not have,
-        TrieError where it is of other items than the trie: a version that is not the live one.
+        The catalogue is read with the first call, and again where it has changed. Raises RunError where none lies
+        beside the trie, ConfigError for an attribute that it does not have, TrieError where it is another trie's.
         """
-        run = Run.open(self._folder.parent)
+        run = Run(self._folder.parent)
         stamp = run.stamp
-        if self._filters is None or self._filters[0] != stamp:
-            self._filters = stamp, AttributeFilters(run.read_unchanged(lambda: Catalog.load(run)), trie)
-        filters = self._filters[1]
-        if trie.order_checksum != filters.catalog.order_checksum:
-            raise TrieError("the catalogue is of other items than this version.", "Ask for the live version.")
-        if filters.trie is not trie:
-            filters = filters.following(trie)
-            self._filters = stamp, filters
-        return filters.filter(allow)
+        if stamp != self._stamp:
+            checksum = run.require("ingest", verify=False).outputs.get("items.parquet", "")
+            if checksum != self._checksum:
+                catalog = run.read_unchanged(lambda: Catalog.load(run))
+                self._filters, self._catalog = {}, catalog
+            self._stamp, self._checksum = stamp, checksum
+        found = self._filters.get(trie.version)
+        if found is None:
+            found = self._filters[trie.version] = self._filters_of(trie)
+            while len(self._filters) > _VERSIONS_KEPT:
+                del self._filters[next(iter(self._filters))]
+        return found.filter(allow)
+
+    def _filters_of(self, trie: ItemTrie) -> AttributeFilters:
+        assert self._catalog is not None
+        for other in self._filters.values():
+            if other.trie.order_checksum == trie.order_checksum:
+                return other.following(trie)
+        catalog = Catalog(self._catalog.table.head(trie.num_rows))  # items only ever come on top
+        if catalog.order_checksum != trie.order_checksum:
+            raise TrieError("the catalogue beside the trie is of other items.", "Serve the trie of a run, `RUN/trie`.")
+        return AttributeFilters(catalog, trie)
 
     def _open(self, version: str) -> ItemTrie:
         trie = self._tries.pop(version, None) or ItemTrie.load(self._folder, version=version).prepare()

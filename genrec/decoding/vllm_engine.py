@@ -182,9 +182,13 @@ class VllmEngine:
         """See `Engine.generate`. Raises ConfigError for a bad option, ModelError for a prompt that is too long."""
         self._check_prompts(prompts, max_new_tokens)  # all of them before the first is under way
         written = [self._submit(prompt, max_new_tokens, temperature, stop, seed) for prompt in prompts]
-        for text, ticket in written:
-            for _ in self._pieces(text, ticket):
-                pass
+        try:
+            for text, ticket in written:
+                for _ in self._pieces(text, ticket):
+                    pass
+        finally:
+            for _, ticket in written:
+                self._runner.cancel(ticket)
         return [text.finished() for text, _ in written]
 
     def stream(
@@ -217,7 +221,7 @@ class VllmEngine:
                 raise ModelError(
                     f"prompt {row} needs {len(prompt) + num_new_tokens} tokens with what follows; the context is "
                     f"{limit} tokens.",
-                    "Cut the oldest history to make the prompt shorter.",
+                    "Raise `max_model_len`, where the model can, or cut the oldest history.",
                 )
 
     def _submit(

@@ -207,6 +207,9 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
         except GenrecError as error:  # what this catalogue does not have; raising here would end the worker
             _LOG.warning("a request is answered with nothing: %s", error)
             return _Walk(trie, None, 0, 0)
+        except Exception:  # nor may a manifest that nobody can read
+            _LOG.exception("the catalogue beside the trie cannot be read")
+            return _Walk(trie, None, 0, 0)
         walk = _Walk(trie, item_filter, 0, trie.num_items)
         for code in arguments[PREFIX]:
             _descend(walk, code)
@@ -315,8 +318,8 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is no list of at most {longest:,} whole numbers from 0 to {limit - 1:,}")
     allow = ours.get(ALLOW, [])
     texts = isinstance(allow, list) and all(isinstance(one, str) and "=" in one for one in allow)
-    if not texts or len(allow) > _MAX_ALLOWED:
-        raise ValueError(f"{ALLOW} is no list of at most {_MAX_ALLOWED:,} texts such as 'genres=Comedy'")
+    if not texts or max(len(allow), *map(len, allow), 0) > _MAX_ALLOWED:
+        raise ValueError(f"{ALLOW} is no list of at most {_MAX_ALLOWED:,} short texts such as 'genres=Comedy'")
     if ours.get(SCORE, "level") not in _MODES:
         raise ValueError(f"{SCORE} is {ours[SCORE]!r}; expected one of {', '.join(_MODES)}")
     if VERSION in ours and not (isinstance(ours[VERSION], str) and re.fullmatch("[0-9a-f]{12}", ours[VERSION])):

@@ -2,7 +2,8 @@
 
 vLLM's `LLM.generate` belongs to one caller: it steps until *everything* is finished. Here every thread that waits
 for an output takes a turn at stepping the engine for all, so ranking, text and streams of many threads share one
-continuous batch, and no thread and no process of our own is needed.
+continuous batch, and no thread and no process of our own is needed. A thread whose output has come goes on while
+another one steps. A step that fails ends every request under way, for nobody knows whose fault it was.
 
 Requests go to vLLM's engine core and outputs come from it as they are, which is what vLLM's own front ends are made
 of. Their output processor is left out: it turns every log-probability into Python objects, a fifth of a search's time.
@@ -17,7 +18,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,7 +52,8 @@ class Runner:
         """`local` says whether the worker is in this process as well: then `Scores` reach it."""
         self._engine: Any = llm.llm_engine
         self.local = local
-        self._stepping, self._new = threading.Lock(), deque[tuple[Ticket, LoRARequest | None]]()
+        self._turn, self._is_stepping = threading.Condition(), False
+        self._new = deque[tuple[Ticket, LoRARequest | None]]()
         self._numbers, self._tasks = itertools.count(), self._engine.get_supported_tasks()
         self.closed = False
         self._release = weakref.finalize(self, release_process)  # also where nobody closes
@@ -71,17 +73,19 @@ class Runner:
     ) -> list[EngineCoreOutput]:
         """The last output of each prompt, in order."""
         tickets = [self.submit(prompt, its, lora) for prompt, its in zip(prompts, params, strict=True)]
-        return [list(self.outputs(ticket))[-1] for ticket in tickets]
+        try:
+            return [list(self.outputs(ticket))[-1] for ticket in tickets]
+        finally:
+            for ticket in tickets:
+                self.cancel(ticket)
 
     def outputs(self, ticket: Ticket) -> Iterator[EngineCoreOutput]:
         """Outputs of a request as they come. Raises what vLLM raised where it refused the request."""
         while not ticket.finished or ticket.outputs:
             if ticket.outputs:
                 yield ticket.outputs.popleft()
-                continue
-            with self._stepping:
-                if not ticket.outputs and not ticket.finished:
-                    self._step()
+            else:
+                self._advance(ticket)
         if ticket.error is not None:
             raise ticket.error
 
@@ -92,13 +96,43 @@ class Runner:
 
     def close(self) -> None:
         """Free the model. Requests that are under way are lost."""
-        with self._stepping:
-            if not self.closed:
+        with self._turn:
+            first, self.closed = not self.closed, True  # before it waits: no step begins from here on
+            while self._is_stepping:
+                self._turn.wait()
+            if first:
                 self._engine.engine_core.shutdown()
                 self._release()
-            self.closed = True
+
+    def _advance(self, ticket: Ticket) -> None:
+        """Step for all, or wait while another thread does and nothing has come for this ticket."""
+        with self._turn:
+            while self._is_stepping:
+                self._turn.wait()
+                if ticket.outputs or ticket.finished:
+                    return
+            self._is_stepping = True
+        try:
+            self._step()
+        except Exception as error:  # of no request in particular; whoever asked may try them one by one
+            self._fail_all(error)
+        finally:
+            with self._turn:
+                self._is_stepping = False
+                self._turn.notify_all()
+
+    def _fail_all(self, error: Exception) -> None:
+        under_way = [*self._tickets.values(), *(ticket for ticket, _ in self._new)]
+        with suppress(Exception):  # of an engine that is gone
+            self._engine.engine_core.abort_requests(list(self._tickets))
+        self._tickets.clear()
+        self._new.clear()
+        for ticket in under_way:
+            ticket.error, ticket.finished = error, True
 
     def _step(self) -> None:
+        if self.closed:
+            raise ModelError("the engine is closed.", "Load the recommender again.")
         while self._new:
             self._admit(*self._new.popleft())
         while self._unwanted:

@@ -140,7 +140,8 @@ def _wanted(config: EmbedConfig) -> dict[str, Maker]:
             )
     if not asked and not config.precomputed:
         raise ConfigError(
-            "There is nothing to embed.", "Give --text, --image, --audio or --video MODEL, or --precomputed NAME=FILE."
+            "There is nothing to embed.",
+            "Give --text, --image, --audio, --video or --behaviour MODEL, or --precomputed NAME=FILE.",
         )
     # Files first: they are read in a second, and a bad one should not show only after an hour of encoding.
     files = {name: partial(_precomputed, modality=name, file=file) for name, file in config.precomputed.items()}

@@ -67,7 +67,8 @@ def media_files(run: Run, catalog: Catalog, column: str, *, root: Path | None) -
     if not folder.is_dir():
         raise DataError(
             f"The folder of the media files, {folder}, is not there.",
-            "Name the folder that the catalogue's paths are relative to with --media-root.",
+            "Put it back, or name where it is now: `genrec embed RUN … --media-root FOLDER` with the old options; "
+            "it takes known files from the cache, and what later stages read of it may have to be made again.",
         )
     folder = folder.resolve()
     return [MediaFile(folder, name) if name else None for name in names]
@@ -87,6 +88,6 @@ def _ingested_root(run: Run) -> Path:
     if root is None:
         raise DataError(
             f"{run.path} does not know which folder its media paths are relative to.",
-            "Name it with --media-root.",
+            "Name it: `genrec embed RUN … --media-root FOLDER`.",
         )
     return Path(root)

@@ -7,6 +7,7 @@ Nothing is said where there is no evidence.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,6 +115,12 @@ class Explainer:
         self.model_version, self.catalog_version = model_version, catalog_version
         self._max_attempts = max_attempts
         self._languages: dict[str, Language] = {}
+
+    def following(self, catalog_version: str) -> Explainer:
+        """This explainer for another version of a catalogue with the same facts."""
+        other = copy.copy(self)
+        other.catalog_version = catalog_version
+        return other
 
     def language(self, code: str) -> Language:
         """A language by its code. Raises ConfigError listing those that exist."""

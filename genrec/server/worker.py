@@ -80,7 +80,8 @@ class BatchWorker:
     loaded: threading.Event = field(default_factory=threading.Event)  # set when loading ended, well or not
     failure: str = ""  # why loading failed, or why the catalogue could not be followed
     _stopping: bool = False
-    _per_second: float = 20.0  # a running mean, for Retry-After
+    _batches: int = 1  # at a time
+    _per_second: float = 20.0  # a running mean of one batch, for Retry-After
     _stopped: threading.Event = field(default_factory=threading.Event)
     _recommender: Recommender | None = None
     _thread: threading.Thread | None = None
@@ -106,7 +107,7 @@ class BatchWorker:
 
     def busy(self) -> ProblemError:
         """The answer to one request too many, with an honest guess at when to come again."""
-        return too_busy(max(1, math.ceil(self.waiting / self._per_second)))
+        return too_busy(max(1, math.ceil(self.waiting / (self._batches * self._per_second))))
 
     async def run(self, work: Work[ResultT]) -> ResultT:
         """Have a piece of work done. Raises Problem 429 where the queue is full, 503 while loading or too late.
@@ -139,10 +140,10 @@ class BatchWorker:
         if self._recommender is not None and self._recommender.run is not None:  # else nothing could change
             follow = threading.Thread(target=self._follow_catalogue, name="genrec-catalogue", daemon=True)
             follow.start()
-        others: list[threading.Thread] = []
         if self._recommender is not None and self._recommender.engine.concurrent:
-            numbers = range(2, _BATCHES_AT_ONCE + 1)
-            others = [threading.Thread(target=self._work, name=f"genrec-worker-{n}", daemon=True) for n in numbers]
+            self._batches = min(_BATCHES_AT_ONCE, self.batch_size)
+        numbers = range(2, self._batches + 1)
+        others = [threading.Thread(target=self._work, name=f"genrec-worker-{n}", daemon=True) for n in numbers]
         for other in others:
             other.start()
         self._work()
@@ -177,7 +178,7 @@ class BatchWorker:
             jobs = [self._queue.get(timeout=_IDLE_SECONDS)]
         except queue.Empty:
             return []
-        while len(jobs) < self.batch_size:
+        while len(jobs) < self.batch_size // self._batches:  # so many together in all, and no more memory for them
             try:
                 jobs.append(self._queue.get_nowait())
             except queue.Empty:
@@ -190,7 +191,8 @@ class BatchWorker:
         assert recommender is not None
         while self.dialogue is not None and not self._stopped.wait(self.refresh):
             try:
-                if recommender.refresh():
+                recommender.refresh()
+                if self.dialogue.recommender.live is not recommender.live:  # also where the last try failed half-way
                     recommender.explainer()
                     self.dialogue = self.dialogue.following(recommender)  # requests under way keep the one they have
                 self.failure = ""

@@ -44,13 +44,18 @@ def vllm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_with_trie(folder: Path, codes: NDArray[np.int64], sizes: tuple[int, ...]) -> ItemTrie:
     """A run of which there is the catalogue and the trie; the genre of an item is A, B or C, in turns."""
-    run, numbers = Run.create(folder), range(len(codes))
-    table = {"item_id": [f"i{n}" for n in numbers], "title": [f"Film {n}" for n in numbers]}
-    table |= {"genres": [["ABC"[n % 3]] for n in numbers], "year": [1990 + n % 2 for n in numbers]}
-    pl.DataFrame(table).write_parquet(folder / "items.parquet")
-    report = StageReport("ingest", {}, [])
-    files = [folder / "items.parquet"]
-    run.record(report, config={}, seed=0, inputs=[], outputs=files, started=run.begin())
+    run = write_catalogue(folder, len(codes))
     trie = ItemTrie.build(codes, sizes, order_checksum=Catalog.load(run).order_checksum)
     trie.save(folder / "trie")
     return trie
+
+
+def write_catalogue(folder: Path, number: int, *, genre: str | None = None) -> Run:
+    """The catalogue of a run, all of one genre where one is given."""
+    run, numbers = Run.create(folder), range(number)
+    table = {"item_id": [f"i{n}" for n in numbers], "title": [f"Film {n}" for n in numbers]}
+    table |= {"genres": [[genre or "ABC"[n % 3]] for n in numbers], "year": [1990 + n % 2 for n in numbers]}
+    pl.DataFrame(table).write_parquet(folder / "items.parquet")
+    files = [folder / "items.parquet"]
+    run.record(StageReport("ingest", {}, []), config={}, seed=0, inputs=[], outputs=files, started=run.begin())
+    return run

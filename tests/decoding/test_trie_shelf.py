@@ -9,9 +9,10 @@ import pytest
 
 from genrec.decoding.trie_shelf import TrieShelf
 from genrec.errors import RunError, TrieError
+from genrec.run import Run, StageReport
 from genrec.trie import ItemTrie
 from genrec.vocabulary import SidVocabulary
-from tests.decoding.conftest import run_with_trie
+from tests.decoding.conftest import run_with_trie, write_catalogue
 
 SIZES = (5, 3, 4)
 VOCABULARY = SidVocabulary(SIZES, (10, 20, 24))
@@ -27,12 +28,19 @@ def test_filters_follow_the_catalogue_beside_the_trie(tmp_path: Path) -> None:
     newer = shelf.get()
     assert newer is not None
     assert shelf.filter(newer, {"genres": ["A"]}).num_items == shelf.filter(trie, {"genres": ["A"]}).num_items - 1
-    other = run_with_trie(tmp_path / "other", CODES[:5], SIZES)
-    with pytest.raises(TrieError, match="other items than this version"):
-        shelf.filter(other, {"genres": ["A"]})
+    write_catalogue(tmp_path / "run", len(CODES) + 2, genre="A")  # two come on top, and all have one genre now
+    assert shelf.filter(newer, {"genres": ["A"]}).num_items == len(CODES) - 1
+    assert shelf.filter(trie, {"genres": ["A"]}).num_items == len(CODES)  # a version of before has no new items
+    known = shelf._catalog
+    run = Run.open(tmp_path / "run")
+    run.record(StageReport("evaluate", {}, []), config={}, seed=0, inputs=[], outputs=[], started=run.begin())
+    shelf.filter(newer, {"genres": ["B"]})
+    assert shelf._catalog is known  # what else happens in a run costs a look
+    with pytest.raises(TrieError, match="of other items"):
+        shelf.filter(ItemTrie.build(CODES[:5], SIZES, order_checksum="0" * 64), {"genres": ["A"]})
     ItemTrie.build(CODES, SIZES).save(tmp_path / "alone" / "trie")
     alone = TrieShelf(tmp_path / "alone" / "trie", VOCABULARY)
-    with pytest.raises(RunError, match="not a run"):
+    with pytest.raises(RunError, match="has lost its manifest"):
         alone.filter(trie, {"genres": ["A"]})
 
 

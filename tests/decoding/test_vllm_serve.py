@@ -139,6 +139,8 @@ def test_bad_arguments_are_refused_and_prefixes_of_no_item_answered_with_nothing
         server.items(PROMPTS[0], genrec_prefix=[-1])
     with pytest.raises(openai.BadRequestError, match="unknown argument 'genrec_prefex'"):
         server.items(PROMPTS[0], genrec_prefex=[0])
+    with pytest.raises(openai.BadRequestError, match="genrec_allow is no list"):
+        server.items(PROMPTS[0], genrec_prefix=[], genrec_allow=["x" * 1001 + "=y"])
     assert server.items(PROMPTS[0], genrec_prefix=[17]) == [None]
     assert server.items(PROMPTS[0], genrec_prefix=[], genrec_exclude=list(range(6))) == [None]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from genrec.catalogue_changes import remove_items
 from genrec.chat import Dialogue
 from genrec.chat.steps import Pause, Steps
 from genrec.errors import ConfigError, RunError
+from genrec.explanation.explainer import Explainer
 from genrec.recommender import Recommender
+from genrec.run import Run
 from genrec.server.monitoring import Monitor
 from genrec.server.problems import ProblemError
 from genrec.server.schemas import RecommendationsRequest
@@ -258,3 +262,34 @@ def test_a_catalogue_that_takes_long_to_read_keeps_nobody_waiting(
     assert len(answer.items) == 5
     read.set()
     worker.stop(seconds=30)
+
+
+def test_a_change_of_which_the_second_half_failed_once_is_served_all_the_same(
+    tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recommender = Recommender.load(tiny_copy)
+    explain, failing = recommender.explainer, [2]
+    worker = worker_of(lambda: recommender, refresh=0.05)
+
+    def failing_twice() -> Explainer:
+        failing[0] -= 1
+        if failing[0] >= 0:
+            raise OSError("a disk that sleeps")
+        return explain()
+
+    monkeypatch.setattr(recommender, "explainer", failing_twice)
+    (tiny_copy / "gone.txt").write_text("i4\n")
+    remove_items(Run.open(tiny_copy), tiny_copy / "gone.txt", when="2026-01-02T03:04:05+00:00")
+    failures = set()
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        failures.add(worker.failure)
+        dialogue = worker.dialogue
+        assert dialogue is not None
+        if dialogue.recommender.trie.num_items == 29 and not worker.failure:
+            break
+        time.sleep(0.005)
+    worker.stop(seconds=30)
+    assert dialogue.recommender.trie.num_items == 29
+    assert failing[0] < 0
+    assert any("the log says why" in failure for failure in failures)

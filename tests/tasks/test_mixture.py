@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -269,6 +270,24 @@ def test_the_words_of_the_templates_are_known_without_their_fields():
 def test_a_folder_of_prompts_that_is_not_there_is_named(tiny: Tiny, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"gone is not a folder"):
         tiny.mixture({"A1": 1.0}, tmp_path / "gone")
+
+
+def test_validation_asks_with_the_template_that_takes_the_place_of_ours(
+    tiny_copy: Path, tiny_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ours = (default_prompts() / "next_item.yaml").read_text()
+    (tmp_path / "next_item.yaml").write_text(ours.replace("Items:{{ history }}", "My list:{{ history }}"))
+    asked, compiled = [], pipeline.compile_history_prompt
+
+    def noted(template: str, *arguments: Any, **options: Any) -> Any:
+        asked.append(template)
+        return compiled(template, *arguments, **options)
+
+    monkeypatch.setattr(pipeline, "compile_history_prompt", noted)
+    config = load_config(TrainConfig, tiny_files / "train.yaml").model_copy(update={"epochs": 1, "prompts": tmp_path})
+    pipeline.train(Run(tiny_copy), config)
+    assert asked == ["My list:{{ history }}"]
+    assert "My list" in (tiny_copy / "prompts" / "next_item.yaml").read_text()
 
 
 def test_a_model_learns_a_mixture_and_the_run_keeps_its_templates(tiny_copy: Path, tiny_files: Path, tmp_path: Path):

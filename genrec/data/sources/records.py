@@ -114,7 +114,7 @@ def _item_parsers(log: InputLog, folder: Path, *, title_required: bool) -> dict[
     def title(value: Any) -> str | None:
         text = parse_text(value, log)
         if text is None and title_required:
-            raise BadCellError("is empty", "a title (or leave out --empty-title stop)")
+            raise BadCellError("is empty", "a title: the run was ingested with --empty-title stop")
         return text
 
     parsers: dict[str, Callable[[Any], Any]] = {"item_id": parse_id, "title": title}
