@@ -255,6 +255,29 @@ def test_items_that_are_added_have_evidence_at_once(weighed_copy: Path, tmp_path
     assert "n1" in {item.item_id for item in recommender.recommend(["i0", "i3"], k=31)}
 
 
+def test_after_every_change_a_running_recommender_answers_as_a_new_one(weighed_copy: Path, tmp_path: Path) -> None:
+    from genrec.catalogue_changes import add_items, remove_items, update_items
+
+    recommender, run, when = Recommender.load(weighed_copy), Run.open(weighed_copy), "2024-01-01T00:00:00+00:00"
+    table, ids = tmp_path / "table.jsonl", tmp_path / "ids.txt"
+    ids.write_text("i4\ni9\n")
+    back: list[dict[str, object]] = [{"item_id": "i4", "title": "Film 4", "genres": ["Drama"]}]
+    histories = [[f"i{number}", f"i{(number * 7 + 3) % 30}"] for number in range(10)]
+    changes: list[tuple[list[dict[str, object]], Callable[[], object]]] = [
+        ([], lambda: remove_items(run, ids, when=when)),
+        (back, lambda: add_items(run, table, when=when)),
+        ([{"item_id": "n1", "title": "New"}], lambda: add_items(run, table, when=when)),
+        ([{"item_id": "i5", "title": "Another title"}], lambda: update_items(run, table, when=when)),
+    ]
+    for rows, change in changes:
+        table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        change()
+        assert recommender.refresh()
+        fresh = Recommender.load(weighed_copy)
+        for allow in (None, {"genres": "Drama"}):
+            assert recommender.recommend(histories, k=8, allow=allow) == fresh.recommend(histories, k=8, allow=allow)
+
+
 def test_weights_of_another_format_and_damaged_ones_are_refused(weighed_copy: Path) -> None:
     weights_file(Run.open(weighed_copy)).write_text("{}")
     with pytest.raises(RunError, match="checksum"):

@@ -31,7 +31,8 @@ class TrieShelf:
         self._folder, self._vocabulary = folder, vocabulary
         self._tries: dict[str, ItemTrie] = {}
         self._live = self._open(ItemTrie.live_version(folder))
-        self._stamp, self._checksum = (), ""  # of the run and of its catalogue, when they were read
+        self._stamp: tuple[int, ...] = ()  # of the run, when its catalogue was read
+        self._checksum = ""  # of the catalogue
         self._catalog: Catalog | None = None
         self._filters: dict[str, AttributeFilters] = {}  # by version
 

@@ -278,6 +278,7 @@ def engine_arguments(folder: Path, vocabulary: SidVocabulary, *, dtype: str, ada
         "logprobs_mode": "processed_logits",  # what the processor left, not what the model said
         "max_logprobs": max(size for _, size in vocabulary.groups),
         "enable_prefix_caching": True,
+        "async_scheduling": False,  # threads take turns at stepping: no step may overlap another thread's
         "generation_config": "vllm",  # not the folder's: its top-k would cut the scores of codes
         "max_model_len": -1,  # what the model and the memory allow
         "trust_remote_code": False,
