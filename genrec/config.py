@@ -215,15 +215,18 @@ class TrainConfig(Config):
     epochs: int = Field(8, ge=1)
     batch_tokens: int = Field(8192, ge=64, description="tokens of one micro-batch and process")
     gradient_accumulation: int = Field(1, ge=1, description="micro-batches per optimizer step")
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0, description="not given, for a pretrained base: 5e-5, with LoRA 5e-4")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the training in which the rate rises")
     weight_decay: float = Field(0.1, ge=0)
-    dropout: float = Field(0.25, ge=0, lt=1, description="on embeddings and on what each block adds")
+    dropout: float = Field(
+        0.25, ge=0, lt=1, description="on embeddings and on what each block adds; not given, for a pretrained base: 0"
+    )
     word_dropout: float | None = Field(
         None, ge=0, lt=1, description="that of examples of other tasks than whole histories (A1); null: as dropout"
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     max_gradient_norm: float = Field(1.0, gt=0)
+    gradient_checkpointing: bool = Field(False, description="compute blocks twice, keep less: for large bases")
     precision: Precision = "auto"
     validation_users: int = Field(2000, ge=1)
     validation_beam_width: int = Field(20, ge=1)

@@ -23,9 +23,10 @@ from genrec.data.dialogues import dialogues_file, load_turns, spoken_lines
 from genrec.data.sequences import EvaluationCases
 from genrec.data.splits import cold_items, evaluation_cases, training_sequences
 from genrec.data.text_source import TextSource
+from genrec.decoding.shared_prefix import check_length
 from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.encoders.base import embedding_files
-from genrec.errors import ConfigError, DataError
+from genrec.errors import ConfigError, DataError, ModelError
 from genrec.evaluation import Recommend
 from genrec.evaluation import evaluate as evaluate_split
 from genrec.explanation.lessons import lesson_sources
@@ -291,12 +292,15 @@ def _item_vectors(
 
 
 def _check_context(model: Any, config: TrainConfig, *, num_tokens: int) -> None:
-    context = getattr(model.config, "max_position_embeddings", None)
-    if context is not None and num_tokens > context:
+    """Before a training of hours: does a prompt fit, also into a sliding window where beams read it?"""
+    try:
+        check_length(model, num_tokens)
+    except ModelError as error:
         raise ConfigError(
-            f"max_history_items {config.max_history_items} needs {num_tokens} tokens; {config.base!r} reads {context}.",
-            "Lower max_history_items or choose a base with a longer context.",
-        )
+            f"max_history_items {config.max_history_items} (or example_tokens {config.example_tokens}) is too much for "
+            f"{config.base!r}: {error.message}",
+            "Lower it, or choose a base that reads more.",
+        ) from error
 
 
 def _training_report(run: Run, trainer: Trainer, *, num_items: int, left_out: Mapping[str, int]) -> StageReport:

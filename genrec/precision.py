@@ -18,7 +18,8 @@ def multiplies_bfloat16(device_type: str = "cpu") -> bool:
     if device_type != "cpu":
         return False
     if platform.machine().lower() in {"aarch64", "arm64"}:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        # Builds for macOS come without mkldnn, and without its operators.
+        return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 

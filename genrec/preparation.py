@@ -49,11 +49,24 @@ class Prepared:
     rows: list[int]
 
 
+_GENTLE_RATES = {
+    "none": {"learning_rate": 5e-5},
+    "lora": {"learning_rate": 5e-4},
+    "qlora": {"learning_rate": 5e-4},
+}
+
+
 def resolve_base(config: TrainConfig) -> tuple[TrainConfig, Path | None]:
-    """The configuration with a model folder as its base where it names a run, and that run's adapter."""
+    """The configuration with a model folder as its base where it names a run, and that run's adapter.
+
+    The defaults are for models from scratch: where the base is a pretrained one, a rate and a dropout that were not
+    given become such as leave it what it has learned.
+    """
     run = base_run(config.base)
     if run is None:
-        return config, None
+        gentle = {} if config.base == "scratch" else {"dropout": 0.0, **_GENTLE_RATES.get(config.adapter, {})}
+        unset = {name: value for name, value in gentle.items() if name not in config.model_fields_set}
+        return config.model_copy(update=unset), None
     run.require("train")
     return config.model_copy(update={"base": str(run.path / "model")}), adapter_folder(run)
 

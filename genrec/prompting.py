@@ -76,9 +76,9 @@ def task_files(*folders: Path) -> list[Path]:
 
 
 def default_prompts() -> Path:
-    """The templates that came with this installation: `prompts/` of a checkout, or the installed copy."""
-    checkout = Path(__file__).parent.parent / "prompts"
-    return checkout if checkout.is_dir() else Path(__file__).parent / "_prompts"
+    """The templates that came with this installation: the installed copy, or `prompts/` of a checkout."""
+    installed = Path(__file__).parent / "_prompts"  # first: beside an installed package may lie anybody's `prompts`
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "prompts"
 
 
 def names_a_task(path: Path) -> bool:

@@ -72,29 +72,40 @@ def keep_exact(model: PreTrainedModel) -> None:
 
 
 def dequantized(model: PreTrainedModel) -> PreTrainedModel:
-    """A plain float32 model on the CPU with the values that a quantised one stands for; no adapter may be in it."""
+    """A plain float32 model on the CPU with the values that a quantised one stands for; no adapter may be in it.
+
+    Weight by weight: beside the quantised model there is the plain one, and no third.
+    """
     from peft.utils.integrations import dequantize_bnb_weight
     from transformers import AutoModelForCausalLM
 
-    weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     config = copy.deepcopy(model.config)
     del config.quantization_config
     plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
     plain.generation_config = copy.deepcopy(model.generation_config)
-    for name, module in model.named_modules():
-        if _is_quantized(module):
-            for key in [key for key in weights if key.startswith(f"{name}.weight")]:
-                del weights[key]  # and how it was quantised
-            weights.pop(f"{name}.SCB", None)
+    quantized = {name: module for name, module in model.named_modules() if _is_quantized(module)}
+    packed = tuple(f"{name}.{part}" for name in quantized for part in ("weight", "SCB"))  # and how it was quantised
+    left = dict(plain.state_dict())  # the same storage
+    with torch.no_grad():
+        for name, module in quantized.items():
             values = dequantize_bnb_weight(module.weight, state=getattr(module, "state", None))
-            weights[f"{name}.weight"] = values.detach().float().cpu()
-    plain.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+            left.pop(f"{name}.weight").copy_(values)
+        for name, tensor in model.state_dict().items():
+            if not name.startswith(packed):
+                left.pop(name).copy_(tensor)
+    assert not left, f"{sorted(left)} were not read"
     return cast("PreTrainedModel", plain)
 
 
 def is_quantized(model: PreTrainedModel) -> bool:
     """Whether the model was read with `quantization_config`."""
     return getattr(model.config, "quantization_config", None) is not None
+
+
+def reads_by_column(model: PreTrainedModel) -> bool:
+    """Whether what the model makes of a row depends a little on its batch (int8, and not `by_row`)."""
+    config = getattr(model.config, "quantization_config", None)
+    return bool(getattr(config, "load_in_8bit", False) and config.llm_int8_threshold)
 
 
 def _is_quantized(module: nn.Module) -> bool:

@@ -235,6 +235,10 @@ def opening_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [*start, *soft_prompt(tokenizer)]
 
 
+_WORDS_AT_ONCE = 1 << 16
+_SPACES = " \n\r\t▁"
+
+
 class TextEncoder:
     """Encodes untrusted text with a tokenizer stripped of every added token, so text stays text."""
 
@@ -242,7 +246,10 @@ class TextEncoder:
         from tokenizers import Tokenizer
 
         description = json.loads(tokenizer.backend_tokenizer.to_str())
-        self._control_ids = {entry["id"] for entry in description["added_tokens"]}
+        # Gemma's line breaks and runs of spaces are added tokens as well, and control nothing.
+        self._control_ids = {
+            entry["id"] for entry in description["added_tokens"] if entry["special"] or entry["content"].strip(_SPACES)
+        }
         description["added_tokens"] = []
         description["post_processor"] = None
         description["truncation"] = None
@@ -320,7 +327,9 @@ def _code_means(
     tokens = np.fromiter((token for item in item_tokens for token in item), dtype=np.int64, count=len(owners))
     owners, tokens = owners[owners >= 0], tokens[owners >= 0]
     owner, token = torch.from_numpy(owners), torch.from_numpy(tokens)
-    sums = torch.zeros(size, words.shape[1]).index_add_(0, owner, words[token])
+    sums = torch.zeros(size, words.shape[1])
+    for some, theirs in zip(owner.split(_WORDS_AT_ONCE), token.split(_WORDS_AT_ONCE), strict=True):
+        sums.index_add_(0, some, words[theirs])
     counts = torch.bincount(owner, minlength=size).clamp(min=1)
     return sums / counts[:, None]
 

@@ -169,6 +169,17 @@ def test_a_control_token_that_is_also_a_word_of_the_base_vocabulary_is_dropped()
     assert encoder.encode_batch(["heat <s> heat", "<s>"]) == [[2, 2], []]
 
 
+def test_line_breaks_and_runs_of_spaces_that_are_added_tokens_stay():
+    # As in Gemma's tokenizers: user-defined symbols that control nothing.
+    words = {"<unk>": 0, "<s>": 1, "a": 2, "\n": 3, "▁▁": 4}
+    raw = Tokenizer(models.BPE({**words, "▁": 5}, [], unk_token="<unk>"))
+    raw.add_special_tokens([AddedToken("<s>", special=True)])
+    raw.add_tokens([AddedToken("\n", normalized=False), AddedToken("▁▁", normalized=False)])
+    encoder = TextEncoder(PreTrainedTokenizerFast(tokenizer_object=raw))
+    assert encoder.encode("a\na") == [2, 3, 2]
+    assert 1 not in encoder.encode("a<s>a")
+
+
 @pytest.mark.parametrize("make_model", [tied_model, untied_model])
 @pytest.mark.parametrize("spare_rows", [0, 5, 64])
 def test_old_rows_stay_bit_identical_and_the_matrix_holds_every_token(make_model, spare_rows: int):

@@ -73,8 +73,9 @@ def export(run: Run, out: Path, *, progress: Progress = SILENT) -> StageReport:
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     model = _read(folder)
     prompts = _prompts(run, vocabulary, tokenizer)
+    adapted: Any = None
     if adapter is not None:
-        adapted: Any = with_adapter(model, adapter)
+        adapted = with_adapter(model, adapter)
         expected = _logits(model, prompts)  # base and adapter beside each other, as they were trained
         model = adapted.merge_and_unload()
     else:
@@ -82,7 +83,7 @@ def export(run: Run, out: Path, *, progress: Progress = SILENT) -> StageReport:
     progress.say("merged; writing" if adapter is not None else "writing")
     with atomic_folder(out) as unproven:
         save_model_folder(unproven, model=model, tokenizer=tokenizer, vocabulary=vocabulary)
-        del model
+        del model, adapted  # or two models are in memory beside the one that is read
         progress.say("reading it again")
         difference = _largest_difference(expected, _logits(_read(unproven), prompts))
         num_items = _check_round_trips(run, AutoTokenizer.from_pretrained(unproven), vocabulary)

@@ -35,6 +35,10 @@ from genrec.vocabulary import SidVocabulary
 MakeExamples = Callable[[np.random.Generator], list[Example]]
 Validate = Callable[[], Mapping[str, float]]
 ROWS_NAME = "trainable_tokens_delta"  # in the names of PEFT's trained rows
+_LESS_MEMORY = (
+    "Lower batch_tokens (and raise gradient_accumulation by as much), set gradient_checkpointing: true, or train "
+    "beside a base in four bits (adapter: qlora)."
+)
 _MIN_ROW_TOKENS = 128  # short rows: attention costs their square
 
 
@@ -115,10 +119,14 @@ class Trainer:
         rng = np.random.default_rng([self.config.seed, 0])
         steps = self._num_steps(pack(self.task.make_examples(rng), self.row_tokens, rng)) * self.config.epochs
         left = max(0, steps - self.state.step)
-        with freed_memory_kept(), self.progress.track("training", left, "steps") as task:
-            while self._goes_on:
-                self._epoch(wrapped, optimizer, task)
-        self.accelerator.end_training()
+        try:
+            with freed_memory_kept(), self.progress.track("training", left, "steps") as task:
+                while self._goes_on:
+                    self._epoch(wrapped, optimizer, task)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(f"the accelerator's memory is full: {str(error).split('.')[0]}.", _LESS_MEMORY) from error
+        for tracker in self.accelerator.trackers:  # not `end_training`: another stage may need the processes' group
+            tracker.finish()
         self.loss.finish()
         if self.best:
             self._restore_best()

@@ -9,6 +9,7 @@ Shapes: B rows, T tokens, V vocabulary, D width.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,12 +58,14 @@ def load_base(
             "Export it with `genrec export RUN --out DIR` and give DIR as the base.",
         )
     try:
-        loaded: Any = AutoTokenizer.from_pretrained(config.base)
+        # Not Mistral's own tokenizer, which is taken where its package is installed (vLLM brings it along).
+        loaded: Any = AutoTokenizer.from_pretrained(config.base, mistral_format=False, trust_remote_code=False)
         # sdpa takes the mask of packed rows as it is; a model without it says so here.
         with_report: Any = AutoModelForCausalLM.from_pretrained(
             config.base,
             dtype=torch.float32,
             use_safetensors=True,
+            trust_remote_code=False,
             attn_implementation="sdpa",
             output_loading_info=True,
             quantization_config=quantization,
@@ -166,7 +169,9 @@ class PackedLoss(nn.Module):
         backbone: Any = self.model.base_model
         self._dropout.meet(words)
         from_vectors = self._content.make_rows() if self._content is not None and self.training else None
-        with attention_for(self.model, tokens):
+        # A block that is computed again in the backward pass must find the attention that it had.
+        twice = self.model.is_gradient_checkpointing
+        with nullcontext() if twice else attention_for(self.model, tokens):
             hidden = backbone(
                 input_ids=tokens, attention_mask=packed_mask(segments), position_ids=positions, use_cache=False
             ).last_hidden_state
@@ -326,6 +331,10 @@ def byte_dropout(values: Tensor, dropout: float | Tensor) -> Tensor:
     else:
         threshold = min(255, round(256 * dropout))
     count = values.numel()
-    words = torch.empty(-(-count // 8), dtype=torch.int64, device=values.device).random_(-(2**63), None)
-    keep = words.view(torch.uint8)[:count].view(values.shape) >= threshold
+    if values.device.type in {"cpu", "cuda"}:
+        words = torch.empty(-(-count // 8), dtype=torch.int64, device=values.device).random_(-(2**63), None)
+        drawn = words.view(torch.uint8)[:count].view(values.shape)
+    else:  # Apple's draws no 64-bit numbers of the whole range
+        drawn = torch.randint(0, 256, values.shape, dtype=torch.uint8, device=values.device)
+    keep = drawn >= threshold
     return (values * keep * (256 / (256 - threshold))).to(values.dtype)

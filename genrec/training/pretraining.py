@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 
 from genrec.config import PretrainConfig, TrainConfig, dump_config
 from genrec.data.text_source import TextSource
@@ -75,6 +76,7 @@ def pretrain(
     progress.say(f"{len(blocks):,} blocks of {config.block_tokens} tokens, {len(held_out):,} held out")
     trainer = Trainer(model, _train_config(config), task, folder=work, progress=progress)
     state = trainer.run(resume=resume)
+    PartialState().destroy_process_group()
     perplexity = 1 / state.best_metric
     facts = {
         "num_parameters": trainer.num_parameters,

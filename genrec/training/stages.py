@@ -39,6 +39,8 @@ def train_in_stages(
     `rows` are the token ids that learn where the base does not: semantic IDs and a soft prompt. `folder` holds the
     checkpoints. Errors are those of `Trainer.run`.
     """
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if config.row_epochs:
         progress.say(f"new rows first: {len(rows)} rows, {config.row_epochs} epochs")
         adapted = train_rows(model, rows)
@@ -53,6 +55,7 @@ def train_in_stages(
         adapter = add_adapter(model, config, rows=rows)
     trainer = Trainer(model, config, task, folder=folder, progress=progress)
     trainer.run(resume=resume)
+    PartialState().destroy_process_group()
     return trainer, adapter
 
 

@@ -309,6 +309,17 @@ def test_matrices_decay_and_gains_do_not(tmp_path: Path):
     assert len(decay) == len(list(training.model.parameters()))
 
 
+def test_a_full_memory_is_said_with_what_takes_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    training = trainer(tmp_path, settings())
+    monkeypatch.setattr(training.loss, "forward", full)
+    with pytest.raises(ModelError, match="memory is full: CUDA out of memory") as caught:
+        training.run(resume=False)
+    assert "batch_tokens" in caught.value.hint
+
+
 def test_progress_and_tensorboard_show_the_training(tmp_path: Path):
     watcher = Watcher()
     state = trainer(tmp_path, settings(), progress=watcher).run(resume=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -19,12 +20,13 @@ from safetensors.torch import load_file, save_file
 from genrec import pipeline
 from genrec.config import TrainConfig, dump_config
 from genrec.errors import ConfigError
-from genrec.preparation import base_checksums
+from genrec.preparation import base_checksums, resolve_base
 from genrec.progress import Task
 from genrec.run import Run, file_checksum
 from tests.training.test_adapters import settings
 
 BaseFolder = Callable[[str], Path]
+ROOT = Path(__file__).resolve().parents[2]
 FIRST_OF_MAIN = 11  # step: the rows take ten before
 
 
@@ -172,3 +174,51 @@ def test_killed_for_real_and_resumed_it_makes_the_same_adapter(
     pipeline.train(run, config, resume=True)
     found = trained_files(tiny_copy)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_two_processes_train_both_stages(base_folder: BaseFolder, tiny_copy: Path, tmp_path: Path):
+    import yaml
+
+    config = two_stages(base_folder("qwen3"), adapter="lora")
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(dump_config(config)))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += [str(ROOT / "train" / "finetune.py"), str(tmp_path / "train.yaml"), "--run", str(tiny_copy)]
+    done = subprocess.run(
+        command, env=os.environ | {"ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert Run(tiny_copy).stages["train"].config["row_epochs"] == 2
+    assert (tiny_copy / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_blocks_that_are_computed_twice_learn_the_same(base_folder: BaseFolder, tiny_copy: Path):
+    run, config = Run(tiny_copy), two_stages(base_folder("qwen3"), adapter="lora")
+    pipeline.train(run, config)
+    expected = trained_files(tiny_copy)
+    pipeline.train(run, config.model_copy(update={"gradient_checkpointing": True}))
+    found = trained_files(tiny_copy)
+    assert all(torch.allclose(found[name], expected[name], atol=1e-4) for name in expected)
+    assert not all(torch.equal(weight, torch.zeros_like(weight)) for weight in found.values())
+
+
+def test_a_pretrained_base_is_treated_gently_unless_the_user_says_otherwise(base_folder: BaseFolder, tiny_copy: Path):
+    base = str(base_folder("qwen3"))
+    resolved = {
+        adapter: resolve_base(TrainConfig(base=base, adapter=adapter))[0] for adapter in ("none", "lora", "prompt")
+    }
+    assert {one.dropout for one in resolved.values()} == {0.0}
+    assert [one.learning_rate for one in resolved.values()] == [5e-5, 5e-4, 3e-3]
+    said, _ = resolve_base(TrainConfig(base=base, dropout=0.1, learning_rate=1e-3))
+    assert (said.dropout, said.learning_rate) == (0.1, 1e-3)
+    for whatever in ("scratch", str(tiny_copy)):  # a run of ours was made with our defaults
+        kept, _ = resolve_base(TrainConfig(base=whatever))
+        assert (kept.dropout, kept.learning_rate) == (0.25, 3e-3)
+
+
+def test_what_a_sliding_window_cannot_hold_is_refused_before_the_first_step(base_folder: BaseFolder, tiny_copy: Path):
+    config = settings(base_folder("gemma3"), max_history_items=100)
+    progress = StopAt()
+    with pytest.raises(ConfigError, match=r"max_history_items 100.*sliding window of Gemma3\w+ is 128 tokens"):
+        pipeline.train(Run(tiny_copy), config, progress=progress)
+    assert progress.steps == 0
