@@ -95,7 +95,8 @@ def train_and_measure(
     if config.tasks != TrainConfig().tasks:
         accuracies = title_accuracy(run, max_items=num_items, seed=0, progress=PROGRESS)
         facts["accuracies"] = [asdict(accuracy) for accuracy in accuracies]
-        texts = texts or (held_out_texts(run) if "G" in config.tasks else [])
+        # Replayed text may hold the held-out items' descriptions: then they are no unseen text.
+        texts = texts or (held_out_texts(run) if "G" in config.tasks and not config.replay else [])
         facts["perplexity"] = perplexities(run, config, texts) if texts else None
     write_json(result, facts)
     return facts

@@ -119,12 +119,13 @@ def _is_older(run: Run, name: str, others: Sequence[str]) -> bool:
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """Markdown: a row per method, mean and range over the seeds; then the model against each other one, by seed."""
-    names = [method["name"] for method in results[0]["methods"]]
+    names = list(dict.fromkeys(method["name"] for result in results for method in result["methods"]))
     lines = ["| method | " + " | ".join(METRICS) + " | coverage |", "|---" * (len(METRICS) + 2) + "|"]
     for name in names:
-        rows = [next(method for method in result["methods"] if method["name"] == name) for result in results]
+        rows = [method for result in results for method in result["methods"] if method["name"] == name]
+        few = "" if len(rows) == len(results) else f" ({len(rows)} of {len(results)} seeds)"
         cells = [_spread([row["metrics"][metric]["value"] for row in rows]) for metric in METRICS]
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {_spread([row['coverage'] for row in rows])} |")
+        lines.append(f"| {name}{few} | " + " | ".join(cells) + f" | {_spread([row['coverage'] for row in rows])} |")
     lines += ["", "NDCG@10 of the model minus that of another method, with a 95 % interval over users, per seed:"]
     for name in names[1:]:
         pairs = [
@@ -156,6 +157,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--config", type=Path, default=Path(__file__).parents[1] / "train" / "configs" / "default.yaml")
     parser.add_argument("--method", default="rqvae", help="of `genrec tokenize`")
+    parser.add_argument("--ties", default="file", help="of `genrec ingest`: file or shuffle")
     parser.add_argument("--seeds", type=_seeds, default="0,1,2", help="numbers with commas")
     parser.add_argument("--baselines", default=",".join(EvaluateConfig().baselines), help="names with commas")
     parser.add_argument(
@@ -184,12 +186,14 @@ def main() -> int:
             if given.tune
             else None
         )
+        read = build_config(IngestConfig, {"ties": given.ties}, source="options")
         results = []
         check_config(evaluation, with_model=True)  # now, and not after hours of training
         if tune:
             tuning.check_config(tune)
         for seed in given.seeds:
-            recipe = Recipe(training.model_copy(update={"seed": seed}), evaluation, tokenize=tokenize, tune=tune)
+            seeded = training.model_copy(update={"seed": seed})
+            recipe = Recipe(seeded, evaluation, ingest=read, tokenize=tokenize, tune=tune)
             folder = given.out / f"seed-{seed}"
             results.append(run_seed(folder, given.source, given.files, recipe, progress=ConsoleProgress()))
     except GenrecError as error:

@@ -5,7 +5,8 @@
 Prints a Markdown table of Recall@1/10/50 (genrec/chat/measuring.py has the protocol): of all recommended films, and
 of those that the run's catalogue has. Where the run has dialogues (`genrec dialogues`), baselines that count them, the
 model asked with the words of the conversation (task F2) and evidence of dialogues are rows, too; `--validation` asks
-about the dialogues that the run kept for validation and counts those of the training part alone. `--conversation N`
+about the dialogues that the run kept for validation and counts those of the training part alone; evidence, which has
+learned from the validation part, is no row then. `--conversation N`
 also holds the first N turns as conversations, and counts replies with an item that does not exist, the same item
 twice, or a title that was not decoded, and how often an opener without content is asked back.
 """
@@ -45,16 +46,22 @@ def popularity_answers(counts: NDArray[np.float64], cases: Sequence[DialogueCase
 
 
 def knn_answers(sequences: Sequences, num_items: int, cases: Sequence[DialogueCase]) -> list[list[int]]:
-    """Item-kNN's 50 best of every case, without mentioned films."""
-    baseline = ItemKNN()
+    """Item-kNN's 50 best of every case, without mentioned films; popularity orders what it knows nothing about."""
+    baseline, often = ItemKNN(), item_counts(sequences, num_items).astype(np.float64)
     baseline.fit(sequences, num_items, seed=0)
     histories = [np.asarray(case.mentioned, dtype=np.int32) for case in cases]
     answers: list[list[int]] = []
     for start in range(0, len(cases), 256):
         scores = baseline.scores(histories[start : start + 256])
         part = cases[start : start + 256]
-        answers += [best_rows(row, case.mentioned, CUTOFFS[-1]) for row, case in zip(scores, part, strict=True)]
+        rows = [row + _less_than_any_difference(row) * often / (1 + often.max()) for row in scores.astype(np.float64)]
+        answers += [best_rows(row, case.mentioned, CUTOFFS[-1]) for row, case in zip(rows, part, strict=True)]
     return answers
+
+
+def _less_than_any_difference(scores: NDArray[np.float64]) -> float:
+    different = np.diff(np.unique(scores))
+    return float(different.min()) / 2 if len(different) else 1.0
 
 
 def baseline_rows(
@@ -79,8 +86,13 @@ def baseline_rows(
     return rows
 
 
-def model_rows(run: Run, recommender: Recommender, cases: Sequence[DialogueCase]) -> dict[str, list[list[int]]]:
-    """The model after mentioned films, alone and with what the run has of evidence; asked with words if it knows F2."""
+def model_rows(
+    run: Run, recommender: Recommender, cases: Sequence[DialogueCase], *, seen: bool
+) -> dict[str, list[list[int]]]:
+    """The model after mentioned films, alone and with what the run has of evidence; asked with words if it knows F2.
+
+    `seen` leaves out evidence of dialogues: it counts these, and was fitted on most of them.
+    """
     requests = [RankRequest(np.asarray(case.mentioned, dtype=np.int32)) for case in cases]
 
     def ranked(asked: Recommender, *, in_dialogue: bool = False) -> list[list[int]]:
@@ -104,7 +116,7 @@ def model_rows(run: Run, recommender: Recommender, cases: Sequence[DialogueCase]
         ]
     if recommender.evidence is not None:
         rows["the model with evidence of users"] = ranked(recommender)
-    if recommender.live.dialogue_evidence is not None:
+    if recommender.live.dialogue_evidence is not None and not seen:
         rows["the model with evidence of dialogues"] = ranked(recommender, in_dialogue=True)
     return rows
 
@@ -156,7 +168,8 @@ def main() -> int:
             cases = [DialogueCase(turn, 0) for turn in load_turns(run, "validation", catalog=catalog)]
         else:
             cases = dialogue_cases(dialogue.index, read_turns(given.turns))
-        rows = baseline_rows(run, turns, cases, num_items=len(catalog)) | model_rows(run, recommender, cases)
+        rows = baseline_rows(run, turns, cases, num_items=len(catalog))
+        rows |= model_rows(run, recommender, cases, seen=given.validation)
     except GenrecError as error:
         print(error, file=sys.stderr)
         return error.exit_status

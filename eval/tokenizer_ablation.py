@@ -210,7 +210,6 @@ def table(results: list[dict[str, Any]], reference: str) -> str:
             f" cold R@50 of all (random {chance['all']:.4f}) | cold R@50 of cold (random {chance['cold']:.4f}) |"
         )
         lines[1] += "---|---|"
-    base = _per_user(results, reference, "test")
     for name in dict.fromkeys(result["variant"] for result in results):
         cells = [result for result in results if result["variant"] == name]
         by_seed = np.array([metrics.ndcg(_as_ranks(cell["test"]), _K).mean() for cell in cells])
@@ -218,11 +217,15 @@ def table(results: list[dict[str, Any]], reference: str) -> str:
         validation = np.mean([metrics.ndcg(_as_ranks(cell["validation"]), _K).mean() for cell in cells])
         difference = "–"
         if name != reference:
-            values = _per_user(results, name, "test") - base
+            shared = _seeds(results, name) & _seeds(results, reference)  # a seed that one lacks is in neither mean
+            base = _per_user(results, reference, "test", seeds=shared)
+            values = _per_user(results, name, "test", seeds=shared) - base
             low, high = metrics.bootstrap_intervals(values[:, None], seed=0)[0]
             difference = f"{values.mean():+.4f} ({low:+.4f} to {high:+.4f}), {values.mean() / base.mean():+.0%}"
+            difference += "" if shared == _seeds(results, name) else f", seeds {sorted(shared)}"
+        seeds = ", ".join(str(cell["seed"]) for cell in cells)
         lines.append(
-            f"| {name} | {len(cells)} | {recall:.4f} | {by_seed.mean():.4f} | {np.ptp(by_seed):.4f} | {difference} "
+            f"| {name} | {seeds} | {recall:.4f} | {by_seed.mean():.4f} | {np.ptp(by_seed):.4f} | {difference} "
             f"| {validation:.4f} | {_lifts(cells)} | {_used(cells)} | {_colliding(cells)} |"
             + (f" {_cold_recall(cells, 'all')} | {_cold_recall(cells, 'cold')} |" if with_cold else "")
         )
@@ -256,9 +259,16 @@ def _as_ranks(ranks: list[float | None]) -> NDArray[np.float64]:
     return np.array([np.inf if rank is None else rank for rank in ranks])
 
 
-def _per_user(results: list[dict[str, Any]], name: str, split: str) -> NDArray[np.float64]:
+def _seeds(results: list[dict[str, Any]], name: str) -> set[int]:
+    return {result["seed"] for result in results if result["variant"] == name}
+
+
+def _per_user(
+    results: list[dict[str, Any]], name: str, split: str, *, seeds: set[int] | None = None
+) -> NDArray[np.float64]:
     """NDCG@10 of every user, (users,), mean over the seeds."""
-    ranks = np.stack([_as_ranks(result[split]) for result in results if result["variant"] == name])
+    chosen = [one for one in results if one["variant"] == name and (seeds is None or one["seed"] in seeds)]
+    ranks = np.stack([_as_ranks(one[split]) for one in chosen])
     return np.asarray(metrics.ndcg(ranks, _K).mean(axis=0))
 
 

@@ -33,10 +33,10 @@ class IngestConfig(Config):
     validation_fraction: float = Field(0.1, gt=0, lt=0.5, description="time split: share of the interactions")
     test_fraction: float = Field(0.1, gt=0, lt=0.5, description="time split: share of the interactions")
     min_rating: float | None = Field(None, description="interactions rated below are left out")
-    cold_fraction: float = Field(
-        0.0, ge=0, le=0.5, description="share of the items held out of every training stage, to evaluate on them"
-    )
+    cold_fraction: float = Field(0.0, ge=0, le=0.5, description="share of the items held out of every training stage")
     cold_seed: Seed = Field(0, description="seed of which items are held out")
+    ties: Literal["file", "shuffle"] = Field("file", description="the order of a user's interactions of equal time")
+    ties_seed: Seed = Field(0, description="seed of ties that are drawn")
     on_bad_row: Literal["stop", "skip"] = "stop"
     empty_title: Literal["stop", "item-id"] = Field(
         "item-id", description="the item_id stands for an empty title (and is counted), or it is a bad row"

@@ -86,7 +86,7 @@ def weigh_evidence(
         )
         signals = load_signals(run, modality, catalog=catalog, tower=tower, turns=turns)
         live = ~removed_items(run, catalog=catalog)
-        blend = _fit(signals, fitting, choosing, live=live, progress=progress)
+        blend = _fit(signals, fitting, choosing, live=live, seed=config.seed, progress=progress)
         found, chosen = _choose(recommender, signals, choosing, blend, live=live, progress=progress)
         report = _report(
             recommender.with_evidence(chosen), config, choosing, found=found, num_fitting=len(fitting), path=run.path
@@ -135,14 +135,15 @@ def _fit(
     choosing: EvaluationCases,
     *,
     live: NDArray[np.bool_],
+    seed: int,
     progress: Progress,
 ) -> Blend:
     """What the fitting users say, in the shape that the choosing users prefer."""
-    candidates = gather_candidates(signals, fitting, progress=progress)
+    candidates = gather_candidates(signals, fitting, seed=seed, progress=progress)
     if len(candidates.starts) == 0:
         raise DataError("no validation user's next item is among anybody's candidates.", "Use more users.")
     plain = fit_blend(candidates)
-    layered = with_network(plain, candidates, progress=progress)
+    layered = with_network(plain, candidates, seed=seed, progress=progress)
     return layered if _is_better(layered, plain, signals, choosing, live) else plain
 
 

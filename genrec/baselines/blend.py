@@ -138,9 +138,9 @@ def fit_blend(candidates: Candidates) -> Blend:
     return Blend(weights, candidates.scales)
 
 
-def with_network(blend: Blend, candidates: Candidates, *, progress: Progress = SILENT) -> Blend:
+def with_network(blend: Blend, candidates: Candidates, *, seed: int = 0, progress: Progress = SILENT) -> Blend:
     """A fitted blend and what a hidden layer adds to it."""
-    return replace(blend, network=fit_network(candidates, blend.weights, q=_Q, progress=progress))
+    return replace(blend, network=fit_network(candidates, blend.weights, q=_Q, seed=seed, progress=progress))
 
 
 def _loss(weights: Floats, candidates: Candidates, q: float) -> tuple[float, Floats]:

@@ -41,13 +41,15 @@ class Candidates:
         return Candidates(self.features[:end], *kept, self.names, self.scales)
 
 
-def gather_candidates(signals: SignalSource, cases: EvaluationCases, *, progress: Progress = SILENT) -> Candidates:
+def gather_candidates(
+    signals: SignalSource, cases: EvaluationCases, *, seed: int = 0, progress: Progress = SILENT
+) -> Candidates:
     """Every user's candidates (the best of each signal, without the history) with their features.
 
     Users whose target is not among them teach nothing about the order at the top and are left out.
     """
     histories = list(cases.histories)
-    drawing = np.random.default_rng(len(cases))
+    drawing = np.random.default_rng(len(cases) if seed == 0 else [len(cases), seed])
     fewest, most = _PER_SIGNAL
     per_signal = min(max(_OF_SIGNAL // max(len(cases), 1), fewest), most)
     rows: list[NDArray[np.float32]] = []

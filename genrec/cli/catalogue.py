@@ -24,6 +24,9 @@ def ingest(
     min_rating: Annotated[float | None, typer.Option(help="Leave out interactions rated below.")] = None,
     on_bad_row: Annotated[str | None, typer.Option(help="`stop` or `skip`.  [default: stop]")] = None,
     empty_title: Annotated[str | None, typer.Option(help="`item-id` or `stop`.  [default: item-id]")] = None,
+    ties: Annotated[
+        str | None, typer.Option(help="Interactions of equal time: `file` (its order) or `shuffle`.  [default: file]")
+    ] = None,
     cold_fraction: Annotated[
         float | None, typer.Option(help="Hold this share of the items out of all training, to evaluate on them.")
     ] = None,
@@ -45,6 +48,7 @@ def ingest(
         min_rating=min_rating,
         on_bad_row=on_bad_row,
         empty_title=empty_title,
+        ties=ties,
         cold_fraction=cold_fraction,
         cold_seed=cold_seed,
     )

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from genrec.config import IngestConfig, dump_config
-from genrec.data.interactions import FilterStep, filter_interactions
+from genrec.data.interactions import FilterStep, filter_interactions, tied_targets
 from genrec.data.sources import amazon, movielens, tables
 from genrec.data.sources.cells import InputLog
 from genrec.data.sources.records import RawData, items_frame
@@ -23,6 +23,8 @@ from genrec.data.splits import COLD_ITEMS, draw_cold_items, hold_out, make_split
 from genrec.errors import BadRowsError, ConfigError, DataError
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, StageReport, atomic_file
+
+_MANY_TIED = 0.05  # of the test targets
 
 
 class Source(Protocol):
@@ -61,7 +63,10 @@ def ingest(
     raw = SOURCES[source]([Path(path) for path in paths], config, log=log, progress=progress)
     _check(raw, log, config)
     interactions, steps = filter_interactions(
-        raw.interactions, min_interactions=config.min_interactions, min_rating=config.min_rating
+        raw.interactions,
+        min_interactions=config.min_interactions,
+        min_rating=config.min_rating,
+        ties_seed=config.ties_seed if config.ties == "shuffle" else None,
     )
     items = _surviving_items(raw, interactions, config)
     cold = draw_cold_items(items["item_id"], fraction=config.cold_fraction, seed=config.cold_seed)
@@ -73,7 +78,7 @@ def ingest(
     run.record(
         report,
         config={"source": source, "paths": [str(path) for path in paths], **dump_config(config)},
-        seed=config.cold_seed,  # which items are held out; nothing else is random
+        seed=config.cold_seed,  # which items are held out; ties that are drawn have a seed of their own
         inputs=raw.files,
         outputs=outputs,
         started=started,
@@ -131,7 +136,10 @@ def _facts(
     raw: RawData, log: InputLog, steps: Sequence[FilterStep], tables: Mapping[str, pl.DataFrame]
 ) -> dict[str, Any]:
     seen = set(raw.interactions["item_id"].unique().to_list())
+    num_tied, num_ascending = tied_targets(tables["interactions"], tables["splits"])
     return {
+        "num_test_tied": num_tied,
+        "num_test_tied_ascending": num_ascending,
         "num_items": tables["items"].height,
         "num_users": steps[-1].num_users,
         "num_interactions": steps[-1].num_interactions,
@@ -183,4 +191,11 @@ def _split_words(facts: Mapping[str, Any], config: IngestConfig) -> list[str]:
         line = f"{split.capitalize()}: {facts[f'num_{split}_cases']:,} cases, "
         line += f"{facts[f'num_{split}_cold_targets']:,} with a target that training never saw"
         words.append(line + (f"; {without:,} users start in it and make no case." if without else "."))
+    if config.ties == "file" and facts["num_test_tied"] >= _MANY_TIED * facts["num_test_cases"] > 0:
+        tied, ascending = facts["num_test_tied"], facts["num_test_tied_ascending"]
+        words.append(
+            f"Order: {tied:,} of {facts['num_test_cases']:,} test targets have the time of what the user took before, "
+            f"and stand behind it as in the file; {ascending:,} of them have the larger id. Where a file is sorted by "
+            "item, that tells what comes next and says nothing about people: --ties shuffle draws the order."
+        )
     return words

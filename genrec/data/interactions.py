@@ -58,21 +58,51 @@ def read_run_table(run: Run, name: str) -> pl.DataFrame:
         raise RunError(f"{run.path / name} cannot be read: {error}.", "Run `genrec ingest …` again.") from error
 
 
-def in_order(raw: pl.DataFrame) -> pl.DataFrame:
-    """Users in order of first appearance, each user's interactions by time, ties in file order."""
+def in_order(raw: pl.DataFrame, *, ties_seed: int | None = None) -> pl.DataFrame:
+    """Users in order of first appearance, each user's interactions by time, ties in file order.
+
+    With `ties_seed` equal times are drawn, whatever the order of the file. Raises DataError for it without times.
+    """
     ordered = raw.with_row_index("row").with_columns(user=pl.col("row").min().over("user_id"))
-    return ordered.sort("user", "timestamp", "row").select(*INTERACTION_SCHEMA)
+    tie = "row"
+    if ties_seed is not None:
+        if raw["timestamp"].null_count():
+            raise DataError("--ties shuffle was given, but the interactions have no timestamps.", "Leave it out.")
+        # Drawn for rows in an order that the file has no part in.
+        ordered = ordered.sort("user_id", "item_id", "row")
+        drawn = np.random.default_rng(ties_seed).permutation(len(ordered))
+        ordered, tie = ordered.with_columns(drawn=pl.Series(drawn)), "drawn"
+    return ordered.sort("user", "timestamp", tie).select(*INTERACTION_SCHEMA)
+
+
+def tied_targets(interactions: pl.DataFrame, splits: pl.DataFrame) -> tuple[int, int]:
+    """Test targets that have the time of what the user took before, and how many of them have a larger id.
+
+    Rows of both are the same interactions. Where a file is sorted by item, nearly all have.
+    """
+    number = pl.col("item_id").cast(pl.Int64, strict=False)  # ids that are whole numbers go by their size
+    number = number if not interactions.select(number.null_count()).item() else pl.col("item_id")
+    rows = interactions.select("user_id", "timestamp", number.alias("item"))
+    before = rows.shift(1).rename({name: f"last_{name}" for name in rows.columns})
+    tied = pl.concat([rows, before, splits.select("split")], how="horizontal")
+    tied = tied.filter(
+        (pl.col("split") == "test")
+        & (pl.col("split").shift(1) != "test")
+        & (pl.col("user_id") == pl.col("last_user_id"))
+        & (pl.col("timestamp") == pl.col("last_timestamp"))
+    )
+    return tied.height, int((tied["item"] > tied["last_item"]).sum())
 
 
 def filter_interactions(
-    raw: pl.DataFrame, *, min_interactions: int, min_rating: float | None
+    raw: pl.DataFrame, *, min_interactions: int, min_rating: float | None, ties_seed: int | None = None
 ) -> tuple[pl.DataFrame, list[FilterStep]]:
     """Order, then drop low ratings, repeats and, until nothing changes, rare users and items (k-core).
 
     Of several interactions of a user with an item the earliest is kept, as the field does. Raises DataError
     where nothing is left or `min_rating` is asked of a table without ratings.
     """
-    table = in_order(raw)
+    table = in_order(raw, ties_seed=ties_seed)
     steps = [_step("read", "Read", table, table)]
     if min_rating is not None:
         rated = _well_rated(table, min_rating)

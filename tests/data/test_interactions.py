@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genrec.data.interactions import filter_interactions, in_order, k_core
+from genrec.data.interactions import filter_interactions, in_order, k_core, tied_targets
 from genrec.data.sources.records import INTERACTION_SCHEMA
 from genrec.errors import DataError
 
@@ -52,6 +52,25 @@ def test_users_come_in_order_of_appearance_and_histories_by_time_then_file_order
         ("a", "2"),
         ("a", "5"),
     ]
+
+
+def test_equal_times_are_drawn_whatever_the_order_of_the_file() -> None:
+    rows = [("u", f"{number}", number // 10, None) for number in range(40)]
+    drawn = in_order(table(rows), ties_seed=0)["item_id"].to_list()
+    assert [int(item) // 10 for item in drawn] == sorted(int(item) // 10 for item in drawn)  # times stay
+    assert drawn != [item for _, item, *_ in rows]
+    assert in_order(table(rows[::-1]), ties_seed=0)["item_id"].to_list() == drawn
+    assert in_order(table(rows), ties_seed=1)["item_id"].to_list() != drawn
+    without = table(rows).with_columns(timestamp=pl.lit(None, pl.Float64))
+    with pytest.raises(DataError, match="no timestamps"):
+        in_order(without, ties_seed=0)
+
+
+def test_test_targets_of_the_time_before_them_are_counted() -> None:
+    users = [("a", "1", 1), ("a", "9", 5), ("a", "10", 5), ("b", "7", 2), ("b", "3", 2), ("c", "5", 1), ("c", "6", 2)]
+    interactions = in_order(table([(*user, None) for user in users]))
+    splits = pl.DataFrame({"split": ["train", "train", "test", "train", "test", "train", "test"]})
+    assert tied_targets(interactions, splits) == (2, 1)  # 10 comes after 9, 3 after 7
 
 
 def test_of_repeats_the_earliest_is_kept_and_equal_rows_are_counted() -> None:

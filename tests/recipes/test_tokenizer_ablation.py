@@ -115,7 +115,7 @@ def test_the_table_compares_users_in_pairs_over_the_seeds(recipe: dict[str, Any]
         for (name, seed), of_users in ranks.items()
     ]
     lines = recipe["table"](results, "a").splitlines()
-    assert lines[2].startswith("| a | 2 | 0.5000 | 0.5000 | 0.0000 | – | 0.5000 | 2.0, 5.0 | 75% | 10.0% |")
+    assert lines[2].startswith("| a | 0, 1 | 0.5000 | 0.5000 | 0.0000 | – | 0.5000 | 2.0, 5.0 | 75% | 10.0% |")
     assert lines[3].startswith("| b | 2 | 0.7500 | 0.7500 | 0.5000 | +0.2500 (+0.0000 to +0.5000), +50% | 0.7500")
 
 
