@@ -45,6 +45,9 @@ class Health:
     reconstruction: dict[str, list[float]]
     reconstruction_after: dict[str, float] | None
     prefix_lift: list[float] | None
+    # The same over steps from a user's last training item to the validation item: codes that were made from what people
+    # used one after the other know the others.
+    prefix_lift_unseen: list[float] | None = None
 
     @property
     def num_own_levels(self) -> int:
@@ -93,7 +96,11 @@ class Health:
             lines.append(f"Error of {name}, as a share of its variance, with 1, 2, … codes: {errors}{after}.")
         if self.prefix_lift:
             lifts = ", ".join(f"{lift:.1f}×" for lift in self.prefix_lift)
-            lines.append(f"Consecutive items share a prefix of 1, 2, … codes this often against chance: {lifts}.")
+            unseen = ", ".join(f"{lift:.1f}×" for lift in self.prefix_lift_unseen or ())
+            lines.append(
+                f"Consecutive items share a prefix of 1, 2, … codes this often against chance: {lifts}"
+                + (f"; where training saw nothing of the step: {unseen}." if unseen else ".")
+            )
         for name, missing in self.missing_items.items():
             if missing:
                 lines.append(f"{missing:,} items have no {name} vector; it is guessed from their other modalities.")

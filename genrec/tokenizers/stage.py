@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from genrec.config import TokenizeConfig, dump_config
 from genrec.data.catalog import Catalog
 from genrec.data.sequences import Sequences
-from genrec.data.splits import cold_items, training_sequences
+from genrec.data.splits import cold_items, evaluation_cases, training_sequences
 from genrec.encoders.base import Embeddings, embedding_files
 from genrec.errors import ConfigError, RunError
 from genrec.progress import SILENT, Progress
@@ -126,7 +126,8 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
     if not some.all():
         before[~some] = tokenizer.encode(fused[~some])
     after, sizes = _semantic_ids(tokenizer, fused, before, warm, config)
-    health = measure_health(tokenizer, fusion, items, before=before, after=after, sizes=sizes, histories=histories)
+    steps = histories, unseen_steps(run)
+    health = measure_health(tokenizer, fusion, items, before=before, after=after, sizes=sizes, steps=steps)
     ids = SemanticIds(after, sizes, catalog.order_checksum)
     outputs = write_semantic_ids(run, tokenizer, fusion, ids=ids, health=health)
     facts = {"method": config.method, "modalities": list(fusion.names), **health.facts}
@@ -275,9 +276,12 @@ def measure_health(
     before: NDArray[np.uint16],
     after: NDArray[np.uint16],
     sizes: tuple[int, ...],
-    histories: Sequences,
+    steps: tuple[Sequences, Sequences],
 ) -> Health:
-    """Health of codes (I, L) before and (I, len(sizes)) after the policy, over the modalities that `items` have."""
+    """Health of codes (I, L) before and (I, len(sizes)) after the policy, over the modalities that `items` have.
+
+    `steps` are training histories, and steps that no training sees (`unseen_steps`).
+    """
     own_levels = after[:, : len(tokenizer.codebook_sizes)]
     moved = (own_levels != before).any(axis=1)
     lengths = range(1, len(tokenizer.codebook_sizes) + 1)
@@ -291,8 +295,17 @@ def measure_health(
         missing_items={name: int(np.count_nonzero(~mask)) for name, mask in items.masks.items()},
         reconstruction={name: [errors[name] for errors in by_length] for name in items.masks},
         reconstruction_after=_errors(tokenizer, fusion, items, own_levels) if moved.any() else None,
-        prefix_lift=prefix_lift(own_levels, histories),
+        prefix_lift=prefix_lift(own_levels, steps[0]),
+        prefix_lift_unseen=prefix_lift(own_levels, steps[1]),
     )
+
+
+def unseen_steps(run: Run) -> Sequences:
+    """From every user's last training item to the validation item."""
+    cases = evaluation_cases(run, "validation")
+    last = [int(history[-1]) for history in cases.histories]
+    pairs = [[before, int(after)] for before, after in zip(last, cases.targets, strict=True)]
+    return Sequences.from_lists([str(number) for number in range(len(pairs))], pairs)
 
 
 def _errors(

@@ -24,7 +24,14 @@ from genrec.tokenizers.codes import Policy, SemanticIds
 from genrec.tokenizers.files import tokenizer_checksum
 from genrec.tokenizers.item_level import ItemIdCodes
 from genrec.tokenizers.room import resolve_within
-from genrec.tokenizers.stage import ItemVectors, load_fusion, load_tokenizer, measure_health, write_semantic_ids
+from genrec.tokenizers.stage import (
+    ItemVectors,
+    load_fusion,
+    load_tokenizer,
+    measure_health,
+    unseen_steps,
+    write_semantic_ids,
+)
 
 
 def tokenize_from(
@@ -61,7 +68,8 @@ def tokenize_from(
     before = tokenizer.encode(fused)
     after = resolve_within(before, sizes, policy=config.collisions, tokenizer=tokenizer, vectors=fused)
     histories = training_sequences(run)
-    health = measure_health(tokenizer, fusion, items, before=before, after=after, sizes=sizes, histories=histories)
+    steps = histories, unseen_steps(run)
+    health = measure_health(tokenizer, fusion, items, before=before, after=after, sizes=sizes, steps=steps)
     ids = SemanticIds(after, sizes, catalog.order_checksum)
     outputs = write_semantic_ids(run, tokenizer, fusion, ids=ids, health=health)
     kept = before.shape[1] - 1

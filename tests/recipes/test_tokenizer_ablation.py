@@ -116,7 +116,10 @@ def test_the_table_compares_users_in_pairs_over_the_seeds(recipe: dict[str, Any]
     ]
     lines = recipe["table"](results, "a").splitlines()
     assert lines[2].startswith("| a | 0, 1 | 0.5000 | 0.5000 | 0.0000 | – | 0.5000 | 2.0, 5.0 | 75% | 10.0% |")
-    assert lines[3].startswith("| b | 2 | 0.7500 | 0.7500 | 0.5000 | +0.2500 (+0.0000 to +0.5000), +50% | 0.7500")
+    assert lines[3].startswith("| b | 0, 1 | 0.7500 | 0.7500 | 0.5000 | +0.2500 (+0.0000 to +0.5000), +50% | 0.7500")
+    alone = [one for one in results if (one["variant"], one["seed"]) != ("a", 1)]  # seed 1 of b is in no difference
+    lines = recipe["table"](alone, "a").splitlines()
+    assert lines[3].startswith("| b | 0, 1 | 0.7500 | 0.7500 | 0.5000 | +0.5000 (+0.0000 to +1.0000), +100%, seeds [0]")
 
 
 def test_held_out_items_have_figures_of_their_own_beside_chance(recipe: dict[str, Any]) -> None:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from genrec.config import TokenizeConfig
 from genrec.data.catalog import Catalog
 from genrec.data.sequences import Sequences
+from genrec.data.splits import training_sequences
 from genrec.encoders.base import Embeddings
 from genrec.errors import ConfigError, DataError, RunError
 from genrec.run import Run, StageReport
 from genrec.tokenizers.codes import SemanticIds
 from genrec.tokenizers.health import Health, level_health, prefix_lift, relative_error
 from genrec.tokenizers.health_plot import plot_health
-from genrec.tokenizers.stage import ItemVectors, encode_items, load_tokenizer, tokenize
+from genrec.tokenizers.stage import ItemVectors, encode_items, load_tokenizer, tokenize, unseen_steps
 
 NUM_ITEMS = 60
 
@@ -75,6 +76,7 @@ def test_tokenize_gives_every_item_its_own_codes_and_a_report(run: Run, method: 
     assert report.facts["colliding_after"] == 0
     assert report.facts["missing_items"] == {"text": 1}
     assert report.facts["prefix_lift"][0] > 2
+    assert report.facts["prefix_lift_unseen"] is None  # nobody here has a validation item
     assert any("1 items have no text vector" in line for line in report.words)
     health = json.loads((run.path / "semantic_ids" / "health.json").read_text())
     assert sum(health["levels"][0]["counts"]) == NUM_ITEMS
@@ -226,6 +228,17 @@ def test_prefix_lift_is_that_of_counting_all_pairs() -> None:
         independent = [(a, b) for a, _ in pairs for _, b in pairs if a != b]
         chance = np.mean([same(a, b) for a, b in independent])
         assert lifts[length - 1] == pytest.approx(observed / chance)
+
+
+def test_the_lift_of_unseen_steps_is_of_what_came_after_the_last_training_item(tiny_run: Path) -> None:
+    opened = Run.open(tiny_run)
+    steps, training = unseen_steps(opened), training_sequences(opened)
+    assert len(steps) == len(training) == 40
+    assert all(steps[user][0] == training[user][-1] for user in range(40))
+    # The tiny users walk three items on, within their genre: the next item is the last one's number and three.
+    assert all((steps[user][1] - steps[user][0]) % 30 == 3 for user in range(40))
+    health = replace(health_of(np.zeros((4, 1), np.uint16), (1,), [2.0]), prefix_lift_unseen=[1.5])
+    assert "against chance: 2.0×; where training saw nothing of the step: 1.5×." in "\n".join(health.words())
 
 
 def test_users_with_one_item_give_no_prefix_lift() -> None:
