@@ -1,8 +1,8 @@
 """Real dialogues to cases and figures: what a recommender names next, given only what was said so far.
 
-Nearly the protocol of ReDial as KBRD, BARCOR and UniCRS report it: every item that the human recommender names in a turn
-is one case. Items that were mentioned before in the dialogue are neither answers nor counted (copying would win); they
-seem to count them, about a tenth of the cases.
+Nearly the protocol of ReDial as KBRD, BARCOR and UniCRS report it: every item that the human recommender names in a
+turn is one case. Items that were mentioned before in the dialogue are neither answers nor counted (copying would win);
+they seem to count them, about a tenth of the cases.
 Titles are found by the catalogue's index, as in a conversation. C cases, I items.
 """
 
