@@ -113,6 +113,8 @@ class Trainer:
             )
             self.had_ended = not self._goes_on
             self.progress.say(f"resumed at epoch {self.state.epoch + 1}, step {self.state.step}")
+        elif resume:
+            self.progress.say(f"{self.folder} has no checkpoint: the training begins anew")
         wrapped, optimizer = self.accelerator.prepare(self.loss, self.optimizer)
         self.accelerator.init_trackers("tensorboard")
         # The number of steps differs a little between epochs; the first one's is a good estimate of all.
