@@ -104,8 +104,8 @@ def is_quantized(model: PreTrainedModel) -> bool:
 
 def reads_by_column(model: PreTrainedModel) -> bool:
     """Whether what the model makes of a row depends a little on its batch (int8, and not `by_row`)."""
-    config = getattr(model.config, "quantization_config", None)
-    return bool(getattr(config, "load_in_8bit", False) and config.llm_int8_threshold)
+    config: Any = getattr(model.config, "quantization_config", None)
+    return config is not None and bool(getattr(config, "load_in_8bit", False) and config.llm_int8_threshold)
 
 
 def _is_quantized(module: nn.Module) -> bool:
