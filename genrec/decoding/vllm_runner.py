@@ -122,11 +122,12 @@ class Runner:
                 self._turn.notify_all()
 
     def _fail_all(self, error: Exception) -> None:
-        under_way = [*self._tickets.values(), *(ticket for ticket, _ in self._new)]
+        under_way = list(self._tickets.values())
+        while self._new:  # one by one: other threads submit meanwhile
+            under_way.append(self._new.popleft()[0])
         with suppress(Exception):  # of an engine that is gone
             self._engine.engine_core.abort_requests(list(self._tickets))
         self._tickets.clear()
-        self._new.clear()
         for ticket in under_way:
             ticket.error, ticket.finished = error, True
 
