@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genrec import metrics
-from genrec.baselines.base import Baseline, rank_all
+from genrec.baselines.base import rank_all
 from genrec.baselines_of_run import (
     NEURAL,
     SPACES,
@@ -61,7 +61,8 @@ def tune_baselines(run: Run, config: TuneConfig, *, progress: Progress = SILENT)
         raise DataError(
             f"{run.path} has no validation user.", "Ingest data in which users have three interactions or more."
         )
-    reasons = {name: made for name in config.baselines if isinstance(made := _made(name, run, catalog), str)}
+    made = {name: make_baseline(name, run, catalog, settings={}) for name in config.baselines}
+    reasons = {name: reason for name, reason in made.items() if isinstance(reason, str)}
     if len(reasons) == len(config.baselines):
         raise DataError(f"none of the baselines can run: {'; '.join(map(': '.join, reasons.items()))}", "Name others.")
     config = config.model_copy(update={"baselines": tuple(name for name in config.baselines if name not in reasons)})
@@ -119,10 +120,6 @@ def draw_settings(space: Mapping[str, Sequence[Any]], trials: int, *, seed: int)
     combinations = list(product(*space.values()))
     found = [dict(zip(names, combinations[number], strict=True)) for number in (0, *order)]
     return [{name: value for name, value in one.items() if value != default[name]} for one in found]
-
-
-def _made(name: str, run: Run, catalog: Catalog, settings: Settings | None = None) -> Baseline | str:
-    return make_baseline(name, run, catalog, settings=settings or {})
 
 
 def _earlier(run: Run, progress: Progress) -> dict[str, Any]:
@@ -195,7 +192,7 @@ class _Bench:
     def measure(self, name: str, settings: Settings, progress: Progress) -> dict[str, float]:
         """Figures on the validation users, of a baseline that can run."""
         started = time.monotonic()
-        baseline = _made(name, self.run, self.catalog, settings)
+        baseline = make_baseline(name, self.run, self.catalog, settings=settings)
         assert not isinstance(baseline, str)
         baseline.fit(self.training, len(self.catalog), seed=self.seed, progress=progress)
         histories = list(self.cases.histories)
