@@ -107,6 +107,10 @@ class Evidence:
         one = cls(trie, np.ones(trie.num_items), temperature) if beside is None else beside
         return replace(one, noise=temperature * (gumbel - gumbel.max()))
 
+    def alone(self) -> Evidence:
+        """The same distribution, beside which the model has no say."""
+        return replace(self, weight=1.0, join="mixture")
+
     def within(self, allowed: ItemFilter) -> NDArray[np.float64]:
         """The mass of allowed items, 0 for the others: (I,)."""
         return np.where(allowed.admits(np.arange(len(self.mass))), self.mass, 0.0)

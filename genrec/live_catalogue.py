@@ -22,6 +22,7 @@ from genrec.data.splits import trained_items
 from genrec.errors import ConfigError, RunError, TrieError
 from genrec.evidence import Evidence
 from genrec.evidence_source import STAGES, EvidenceSource
+from genrec.rank_request import RankRequest
 from genrec.run import Run
 from genrec.tokenizers.codes import SemanticIds
 from genrec.trie import ItemTrie
@@ -78,25 +79,25 @@ class LiveCatalogue:
         vars(changed)["by_attribute"] = self.by_attribute.following(trie)
         return changed
 
-    def evidence_of(self, asked: Sequence[tuple[NDArray[np.int32], int | None, bool]]) -> list[Evidence | None]:
-        """What joins the model for histories, each with the seed of its draw, if it is to be drawn, and whether it is
-        what a dialogue mentioned. A run that has not learned from dialogues uses in them what it learned from users.
-        """
-        found: list[Evidence | None] = [None] * len(asked)
+    def evidence_of(self, requests: Sequence[RankRequest]) -> list[Evidence | None]:
+        """What joins the model for each request. A run that has not learned from dialogues uses in them what it learned
+        from users."""
+        found: list[Evidence | None] = [None] * len(requests)
         for source, in_dialogue in ((self.evidence, False), (self.dialogue_evidence or self.evidence, True)):
-            rows = [row for row, (*_, told) in enumerate(asked) if told is in_dialogue]
+            rows = [row for row, request in enumerate(requests) if request.in_dialogue is in_dialogue]
             if source is not None and rows:
-                for row, one in zip(rows, source.evidence([asked[row][0] for row in rows], self.trie), strict=True):
-                    found[row] = one
+                histories = [requests[row].history for row in rows]
+                for row, one in zip(rows, source.evidence(histories, self.trie), strict=True):
+                    found[row] = one.alone() if one is not None and requests[row].by_evidence else one
         return [
             one if seed is None else Evidence.drawing(self.trie, np.random.default_rng(seed), beside=one)
-            for one, (_, seed, _) in zip(found, asked, strict=True)
+            for one, seed in zip(found, (request.draw for request in requests), strict=True)
         ]
 
-    def multiplies(self, in_dialogue: bool) -> bool:
+    def multiplies(self, request: RankRequest) -> bool:
         """Whether evidence joins as a product, so that scores are no probabilities."""
-        source = self.joining(in_dialogue)
-        return source is not None and source.join == "product"
+        source = self.joining(request.in_dialogue)
+        return source is not None and source.join == "product" and not request.by_evidence
 
     def joining(self, in_dialogue: bool) -> EvidenceSource | None:
         """The evidence that joins the model's answer to a request."""

@@ -20,6 +20,7 @@ from genrec.data.ingest import ingest
 from genrec.data.sources.movielens import bundled_movielens
 from genrec.data.splits import evaluation_cases
 from genrec.encoders.embed import embed
+from genrec.errors import ConfigError, RunError
 from genrec.progress import SILENT, Progress
 from genrec.recommender import RankRequest, Recommendation, Recommender
 from genrec.run import Run, StageReport
@@ -59,7 +60,7 @@ def quickstart(out: Path, *, training: TrainConfig = TRAINING, progress: Progres
         ("ingest", lambda: ingest(run, "movielens", [bundled_movielens()], IngestConfig(), progress=progress)),
         ("embed", lambda: embed(run, EmbedConfig(), progress=progress)),
         ("tokenize", lambda: pipeline.tokenize(run, TokenizeConfig(), progress=progress)),
-        ("train", lambda: pipeline.train(run, training, progress=progress)),
+        ("train", lambda: _train(run, training, progress)),
         ("evidence", lambda: weigh_evidence(run, EvidenceConfig(), progress=progress)),
         ("evaluate", lambda: pipeline.evaluate(run, EvaluateConfig(), progress=progress)),
     ]
@@ -70,6 +71,16 @@ def quickstart(out: Path, *, training: TrainConfig = TRAINING, progress: Progres
             for line in report.words:
                 progress.say(f"  {line}")
     return QuickstartResult(run, three_people(run), report, time.monotonic() - started)
+
+
+def _train(run: Run, config: TrainConfig, progress: Progress) -> StageReport:
+    """Go on with the training that a kill has left here; begin anew where it was another one, or is damaged."""
+    if (run.path / "training" / "checkpoint").exists():
+        try:
+            return pipeline.train(run, config, resume=True, progress=progress)
+        except (ConfigError, RunError):
+            progress.say("  The unfinished training here had other settings, or is damaged: it begins anew.")
+    return pipeline.train(run, config, progress=progress)
 
 
 def three_people(run: Run, *, k: int = 5, shown: int = 5) -> list[Person]:

@@ -7,7 +7,8 @@ leaves, so the outcome is that of reading the whole ranking, as far as the beam 
 depend on which other items are allowed, as they do in the mode `renormalised` and for merged views with a product.
 
 Nothing that learned from what people used prefers an item that nobody used yet. A share of the places can be kept for
-such items: the best of them come in between, as the same search ranks them among themselves.
+such items: the best of them come in between, in the order of evidence alone, where there is any. The model has not
+read their codes, and its word on them takes more than it brings (eval/RESULTS.md, *Films that no training has seen*).
 
 R rows of the catalogue.
 """
@@ -84,6 +85,7 @@ class RankRequest:
     `limits` no value comes more often than they say; all of them hold at once. `in_dialogue`: the history is what a
     conversation mentioned, and what the run has learned from dialogues joins. Of the first n places of the answer at
     least the share `new_share`, rounded down, holds items that no training interaction has, as far as there are any.
+    `by_evidence`: evidence ranks alone, where there is any; the model is still the one that is searched.
     Raises ConfigError for a share outside 0 to 1, and for one beside limits.
     """
 
@@ -94,6 +96,7 @@ class RankRequest:
     limits: tuple[Limit, ...] = ()
     in_dialogue: bool = False
     new_share: float = 0.0
+    by_evidence: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.new_share, Real) or not 0 <= self.new_share <= 1:
@@ -180,7 +183,7 @@ def rank_with_new(
     """The answers of `rank` to requests, of which some want a share of new items, at most `k` each.
 
     `new` (R,) are the items that count as new. Two searches answer such a request: one among all items that it allows,
-    one among the new ones of these; `rank` knows nothing of shares.
+    one by evidence among the new ones of these; `rank` knows nothing of shares.
     """
     asked = [replace(request, new_share=0.0) for request in requests]
     answers = rank(asked, k)
@@ -192,6 +195,7 @@ def rank_with_new(
     among_new = [
         replace(
             asked[row],
+            by_evidence=True,
             allowed=all_new
             if asked[row].allowed is None
             else ItemFilter.allowing(trie, new & _allowed_rows(asked[row], trie)),

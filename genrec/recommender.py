@@ -293,7 +293,7 @@ class Recommender:
         for view in (self, *self._views):
             seen = [replace(one, allowed=filter_for(view.trie, one.allowed)) for one in requests]
             found, is_product = zip(seen, view._rank_alone(seen, widest), strict=True), view._live.multiplies
-            answers.append([as_probabilities(one) if is_product(asked.in_dialogue) else one for asked, one in found])
+            answers.append([as_probabilities(one) if is_product(asked) else one for asked, one in found])
         return [merge_answers(of_one, k) for of_one in zip(*answers, strict=True)]
 
     def _rank_alone(self, requests: Sequence[RankRequest], k: int) -> list[list[RankedItem]]:
@@ -304,7 +304,7 @@ class Recommender:
         answers: list[list[RankedItem]] = []
         for start in range(0, len(requests), _PROMPTS_AT_ONCE):
             part = slice(start, start + _PROMPTS_AT_ONCE)
-            evidence = live.evidence_of([(one.history, one.draw, one.in_dialogue) for one in requests[part]])
+            evidence = live.evidence_of(requests[part])
             codes, own = zip(*prompts[part], strict=True)
             wanted: dict[str, Any] = {"allowed": filters[part], "evidence": evidence, "item_prompts": own}
             answers += self.engine.rank(codes, live.trie, beam_width=beam_width, k=k, **wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,15 @@ from genrec import pipeline
 from genrec.baselines.dense_knn import DenseKNN
 from genrec.baselines.popularity import Popularity
 from genrec.cold_evaluation import evaluate_cold
-from genrec.config import EmbedConfig, EvaluateConfig, IngestConfig, TokenizeConfig, TrainConfig, load_config
+from genrec.config import (
+    EmbedConfig,
+    EvaluateConfig,
+    EvidenceConfig,
+    IngestConfig,
+    TokenizeConfig,
+    TrainConfig,
+    load_config,
+)
 from genrec.data.catalog import Catalog
 from genrec.data.ingest import ingest
 from genrec.data.sequences import EvaluationCases, Sequences
@@ -21,10 +30,12 @@ from genrec.data.splits import cold_cases, cold_items, training_sequences
 from genrec.encoders.base import Embeddings
 from genrec.encoders.embed import embed
 from genrec.metrics import ndcg, recall
-from genrec.recommender import Recommender
+from genrec.recommender import RankRequest, Recommender
 from genrec.report import ColdResult
 from genrec.run import Run, read_json
 from genrec.tokenizers.codes import SemanticIds
+from genrec.trie_filters import ItemFilter
+from genrec.weighing import weigh_evidence
 
 NUM_ITEMS = 200
 COLD = np.arange(NUM_ITEMS) >= 180
@@ -207,3 +218,26 @@ def test_the_dense_baseline_of_a_report_is_the_one_worked_out_here(cold_run: Run
         others = [item for item in range(30) if item not in history.tolist()]
         hits += sum(scores[row, item] > scores[row, target] for item in others) < 10
     assert result.methods[1].among_all["recall@10"].value == pytest.approx(hits / len(cases))
+
+
+def test_places_for_new_items_are_filled_in_the_order_of_evidence_alone(cold_run: Run, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(cold_run.path, tmp_path / "run"))
+    weigh_evidence(run, EvidenceConfig())
+    loaded = Recommender.load(run.path)
+    assert loaded.evidence is not None
+    source, new, trie = replace(loaded.evidence, weight=0.05, join="product"), loaded.live.new_items(), loaded.trie
+    recommender = loaded.with_evidence(source)
+    differently = 0
+    for first in range(12):
+        history = np.array([first, first + 12], np.int32)
+        (evidence,) = source.evidence([history], trie)
+        assert evidence is not None
+        mass = np.zeros(trie.num_rows)
+        mass[trie.items] = evidence.mass
+        expected = [row for row in np.argsort(-mass, kind="stable").tolist() if new[row] and row not in history]
+        (ranked,) = recommender.rank([RankRequest(history, new_share=1.0)], len(expected))
+        assert [item.item_index for item in ranked] == expected
+        assert [item.score for item in ranked] == pytest.approx(np.log(mass[expected]).tolist(), rel=1e-4)
+        (mixed,) = recommender.rank([RankRequest(history, allowed=ItemFilter.allowing(trie, new))], len(expected))
+        differently += [item.item_index for item in mixed] != expected
+    assert differently, "the model changes no order here, so nothing was shown"

