@@ -20,10 +20,11 @@ from accelerate import PartialState
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
 
-from genrec.adapter import merge_adapter, output_layer, row_matrices
+from genrec.adapter import OutputLayer, merge_adapter, output_layer, row_matrices
 from genrec.config import ScratchConfig, TrainConfig
 from genrec.encoders.sequential import FullCrossEntropy
 from genrec.errors import ConfigError, ModelError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _MANY_ITEMS = 2048  # from here a softmax does not fit a CPU's cache as a whole
+_LOGITS_AT_ONCE = 1 << 26  # 256 MB, of which the softmax keeps as much again
 
 
 def load_base(
@@ -194,7 +196,7 @@ class PackedLoss(nn.Module):
             total = total + weight * self._group_sum(hidden[here], labels[here] - first, rows, bias)
             count += weight * here.sum()
         if bool(is_text.any()):
-            total = total + self._sum(output(hidden[is_text]), labels[is_text])
+            total = total + self._words_sum(output, hidden[is_text], labels[is_text])
         mean: Tensor = total / (count + is_text.sum()).clamp(min=1)
         return mean
 
@@ -211,6 +213,19 @@ class PackedLoss(nn.Module):
             return self._sum(F.linear(hidden, rows, bias), labels)
         total: Tensor = FullCrossEntropy.apply(hidden, rows, labels)  # type: ignore[no-untyped-call]
         return total
+
+    def _words_sum(self, output: OutputLayer, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Sum of the cross-entropies of labels (N,) among all words: where the logits are many, some rows at a time,
+        computed again in the backward pass, so that they never stand in memory together."""
+        at_once = max(1, _LOGITS_AT_ONCE // output.out_features)
+        if len(labels) <= at_once:
+            return self._sum(output(hidden), labels)
+        parts = zip(hidden.split(at_once), labels.split(at_once), strict=True)
+        sums = [
+            checkpoint(lambda rows, wanted: self._sum(output(rows), wanted), *part, use_reentrant=False)
+            for part in parts
+        ]
+        return torch.stack(sums).sum()
 
     def _sum(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), labels, label_smoothing=self._label_smoothing, reduction="sum")

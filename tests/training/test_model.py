@@ -114,11 +114,21 @@ def test_the_packed_loss_is_the_mean_of_the_losses_of_the_examples_alone(family:
         assert float(loss(*packed(some))) == pytest.approx(loss_of_each_alone(model, some, smoothing), rel=1e-5)
 
 
+@pytest.mark.parametrize("at_once", [None, 3])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_packed_loss_has_the_gradient_of_the_examples_alone(family: str):
+def test_the_packed_loss_has_the_gradient_of_the_examples_alone(
+    family: str, at_once: int | None, monkeypatch: pytest.MonkeyPatch
+):
     model = tiny_model(family).eval()
     some = examples(np.random.default_rng(2))
+    seen: list[int] = []
+    if at_once is not None:
+        monkeypatch.setattr("genrec.training.model._LOGITS_AT_ONCE", at_once * NUM_TOKENS + 1)
+    hook = model.get_output_embeddings().register_forward_hook(lambda _module, rows, _logits: seen.append(len(rows[0])))
     PackedLoss(model, VOCABULARY, dropout=0.0, label_smoothing=0.0)(*packed(some)).backward()
+    hook.remove()
+    # In parts, each computed again in the backward pass; or once as a whole.
+    assert (len(seen) > 2 and max(seen) == at_once) if at_once else len(seen) == 1
     gradients = {name: weight.grad for name, weight in model.named_parameters()}
     model.zero_grad()
     total, count = 0.0, 0
