@@ -158,6 +158,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, default=Path(__file__).parents[1] / "train" / "configs" / "default.yaml")
     parser.add_argument("--method", default="rqvae", help="of `genrec tokenize`")
     parser.add_argument("--ties", default="file", help="of `genrec ingest`: file or shuffle")
+    parser.add_argument("--on-bad-row", default="stop", help="of `genrec ingest`: stop or skip")
     parser.add_argument("--seeds", type=_seeds, default="0,1,2", help="numbers with commas")
     parser.add_argument("--baselines", default=",".join(EvaluateConfig().baselines), help="names with commas")
     parser.add_argument(
@@ -186,7 +187,7 @@ def main() -> int:
             if given.tune
             else None
         )
-        read = build_config(IngestConfig, {"ties": given.ties}, source="options")
+        read = build_config(IngestConfig, {"ties": given.ties, "on_bad_row": given.on_bad_row}, source="options")
         results = []
         check_config(evaluation, with_model=True)  # now, and not after hours of training
         if tune:

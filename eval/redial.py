@@ -29,7 +29,7 @@ from genrec.chat import ChatState, Dialogue
 from genrec.chat.measuring import DialogueCase, best_rows, dialogue_cases, recall
 from genrec.data.dialogues import DialogueTurn, item_sequences, load_turns, read_turns
 from genrec.data.sequences import Sequences
-from genrec.data.splits import training_sequences
+from genrec.data.splits import cold_items, training_sequences
 from genrec.errors import GenrecError
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run
@@ -75,7 +75,7 @@ def baseline_rows(
         "item-kNN on mentioned films": knn_answers(users, num_items, cases),
     }
     if turns:
-        named = item_sequences(turns)
+        named = item_sequences(turns, ~cold_items(run))
         both = Sequences.from_lists(
             [*users.user_ids, *named.user_ids], [list(one) for part in (users, named) for one in part]
         )

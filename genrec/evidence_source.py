@@ -22,7 +22,7 @@ from genrec.baselines.signals import Signals, SignalSource, SignalsWithDialogues
 from genrec.baselines.two_tower import TwoTower
 from genrec.data.catalog import Catalog
 from genrec.data.dialogues import DialogueTurn, item_sequences, load_turns
-from genrec.data.splits import training_sequences
+from genrec.data.splits import cold_items, training_sequences
 from genrec.decoding.engine import RankedItem
 from genrec.encoders.base import Embeddings, vouched_modalities
 from genrec.errors import RunError
@@ -133,9 +133,14 @@ def load_signals(
     vectors, mask = load_content(run, modality, catalog=catalog)
     retriever = tower.over(len(catalog), vectors, mask)
     signals = Signals(
-        training_sequences(run), len(catalog), vectors=vectors, mask=mask, titles=catalog.titles, retriever=retriever
+        training_sequences(run),
+        len(catalog),
+        vectors=vectors,
+        mask=mask,
+        titles=catalog.texts(("title",)),
+        retriever=retriever,
     )
-    return signals if turns is None else SignalsWithDialogues(signals, item_sequences(turns))
+    return signals if turns is None else SignalsWithDialogues(signals, item_sequences(turns, ~cold_items(run)))
 
 
 def load_content(

@@ -125,16 +125,16 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
     codes = SemanticIds.load(run, catalog=catalog)
     checksum = tokenizer_checksum(run.path / "semantic_ids" / "tokenizer")
     folders = task_folders(config)
-    with_dialogues = reads_dialogues(folders, config.tasks)
+    with_dialogues, warm = reads_dialogues(folders, config.tasks), ~cold_items(run)
     prepared = prepare_model(
         config,
         catalog,
         codes=codes,
         checksum=checksum,
         histories=training_sequences(run),
-        warm=~cold_items(run),
+        warm=warm,
         base_adapter=base_adapter,
-        spoken=spoken_lines(load_turns(run, "train", catalog=catalog)) if with_dialogues else (),
+        spoken=spoken_lines(load_turns(run, "train", catalog=catalog), warm) if with_dialogues else (),
     )
     model, tokenizer, vocabulary = prepared.model, prepared.tokenizer, prepared.vocabulary
     [*_, asking] = [folder for folder in folders if (folder / "next_item.yaml").is_file()]  # the user's, where given
@@ -245,9 +245,13 @@ def validation_cases(run: Run, catalog: Catalog, *, size: int, seed: int) -> Eva
     return cases
 
 
-def validation_metrics(recommender: Recommender, cases: EvaluationCases) -> Mapping[str, float]:
-    """Recall@10 and NDCG@10 of a recommender on evaluation cases."""
-    requests = [RankRequest(history) for history in cases.histories]
+def validation_metrics(
+    recommender: Recommender, cases: EvaluationCases, *, warm: NDArray[np.bool_] | None = None
+) -> Mapping[str, float]:
+    """Recall@10 and NDCG@10 of a recommender on evaluation cases, among the items `warm` (I,) alone where given."""
+    trie = recommender.trie
+    only = None if warm is None or warm[trie.items].all() else ItemFilter.allowing(trie, warm)
+    requests = [RankRequest(history, allowed=only) for history in cases.histories]
     answers = recommender.rank(requests, _VALIDATION_CUTOFF)
     ranked = metrics.pad_rankings([[item.item_index for item in answer] for answer in answers], _VALIDATION_CUTOFF)
     ranks = metrics.target_ranks(ranked, cases.targets)
@@ -267,10 +271,13 @@ def _training_task(
     identity: Mapping[str, Any],
 ) -> TrainingTask:
     """The tasks' examples; validation by the live recommender on a sample of the validation split."""
-    cases = validation_cases(run, recommender.catalog, size=config.validation_users, seed=config.seed)
+    cases, warm = (
+        validation_cases(run, recommender.catalog, size=config.validation_users, seed=config.seed),
+        ~cold_items(run),
+    )
     return TrainingTask(
         make_examples=mixture.examples,
-        validate=lambda: validation_metrics(recommender, cases),
+        validate=lambda: validation_metrics(recommender, cases, warm=warm),
         max_example_tokens=mixture.max_example_tokens,
         vocabulary=vocabulary,
         identity=identity,

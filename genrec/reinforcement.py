@@ -80,10 +80,13 @@ def reinforce(run: Run, config: ReinforceConfig, *, out: Path, progress: Progres
         max_history_items=int(record.config["max_history_items"]),
         beam_width=config.validation_beam_width,
     )
-    cases = validation_cases(run, recommender.catalog, size=config.validation_users, seed=config.seed)
+    cases, warm = (
+        validation_cases(run, recommender.catalog, size=config.validation_users, seed=config.seed),
+        ~cold_items(run),
+    )
     draw, likeness = _Drawing(run, recommender, config), _likeness(run, config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
-    history = [{"step": 0.0, **validation_metrics(recommender, cases)}]
+    history = [{"step": 0.0, **validation_metrics(recommender, cases, warm=warm)}]
     best, weights = history[0]["ndcg@10"], copy.deepcopy(model.state_dict())
     progress.say(f"before: NDCG@10 {best:.4f}, Recall@10 {history[0]['recall@10']:.4f}")
     with freed_memory_kept(), progress.track("reinforcing", config.steps, "steps") as task:
@@ -92,7 +95,9 @@ def reinforce(run: Run, config: ReinforceConfig, *, out: Path, progress: Progres
             loss, reward = _learn(step, (model, reference), recommender, config, likeness, optimizer, vocabulary)
             task.advance(1, f"loss {loss:.4f} reward {reward:.4f}")
             if number % config.validate_every == 0 or number == config.steps:
-                history.append({"step": float(number), "loss": loss, **validation_metrics(recommender, cases)})
+                history.append(
+                    {"step": float(number), "loss": loss, **validation_metrics(recommender, cases, warm=warm)}
+                )
                 progress.say(f"step {number}: NDCG@10 {history[-1]['ndcg@10']:.4f}")
                 if history[-1]["ndcg@10"] > best:
                     best, weights = history[-1]["ndcg@10"], copy.deepcopy(model.state_dict())

@@ -33,7 +33,7 @@ from genrec.config import EvidenceConfig, dump_config
 from genrec.data.catalog import Catalog, removed_items
 from genrec.data.dialogues import dialogues_file, load_turns, turn_cases
 from genrec.data.sequences import EvaluationCases
-from genrec.data.splits import evaluation_cases, training_sequences
+from genrec.data.splits import cold_items, evaluation_cases, training_sequences
 from genrec.decoding.engine import EngineOptions
 from genrec.encoders.base import embedding_files
 from genrec.errors import DataError
@@ -51,6 +51,7 @@ from genrec.evidence_source import (
 from genrec.progress import SILENT, Progress
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run, StageReport, atomic_file, write_json
+from genrec.trie_filters import ItemFilter
 
 _CUTOFF = 10
 # The model weighs 1. On other users than those who chose, 5 was ahead on Amazon Beauty (docs/experiments.md).
@@ -85,9 +86,10 @@ def weigh_evidence(
             training_sequences(run), len(catalog), vectors=vectors, mask=mask, seed=config.seed, progress=progress
         )
         signals = load_signals(run, modality, catalog=catalog, tower=tower, turns=turns)
-        live = ~removed_items(run, catalog=catalog)
-        blend = _fit(signals, fitting, choosing, live=live, seed=config.seed, progress=progress)
-        found, chosen = _choose(recommender, signals, choosing, blend, live=live, progress=progress)
+        # Items that were held out teach nothing here either: they are no candidates and in no answer.
+        known = ~removed_items(run, catalog=catalog) & ~cold_items(run)
+        blend = _fit(signals, fitting, choosing, known=known, seed=config.seed, progress=progress)
+        found, chosen = _choose(recommender, signals, choosing, blend, known=known, progress=progress)
         report = _report(
             recommender.with_evidence(chosen), config, choosing, found=found, num_fitting=len(fitting), path=run.path
         )
@@ -115,7 +117,7 @@ def _split_users(run: Run, config: EvidenceConfig, catalog: Catalog) -> tuple[Ev
     if config.learn_from == "users":
         cases = evaluation_cases(run, "validation")
     else:
-        cases = turn_cases(load_turns(run, "validation", catalog=catalog))
+        cases = turn_cases(load_turns(run, "validation", catalog=catalog), ~cold_items(run))
     cases = cases.select(~removed_items(run, catalog=catalog)[cases.targets]).sample(config.users, seed=config.seed)
     users = {user: row for row, user in enumerate(dict.fromkeys(cases.user_ids))}
     if len(users) < 3:
@@ -134,25 +136,25 @@ def _fit(
     fitting: EvaluationCases,
     choosing: EvaluationCases,
     *,
-    live: NDArray[np.bool_],
+    known: NDArray[np.bool_],
     seed: int,
     progress: Progress,
 ) -> Blend:
     """What the fitting users say, in the shape that the choosing users prefer."""
-    candidates = gather_candidates(signals, fitting, seed=seed, progress=progress)
+    candidates = gather_candidates(signals, fitting, may_teach=known, seed=seed, progress=progress)
     if len(candidates.starts) == 0:
         raise DataError("no validation user's next item is among anybody's candidates.", "Use more users.")
     plain = fit_blend(candidates)
     layered = with_network(plain, candidates, seed=seed, progress=progress)
-    return layered if _is_better(layered, plain, signals, choosing, live) else plain
+    return layered if _is_better(layered, plain, signals, choosing, known) else plain
 
 
 def _is_better(
-    layered: Blend, plain: Blend, signals: SignalSource, cases: EvaluationCases, live: NDArray[np.bool_]
+    layered: Blend, plain: Blend, signals: SignalSource, cases: EvaluationCases, known: NDArray[np.bool_]
 ) -> bool:
     """Whether the hidden layer is worth its two thousand numbers: ahead of the sum by more than two standard errors."""
     blends = {"plain": plain, "layered": layered}
-    ranked = {name: _ranked(signals, blend, cases, live) for name, blend in blends.items()}
+    ranked = {name: _ranked(signals, blend, cases, known) for name, blend in blends.items()}
     return first_of_the_best({name: _ndcg(one, cases) for name, one in ranked.items()}, errors=2.0) == "layered"
 
 
@@ -162,7 +164,7 @@ def _choose(
     cases: EvaluationCases,
     blend: Blend,
     *,
-    live: NDArray[np.bool_],
+    known: NDArray[np.bool_],
     progress: Progress,
 ) -> tuple[dict[str, tuple[float, float]], EvidenceSource]:
     """Recall and NDCG of every choice on the choosing users, and the choice: see the module's first words."""
@@ -174,10 +176,10 @@ def _choose(
     ndcg: dict[str, NDArray[np.float64]] = {}
     with progress.track("Choosing the weight", len(choices), "choices") as task:
         for name, source in choices.items():
-            ndcg[name], found[name] = _quality(recommender.with_evidence(source), cases)
+            ndcg[name], found[name] = _quality(recommender.with_evidence(source), cases, known)
             task.advance(note=f"{name}: NDCG@{_CUTOFF} {found[name][1]:.4f}")
     best = first_of_the_best(ndcg)
-    found["evidence alone"] = _figures(_ranked(signals, blend, cases, live), cases)
+    found["evidence alone"] = _figures(_ranked(signals, blend, cases, known), cases)
     found["chosen"] = found[best]
     return found, choices[best]
 
@@ -196,17 +198,21 @@ def first_of_the_best(quality: Mapping[str, NDArray[np.float64]], *, errors: flo
     return next(name for name, one in quality.items() if level(one))
 
 
-def _quality(recommender: Recommender, cases: EvaluationCases) -> tuple[NDArray[np.float64], tuple[float, float]]:
+def _quality(
+    recommender: Recommender, cases: EvaluationCases, known: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], tuple[float, float]]:
     """NDCG of every user, (C,); then the means of recall and NDCG."""
-    answers = recommender.rank([RankRequest(history) for history in cases.histories], _CUTOFF)
+    trie = recommender.trie
+    only = None if known[trie.items].all() else ItemFilter.allowing(trie, known)
+    answers = recommender.rank([RankRequest(history, allowed=only) for history in cases.histories], _CUTOFF)
     ranked = metrics.pad_rankings([[item.item_index for item in answer] for answer in answers], _CUTOFF)
     return _ndcg(ranked, cases), _figures(ranked, cases)
 
 
-def _ranked(signals: SignalSource, blend: Blend, cases: EvaluationCases, live: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """The best items by evidence alone, (C, 10), among those that are `live` (I,)."""
+def _ranked(signals: SignalSource, blend: Blend, cases: EvaluationCases, known: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """The best items by evidence alone, (C, 10), among those that are `known` (I,)."""
     baseline, histories = BlendBaseline(signals, blend), list(cases.histories)
-    return rank_all(baseline, histories, _CUTOFF, num_items=signals.num_items, seed=0, allowed=live)
+    return rank_all(baseline, histories, _CUTOFF, num_items=signals.num_items, seed=0, allowed=known)
 
 
 def _ndcg(ranked: NDArray[np.int32], cases: EvaluationCases) -> NDArray[np.float64]:

@@ -42,12 +42,20 @@ class Candidates:
 
 
 def gather_candidates(
-    signals: SignalSource, cases: EvaluationCases, *, seed: int = 0, progress: Progress = SILENT
+    signals: SignalSource,
+    cases: EvaluationCases,
+    *,
+    may_teach: NDArray[np.bool_] | None = None,
+    seed: int = 0,
+    progress: Progress = SILENT,
 ) -> Candidates:
-    """Every user's candidates (the best of each signal, without the history) with their features.
+    """Every user's candidates (the best of each signal, without the history) with their features, users as they are
+    drawn: who comes first in a file is no sample.
 
-    Users whose target is not among them teach nothing about the order at the top and are left out.
+    Users whose target is not among them teach nothing about the order at the top and are left out. Only items of
+    `may_teach` (I,) are candidates: of an item that was held out nothing is learned, not even that it is wrong.
     """
+    cases = cases.shuffled(seed)
     histories = list(cases.histories)
     drawing = np.random.default_rng(len(cases) if seed == 0 else [len(cases), seed])
     fewest, most = _PER_SIGNAL
@@ -66,6 +74,7 @@ def gather_candidates(
             for row, history in enumerate(batch):
                 drawn = drawing.integers(signals.num_items, size=_DRAWN)
                 items = np.setdiff1d(np.concatenate([*_best_items(raw, row, per_signal), drawn]), history)
+                items = items if may_teach is None else items[may_teach[items]]
                 target = np.flatnonzero(items == cases.targets[start + row])
                 if len(target):
                     names, values = _features(raw, row, items, scales)

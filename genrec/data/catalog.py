@@ -96,7 +96,8 @@ class Catalog:
     def texts(self, fields: Sequence[str]) -> list[str]:
         """One text per item, (I,): the title as it is, then `Brand: OPI. Categories: Makeup, Nails.`
 
-        Fields that the catalogue lacks, and empty cells, add nothing. Raises ConfigError where it has none.
+        Fields that the catalogue lacks, and empty cells, add nothing; nor does an id that stands in for a title: it is
+        no word, and files are often sorted by it. Raises ConfigError where the catalogue has none of the fields.
         """
         present = [field for field in fields if field in self.table.columns]
         if not present:
@@ -104,7 +105,9 @@ class Catalog:
                 f"The catalogue has none of the text fields {', '.join(fields)}.",
                 f"Its columns are {', '.join(self.table.columns)}.",
             )
-        columns = [self.table[field].to_list() for field in present]
+        no_title = pl.when(pl.col("title") != pl.col("item_id")).then(pl.col("title")).alias("title")
+        table = self.table.with_columns(no_title)
+        columns = [table[field].to_list() for field in present]
         return [_text(present, row) for row in zip(*columns, strict=True)]
 
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from genrec.data.catalog import Catalog
 from genrec.data.sequences import EvaluationCases, Sequences
@@ -87,22 +89,29 @@ def load_turns(run: Run, split: DialogueSplit | None = None, *, catalog: Catalog
     ]
 
 
-def spoken_lines(turns: Sequence[DialogueTurn]) -> list[str]:
-    """Everything that was said before the last recommendation of each dialogue."""
-    return [line for turn in _last_turns(turns) for line in turn.context]
+def spoken_lines(turns: Sequence[DialogueTurn], may_teach: NDArray[np.bool_]) -> list[str]:
+    """Everything that was said before the last recommendation of each dialogue that names items of `may_teach` (I,)
+    alone."""
+    last = (turn for turn in _last_turns(turns) if may_teach[[*turn.mentioned, *turn.recommended]].all())
+    return [line for turn in last for line in turn.context]
 
 
-def item_sequences(turns: Sequence[DialogueTurn]) -> Sequences:
-    """What every dialogue named, in order, as if a user had taken it; dialogues that named one item are left out."""
-    named = {turn.dialogue_id: [*turn.mentioned, *turn.recommended] for turn in _last_turns(turns)}
+def item_sequences(turns: Sequence[DialogueTurn], may_teach: NDArray[np.bool_]) -> Sequences:
+    """What every dialogue named of `may_teach` (I,), in order, as if a user had taken it; dialogues that named one
+    item are left out."""
+    named = {
+        turn.dialogue_id: [item for item in (*turn.mentioned, *turn.recommended) if may_teach[item]]
+        for turn in _last_turns(turns)
+    }
     long = {name: items for name, items in named.items() if len(items) > 1}
     return Sequences.from_lists(list(long), list(long.values()))
 
 
-def turn_cases(turns: Sequence[DialogueTurn]) -> EvaluationCases:
-    """A case per recommended item, after what was mentioned; `user_ids` are the dialogues."""
-    told = [(turn, item) for turn in turns for item in turn.recommended]
-    histories = Sequences.from_lists([turn.dialogue_id for turn, _ in told], [turn.mentioned for turn, _ in told])
+def turn_cases(turns: Sequence[DialogueTurn], may_teach: NDArray[np.bool_]) -> EvaluationCases:
+    """A case per recommended item, after what was mentioned, both of `may_teach` (I,); `user_ids` are the dialogues."""
+    told = [(turn, item) for turn in turns for item in turn.recommended if may_teach[item]]
+    mentioned = [[item for item in turn.mentioned if may_teach[item]] for turn, _ in told]
+    histories = Sequences.from_lists([turn.dialogue_id for turn, _ in told], mentioned)
     targets = pl.Series([item for _, item in told], dtype=pl.Int32).to_numpy()
     return EvaluationCases(histories, targets)
 

@@ -149,6 +149,7 @@ def _facts(
         "num_items_without_title": sum(not item["title"] for item in raw.items),
         "num_rejected_rows": log.num_rejected_rows,
         "num_control_characters": log.num_control_characters,
+        "num_media_elsewhere": log.num_addresses,
         **split_facts(tables["splits"], tables["cold_items"]),
         **raw.facts,
     }
@@ -166,11 +167,18 @@ def _words(raw: RawData, facts: Mapping[str, Any], steps: Sequence[FilterStep], 
             "(--min-interactions 1 keeps every item)."
         )
     if facts["num_items_without_title"]:
-        words.append(f"{facts['num_items_without_title']:,} items have no title: their item_id stands for it.")
+        words.append(
+            f"{facts['num_items_without_title']:,} items have no title: their item_id stands for it, where people read."
+        )
     if facts["num_rejected_rows"]:
         words.append(f"Bad rows: {facts['num_rejected_rows']:,} left out, listed in rejected.jsonl.")
     if facts["num_control_characters"]:
         words.append(f"Control characters taken out of texts: {facts['num_control_characters']:,}.")
+    if facts["num_media_elsewhere"]:
+        words.append(
+            f"{facts['num_media_elsewhere']:,} pictures, sounds or clips are web addresses and count as missing: "
+            "put the files beside the table and name them there."
+        )
     return words + _split_words(facts, config)
 
 

@@ -68,6 +68,10 @@ class EvaluationCases:
         """The cases under a mask, (C,), in the original order."""
         return self if kept.all() else self._at(np.flatnonzero(kept))
 
+    def shuffled(self, seed: int) -> EvaluationCases:
+        """All cases in an order that is drawn."""
+        return self._at(np.random.default_rng([len(self), seed]).permutation(len(self)))
+
     def _at(self, chosen: NDArray[np.int64]) -> EvaluationCases:
         histories = [self.histories[int(case)] for case in chosen]
         users = [self.user_ids[int(case)] for case in chosen]

@@ -19,7 +19,7 @@ from genrec.encoders.alignment_data import ATTRIBUTE_MODALITY, Attributes, find_
 from genrec.encoders.base import WRITTEN_BY_ALIGN, Embeddings
 from genrec.encoders.cache import encode_items
 from genrec.encoders.text import text_encoder
-from genrec.errors import ConfigError
+from genrec.errors import ConfigError, DataError
 from genrec.progress import Progress
 from genrec.run import Run
 
@@ -85,9 +85,14 @@ def read_inputs(run: Run, config: AlignConfig, *, progress: Progress) -> Alignme
     for name in names:
         if name.split("-")[0] in WRITTEN_BY_ALIGN:
             raise ConfigError(f"Modality {name!r} has a name that align writes.", "Embed it under another name.")
-    embeddings = {name: Embeddings.load(run, name, catalog=catalog) for name in names}
     warm = ~cold_items(run)
+    loaded = {name: Embeddings.load(run, name, catalog=catalog) for name in names}
+    embeddings = {name: made for name, made in loaded.items() if np.count_nonzero(made.mask & warm) >= 2}
+    if not embeddings:
+        raise DataError("fewer than two items have a vector of anything.", "Run `genrec embed` with other modalities.")
     attributes, vectors, remarks = _attributes(run, config, catalog, warm=warm, embedded=embedded, progress=progress)
+    few = sorted(loaded.keys() - embeddings.keys())
+    remarks += [f"{name} is left out: fewer than two items that teach have a vector of it." for name in few]
     if embedded.behaviour_model is not None:
         remarks.append(
             "The behaviour vectors were made from all training histories, those of the held-out users too: what is "

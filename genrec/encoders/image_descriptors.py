@@ -17,6 +17,8 @@ to a catalogue: an item's vector depends on its picture alone.
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -41,7 +43,7 @@ class ImageDescriptors:
     modality = "image"
     model = "classical descriptors, no learned weights"
     revision = str(_VERSION)
-    fingerprint = f"descriptors{_VERSION}p{PICTURE_VERSION}"
+    fingerprint = f"descriptors{_VERSION}p{PICTURE_VERSION}s{version('scikit-image')}i{version('pillow')}"
     width = sum(WIDTHS.values())
 
     def __init__(self, *, max_megapixels: float) -> None:

@@ -2,7 +2,7 @@
 
 `.npy` has one row per item in catalogue order. Tables (`.parquet`, `.jsonl`, `.csv`, the last two also
 `.gz`) have `item_id` and the numbers, in one list column or in one column per number; items that they leave
-out, or whose cell is empty, are missing. I items, D width.
+out, or whose cell is empty, are missing. So is, in every format, a row of NaN alone. I items, D width.
 """
 
 from __future__ import annotations
@@ -56,17 +56,20 @@ def _read_array(file: Path, catalog: Catalog) -> tuple[NDArray[np.float32], NDAr
     if array.dtype.kind not in "fiu":
         raise DataError(f"{file} holds {array.dtype}. {expected}", hint)
     vectors = array.astype(np.float32)
+    mask = ~np.isnan(vectors).all(axis=1)
+    vectors[~mask] = 0.0
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise BadRowsError(
             [f"{file.name}, row {row} ({catalog.item_ids[row]}): holds a number that is not finite" for row in bad],
-            "Leave items without a vector out of a table instead.",
+            "An item without a vector has NaN in every column, or is left out of a table.",
         )
-    return vectors, np.ones(len(catalog), dtype=bool)
+    return vectors, mask
 
 
 def _read_table(file: Path, catalog: Catalog) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    item_ids, rows = _rows(file)
+    item_ids, found = _rows(file)
+    rows = [None if row is None or np.isnan(row).all() else row for row in found]  # an empty one has none that is not
     width = next((len(row) for row in rows if row is not None), 0)
     vectors = np.zeros((len(catalog), width), dtype=np.float32)
     mask = np.zeros(len(catalog), dtype=bool)

@@ -63,7 +63,10 @@ class Fusion:
         for name, values in vectors.items():
             present = values[masks[name]]
             if not len(present):
-                raise DataError(f"No item has a vector of modality {name!r}.", "Run `genrec embed` again.")
+                raise DataError(
+                    f"No item that teaches has a vector of modality {name!r}.",
+                    "Name other modalities; held-out items teach nothing.",
+                )
             means[name] = present.mean(axis=0)
             variance = float(np.square(present - means[name], dtype=np.float64).sum(axis=1).mean())
             size = float(np.square(present, dtype=np.float64).sum(axis=1).mean())

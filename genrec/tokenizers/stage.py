@@ -14,7 +14,7 @@ from genrec.data.catalog import Catalog
 from genrec.data.sequences import Sequences
 from genrec.data.splits import cold_items, evaluation_cases, training_sequences
 from genrec.encoders.base import Embeddings, embedding_files
-from genrec.errors import ConfigError, RunError
+from genrec.errors import ConfigError, DataError, RunError
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, StageReport, atomic_folder, read_json, write_json
 from genrec.tokenizers.base import ItemTokenizer, Makeup
@@ -103,9 +103,12 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
     """
     started = run.begin()
     catalog = Catalog.load(run)
-    items = ItemVectors.load(run, wanted_modalities(run, config), catalog=catalog)
-    _check(config, items)
     warm = ~cold_items(run)
+    items = ItemVectors.load(run, wanted_modalities(run, config), catalog=catalog)
+    remarks: list[str] = []
+    if config.modalities is None:
+        items, remarks = _that_teach(items, warm)
+    _check(config, items)
     known = items.only(warm)
     fusion = Fusion.fit(known.vectors, known.masks, weights=SHARES | config.weights, seed=config.seed)
     fused, guesses = fusion.apply(items.vectors, items.masks)
@@ -133,7 +136,7 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
     facts = {"method": config.method, "modalities": list(fusion.names), **health.facts}
     for level in facts["levels"]:
         level.pop("counts")  # health.json has them; the manifest stays readable
-    report = StageReport("tokenize", facts, health.words(), f"genrec train {run.path}")
+    report = StageReport("tokenize", facts, [*remarks, *health.words()], f"genrec train {run.path}")
     files = [file for name in fusion.names for file in embedding_files(run, name)]
     run.record(
         report,
@@ -151,6 +154,18 @@ def wanted_modalities(run: Run, config: TokenizeConfig) -> tuple[str, ...]:
     if config.modalities is not None:
         return config.modalities
     return tuple(run.require("embed", verify=False).report["modalities"])
+
+
+def _that_teach(items: ItemVectors, warm: NDArray[np.bool_]) -> tuple[ItemVectors, list[str]]:
+    """Without modalities of which fewer than two of the items that teach have a vector; and what was left out."""
+    few = [name for name, mask in items.masks.items() if np.count_nonzero(mask & warm) < 2]
+    if len(few) == len(items.masks):
+        raise DataError("fewer than two items have a vector of anything.", "Run `genrec embed` with other modalities.")
+    kept = [name for name in items.masks if name not in few]
+    left_out = [f"{name} is left out: fewer than two items that teach have a vector of it." for name in few]
+    return ItemVectors(
+        {name: items.vectors[name] for name in kept}, {name: items.masks[name] for name in kept}
+    ), left_out
 
 
 def guessed_modalities(run: Run) -> list[str]:

@@ -212,7 +212,10 @@ def test_what_a_group_lifts_beside_a_hidden_layer_is_what_the_score_falls_withou
 def test_candidates_are_never_of_the_history_and_hold_what_every_signal_says() -> None:
     signals, sequences = some_signals()
     targets = np.array([(history[-1] + 1) % NUM_ITEMS for history in sequences], np.int32)
-    found = gather_candidates(signals, EvaluationCases(sequences, targets))
+    cases = EvaluationCases(sequences, targets)
+    found = gather_candidates(signals, cases)
+    drawn = cases.shuffled(0)  # users come as they are drawn
+    sequences, targets = drawn.histories, drawn.targets
     outside = [target not in set(history.tolist()) for history, target in zip(sequences, targets, strict=True)]
     assert len(found.starts) == sum(outside)  # in a small catalogue every other item is a candidate
     user = outside.index(True)
@@ -222,6 +225,21 @@ def test_candidates_are_never_of_the_history_and_hold_what_every_signal_says() -
     column = found.names.index("popularity, linear")
     expected = raw(signals, sequences[user].tolist())["popularity"][others] / found.scales["popularity"]
     np.testing.assert_allclose(found.features[: len(others), column], expected, rtol=1e-5)
+
+
+def test_items_that_may_not_teach_are_nobodys_candidates() -> None:
+    signals, sequences = some_signals()
+    targets = np.array([(history[-1] + 1) % NUM_ITEMS for history in sequences], np.int32)
+    held_out = np.arange(NUM_ITEMS) % 4 == 0
+    warm = EvaluationCases(sequences, targets).select(~held_out[targets])
+    everything = gather_candidates(signals, warm)
+    found = gather_candidates(signals, warm, may_teach=~held_out)
+    assert len(found.starts) == len(everything.starts)
+    assert len(found.features) < 0.85 * len(everything.features)
+    column = found.names.index("popularity, linear")
+    known = set(everything.features[:, column][everything.targets])
+    np.testing.assert_array_equal(found.features[found.targets], everything.features[everything.targets])
+    assert known <= set(found.features[:, column])
 
 
 def test_a_retriever_is_a_signal_of_two_shapes() -> None:

@@ -6,9 +6,10 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from genrec.data.dialogues import DialogueTurn, item_sequences, read_turns, turn_cases
+from genrec.data.dialogues import DialogueTurn, item_sequences, read_turns, spoken_lines, turn_cases
 from genrec.errors import DataError
 
 # ReDial's own layout: 7 asks, 8 recommends.
@@ -63,10 +64,25 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path):
 
 def test_a_dialogue_is_one_sequence_and_every_recommended_item_a_case():
     turns = [DialogueTurn("a", (), (1,), (2,)), DialogueTurn("a", (), (1, 2), (5, 6)), DialogueTurn("b", (), (), (9,))]
-    sequences = item_sequences(turns)
+    everything = np.ones(10, np.bool_)
+    sequences = item_sequences(turns, everything)
     assert sequences.user_ids == ["a"]  # one item alone tells of nothing that goes together
     assert sequences[0].tolist() == [1, 2, 5, 6]
-    cases = turn_cases(turns)
+    cases = turn_cases(turns, everything)
     assert cases.targets.tolist() == [2, 5, 6, 9]
     assert [history.tolist() for history in cases.histories] == [[1], [1, 2], [1, 2], []]
     assert cases.user_ids == ["a", "a", "a", "b"]
+
+
+def test_held_out_items_teach_nothing_in_dialogues_either():
+    turns = [
+        DialogueTurn("a", ("like i5?",), (1, 5), (2,)),
+        DialogueTurn("b", ("hello",), (3,), (4, 5)),
+        DialogueTurn("c", ("well",), (3,), (4,)),
+    ]
+    known = np.arange(10) != 5
+    assert [one.tolist() for one in item_sequences(turns, known)] == [[1, 2], [3, 4], [3, 4]]
+    cases = turn_cases(turns, known)
+    assert cases.targets.tolist() == [2, 4, 4]
+    assert [history.tolist() for history in cases.histories] == [[1], [3], [3]]
+    assert spoken_lines(turns, known) == ["well"]

@@ -260,3 +260,25 @@ def test_a_damaged_or_missing_catalogue_says_which_stage_to_run(tmp_path: Path) 
     (run.path / "items.parquet").write_bytes(b"PAR1")
     with pytest.raises(RunError, match="genrec ingest"):
         Catalog.load(run)
+
+
+def test_an_id_that_stands_for_a_title_is_no_text(tmp_path: Path) -> None:
+    run, _ = ingest_rows(tmp_path, [*ITEMS, {"item_id": "d", "title": " "}, {"item_id": "e", "brand": "Acme"}])
+    assert Catalog.load(run).texts(("title", "brand"))[-2:] == ["", "Brand: Acme"]
+    assert Catalog.load(run).texts(("title",))[-2:] == ["", ""]
+
+
+def test_lists_as_python_writes_them_are_lists(tmp_path: Path) -> None:
+    cells = ["['Tea', \"Kid's\"]", "[['A', 'B'], ['A']]", "['unfinished", "[dict()]", '["x"]']
+    rows = [{"item_id": f"n{row}", "title": "T", "categories": cell} for row, cell in enumerate(cells)]
+    run, _ = ingest_rows(tmp_path, [*ITEMS, *rows])
+    found = Catalog.load(run).table["categories"].to_list()[-len(cells) :]
+    assert found == [["Tea", "Kid's"], ["A", "B"], ["['unfinished"], ["[dict()]"], ["x"]]
+
+
+def test_addresses_of_pictures_are_counted_and_missing(tmp_path: Path) -> None:
+    rows = [{"item_id": "d", "title": "D", "image": "https://example.org/d.jpg"}]
+    run, report = ingest_rows(tmp_path, [*ITEMS, *rows])
+    assert Catalog.load(run).table["image"].to_list()[-1] is None
+    assert report.facts["num_media_elsewhere"] == 1
+    assert any("1 pictures, sounds or clips are web addresses" in line for line in report.words)

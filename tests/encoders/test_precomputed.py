@@ -61,7 +61,7 @@ def test_an_array_has_one_row_per_item(tmp_path: Path, catalog: Catalog) -> None
         (np.zeros((2, 4)), r"shape \(2, 4\)"),
         (np.zeros(3), r"shape \(3,\)"),
         (np.array([["a"], ["b"], ["c"]]), "holds <U1"),
-        (np.array([[1.0], [np.nan], [np.inf]]), r"row 1 \(7\): holds a number that is not finite"),
+        (np.array([[1.0, 2.0], [np.nan, 1.0], [0.0, np.inf]]), r"row 1 \(7\): holds a number that is not finite"),
     ],
 )
 def test_an_array_that_does_not_fit_is_refused(
@@ -128,4 +128,19 @@ def test_a_file_without_any_item_of_the_catalogue_or_of_unknown_kind_is_refused(
     nothing = pl.DataFrame({"item_id": ["a"], "x": [None]}, schema={"item_id": pl.String, "x": pl.Float32})
     nothing.write_parquet(tmp_path / "none.parquet")
     with pytest.raises(DataError, match="for no item"):
+        read_vectors(tmp_path / "none.parquet", catalog)
+
+
+def test_rows_of_nothing_but_nan_and_empty_lists_are_missing(catalog: Catalog, tmp_path: Path) -> None:
+    whole = np.where((VECTORS == 0).all(axis=1)[:, None], np.nan, VECTORS).astype(np.float32)
+    np.save(tmp_path / "v.npy", whole)
+    lists = pl.DataFrame({"item_id": ["7", "c", "a"], "v": [[float("nan")] * 2, [5.0, 6.0], [1.0, 2.0]]})
+    lists.write_parquet(tmp_path / "nan.parquet")
+    lists.with_columns(v=pl.Series([[], [5.0, 6.0], [1.0, 2.0]])).write_parquet(tmp_path / "empty.parquet")
+    for name in ("v.npy", "nan.parquet", "empty.parquet"):
+        vectors, mask = read_vectors(tmp_path / name, catalog)
+        np.testing.assert_array_equal(vectors, VECTORS)
+        assert mask.tolist() == [True, False, True]
+    lists.with_columns(v=pl.Series([[]] * 3, dtype=pl.List(pl.Float64))).write_parquet(tmp_path / "none.parquet")
+    with pytest.raises(DataError, match="a vector for no item"):
         read_vectors(tmp_path / "none.parquet", catalog)

@@ -20,9 +20,12 @@ from genrec.data.splits import training_sequences
 from genrec.encoders.base import Embeddings
 from genrec.errors import ConfigError, DataError, RunError
 from genrec.run import Run, StageReport
+from genrec.tokenizers.base import Makeup
 from genrec.tokenizers.codes import SemanticIds
 from genrec.tokenizers.health import Health, level_health, prefix_lift, relative_error
 from genrec.tokenizers.health_plot import plot_health
+from genrec.tokenizers.rqvae import RQVAE
+from genrec.tokenizers.rqvae_training import RQVAEOptions
 from genrec.tokenizers.stage import ItemVectors, encode_items, load_tokenizer, tokenize, unseen_steps
 
 NUM_ITEMS = 60
@@ -105,10 +108,42 @@ def test_several_modalities_make_one_code_and_a_report_of_each(run: Run) -> None
     assert (without[:, 0] == encoded[:, 0]).mean() > 0.7
 
 
-def test_behaviour_as_a_loss_draws_items_of_one_walk_together(run: Run) -> None:
-    plain = tokenize(run, TokenizeConfig(method="random", modalities=("text",), levels=2, codebook_size=8))
-    drawn = tokenize(run, TokenizeConfig(levels=2, codebook_size=8, behaviour_loss=1.0, behaviour_loss_level=1))
-    assert drawn.facts["prefix_lift"][0] > 2 * plain.facts["prefix_lift"][0]
+def test_behaviour_as_a_loss_learns_from_steps_of_training_histories(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[RQVAEOptions, Makeup]] = []
+    fit = RQVAE.fit
+
+    def spy(self: RQVAE, vectors: NDArray[np.float32], *, makeup: Makeup, **others: Any) -> None:
+        seen.append((self.options, makeup))
+        fit(self, vectors, makeup=makeup, **others)
+
+    monkeypatch.setattr(RQVAE, "fit", spy)
+    codes = []
+    for loss in (0.0, 3.0):
+        tokenize(run, TokenizeConfig(levels=2, codebook_size=8, behaviour_loss=loss, behaviour_loss_level=2))
+        codes.append(SemanticIds.load(run, catalog=Catalog.load(run)).codes)
+    (_, without), (options, makeup) = seen
+    assert without.pairs is None
+    assert (options.pair_weight, options.pair_level) == (3.0, 1)
+    assert makeup.pairs is not None
+    # The last item has no vector, so the rows of the others are their numbers.
+    assert {(first, second - first) for first, second in makeup.pairs.tolist()} == {
+        (group + 6 * step, 6) for group in range(6) for step in range(6) if group + 6 * step + 6 < NUM_ITEMS - 1
+    }
+    assert (codes[0] != codes[1]).any()
+
+
+def test_a_modality_that_hardly_any_item_has_is_left_out_and_said(run: Run) -> None:
+    catalog, nothing = Catalog.load(run), np.zeros((NUM_ITEMS, 4), np.float32)
+    expected = tokenize(run, TokenizeConfig(levels=2, codebook_size=8))
+    codes = SemanticIds.load(run, catalog=catalog).codes
+    one = Embeddings("audio", nothing, np.arange(NUM_ITEMS) == 3, "m", "r", catalog.order_checksum)
+    written = [*one.save(run), *Embeddings.load(run, "text", catalog=catalog).save(run)]
+    embedded = StageReport("embed", {"modalities": {"text": {}, "audio": {}}}, [])
+    run.record(embedded, config={}, seed=0, inputs=[], outputs=written, started=run.begin())
+    report = tokenize(run, TokenizeConfig(levels=2, codebook_size=8))
+    assert report.words[0] == "audio is left out: fewer than two items that teach have a vector of it."
+    assert report.facts["modalities"] == expected.facts["modalities"] == ["text"]
+    np.testing.assert_array_equal(SemanticIds.load(run, catalog=catalog).codes, codes)
 
 
 def test_where_behaviour_is_known_it_counts_twice_and_codes_are_used_equally_often(run: Run) -> None:
@@ -188,7 +223,7 @@ def test_tokenize_needs_vectors_of_this_catalogue(run: Run) -> None:
     catalog = Catalog.load(run)
     empty = np.zeros(NUM_ITEMS, dtype=bool)
     record(run, Embeddings("none", np.zeros((NUM_ITEMS, 2), np.float32), empty, "m", "r", catalog.order_checksum))
-    with pytest.raises(DataError, match="No item has a vector"):
+    with pytest.raises(DataError, match="No item that teaches has a vector"):
         tokenize(run, TokenizeConfig(modalities=("none",)))
     with pytest.raises(RunError, match="missing"):
         load_tokenizer(run)
@@ -269,6 +304,13 @@ def test_a_collapsed_level_a_large_codebook_and_codes_that_say_nothing_are_warne
     even = (np.arange(400) % 20).astype(np.uint16)
     health = health_of(np.stack([even, np.zeros(400, np.uint16)], axis=1), (20, 20), [5.0, 5.0])
     assert [warning.split(":")[0] for warning in health.warnings()] == ["Level 2 has collapsed"]
+    for number, (error, size, cause) in enumerate([(0.001, 20, "left nearly nothing"), (0.5, 300, "too few items")]):
+        codes = np.stack([even, np.zeros(400, np.uint16)], axis=1)
+        found = replace(health_of(codes, (20, size), [5.0, 5.0]), reconstruction={"text": [error] * 2}).warnings()
+        assert cause in found[0], number
+    assert "lies in few places" in health.warnings()[0]
+    first = health_of(np.stack([np.zeros(400, np.uint16), even], axis=1), (20, 20), [5.0, 5.0])
+    assert "Most vectors are nearly the same" in first.warnings()[0]
     small = health_of(np.arange(10, dtype=np.uint16)[:, None], (10,), [1.0])
     assert len(small.warnings()) == 2
     assert [line for line in small.words() if line.startswith("Warning: ")] == small.words()[-2:]

@@ -6,6 +6,7 @@ characters are taken out (they would break terminals, files and prompts), and co
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -57,6 +58,7 @@ class InputLog:
 
     problems: list[Problem] = field(default_factory=list)
     num_control_characters: int = 0
+    num_addresses: int = 0  # of files elsewhere, which count as missing
 
     @property
     def num_rejected_rows(self) -> int:
@@ -157,7 +159,7 @@ def parse_text(value: Any, log: InputLog) -> str | None:
 
 
 def parse_list(value: Any, log: InputLog) -> list[str]:
-    """A list of texts: a list (nested ones are flattened), JSON text of one, or `A|B|C`. No text twice."""
+    """A list of texts: a list (nested ones are flattened), one as JSON or Python writes it, or `A|B|C`. None twice."""
     if value is None:
         return []
     if isinstance(value, str):
@@ -175,15 +177,26 @@ def parse_list(value: Any, log: InputLog) -> list[str]:
 def _split_list(text: str) -> list[Any]:
     if text.lstrip().startswith("["):
         try:
-            parsed = json.loads(text)
-        except ValueError:
-            return text.split("|")
-        except RecursionError:
+            parsed = _parsed_list(text)
+        except (RecursionError, MemoryError):  # so many brackets
             parsed = None
         if parsed is None or is_too_deep(parsed):
             raise BadCellError("is nested too deeply", f"at most {MAX_DEPTH} levels")
         return list(parsed)
     return text.split("|")
+
+
+def _parsed_list(text: str) -> Any:
+    """What JSON or, as tables of pandas have it, Python writes as a list; else the text, split."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        found = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        return text.split("|")
+    return found if isinstance(found, list) else text.split("|")
 
 
 def parse_rating(value: Any) -> float | None:
@@ -252,9 +265,13 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def parse_media(value: Any, folder: Path) -> str | None:
-    """A path relative to the table's folder that exists and stays inside it, or None for an empty cell."""
+def parse_media(value: Any, folder: Path, log: InputLog) -> str | None:
+    """A path relative to the table's folder that exists and stays inside it; None for an empty cell, and for the
+    address of a file elsewhere: nothing is fetched."""
     if value is None or value == "":
+        return None
+    if isinstance(value, str) and value.startswith(("https://", "http://")):
+        log.num_addresses += 1
         return None
     expected = "a path relative to the table, or an empty cell"
     if not isinstance(value, str) or _CONTROL.search(value):

@@ -120,7 +120,7 @@ def _item_parsers(log: InputLog, folder: Path, *, title_required: bool) -> dict[
     parsers: dict[str, Callable[[Any], Any]] = {"item_id": parse_id, "title": title}
     parsers |= dict.fromkeys(("description", "brand"), partial(parse_text, log=log))
     parsers |= dict.fromkeys(LIST_FIELDS, partial(parse_list, log=log))
-    parsers |= dict.fromkeys(MEDIA_FIELDS, partial(parse_media, folder=folder))
+    parsers |= dict.fromkeys(MEDIA_FIELDS, partial(parse_media, folder=folder, log=log))
     return parsers
 
 
