@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from genrec.explanation.evidence import MIN_PEOPLE, Subject
-from genrec.explanation.facts import Facts, folded
+from genrec.explanation.facts import Facts, folded, plain
 from genrec.explanation.language import Language
 from genrec.explanation.mentions import Marked, Marker, Mention
 from genrec.explanation.quoting import borne_out
@@ -52,6 +52,8 @@ class _Clause:
     numbers: tuple[float, ...]
     columns: frozenset[str]
     in_order: bool  # counts stand before the items that they count, a denial before what it denies
+    counts_choices: bool  # `3 of the 5 that you chose are V`: numbers, then the choice, then the values
+    num_choices: int  # how often it says that somebody chose
 
     @property
     def relations(self) -> frozenset[str]:
@@ -94,6 +96,9 @@ class Checker:
         clause = self._parse(text, marked)
         if "negation" in clause.kinds:
             return self._negated(clause)
+        if clause.passages > 1:  # in a row they may say what neither says
+            said = plain(marked.plain(text).strip(" -–—•*"))
+            _require(self._in_description(said), "puts pieces of the description together")
         _refuse(len(clause.relations - {"choose"}) > 1, "says several things at once")
         readings = list(itertools.islice(self._readings(clause), _MAX_READINGS))
         problems = []
@@ -108,7 +113,7 @@ class Checker:
         kinds: set[str] = set()
         items, values, quotes, numbers, passages = [], [], [], [], 0
         columns: set[str] | None = None
-        in_order = True
+        in_order, order = True, ""
         negated = any(self._language.kinds.get(_word(token)) == "negation" for token in _TOKEN.findall(text))
         if negated:
             text = self._marker.mark_catalogue_values(text, marked)
@@ -119,10 +124,12 @@ class Checker:
                 in_order &= not (mention.attributes and not mention.items and negated and "negation" not in kinds)
                 items += [mention] if mention.items else []
                 values += [mention] if mention.attributes and not mention.items else []
+                order += "v" if mention.attributes and not mention.items else ""
                 quotes += [mention] if mention.own else []
                 passages += mention.passage
             elif token[0].isdigit():
                 in_order &= not items
+                order += "n"
                 numbers.append(_number(token))
             elif word in self._columns:
                 columns = set(self._columns[word]) if columns is None else columns & self._columns[word]
@@ -130,8 +137,10 @@ class Checker:
             elif (kind := self._language.kinds.get(word)) is not None:
                 in_order &= not (kind == "negation" and kind in kinds)  # "not without"
                 kinds.add(kind)
+                order += "c" if kind == "choose" else ""
                 if kind == "numbers":
                     in_order &= not items
+                    order += "n"
                     numbers.append(float(self._language.words.numbers[word]))
             elif token not in _PUNCTUATION:
                 raise _Unsupported(f"{token!r} is in no record")
@@ -144,6 +153,8 @@ class Checker:
             tuple(numbers),
             frozenset(columns or ()),
             in_order,
+            re.fullmatch("n+c+v+", order) is not None,
+            order.count("c"),
         )
 
     def _readings(self, clause: _Clause) -> Iterator[tuple[int, ...]]:
@@ -173,6 +184,7 @@ class Checker:
         said = clause.numbers
         _refuse(said and not clause.in_order, "does not say of whom the counts are")
         _require(said in ((), (both,), (both, users)), f"the counts are {both} of {users}, not {_numbers(said)}")
+        _refuse(len(said) > 1 and clause.num_choices < 2, "does not say of whom the counts are")
         _require(both >= MIN_PEOPLE, f"only {both} chose both")
         return f"{both} of {users} people chose both"
 
@@ -202,7 +214,10 @@ class Checker:
         return "among the closest items"
 
     def _chosen(self, clause: _Clause, items: tuple[int, ...]) -> str:
-        """`You chose A`, `5 of the 8 items that you chose are V`: the history says so."""
+        """`You chose A`, `5 of the 8 items that you chose are V`: the history says so.
+
+        A value without a count has to hold for the item, too: "it is V for those who chose A" says it of both.
+        """
         _require("you" in clause.kinds, "does not say who chose")
         _refuse(clause.quotes or clause.passages, "says several things at once")
         _require(all(self._is_history(item) for item in items), "the person did not choose this")
@@ -210,13 +225,15 @@ class Checker:
         if not clause.values:
             _refuse(clause.columns, "says several things at once")
             _require(bool(items) or bool(clause.numbers), "does not say what was chosen")
+            _refuse(items and clause.numbers, "says several things at once")
             _require(clause.numbers in ((), (len(distinct),)), f"the person chose {len(distinct)} items")
             return "chosen by the person"
-        self._have((*items, *(self._own_item if "together" in clause.kinds else ())), clause)
         if not clause.numbers:
             _require(bool(items), "does not say how many")
+            self._have((*items, *self._own_item), clause)
             return "the record says so"
-        _refuse(items, "says several things at once")
+        _refuse(items or "together" in clause.kinds, "says several things at once")
+        _require(clause.counts_choices, "does not say what the counts are of")
         count = sum(all(self._matches(item, value, clause.columns) for value in clause.values) for item in distinct)
         _require(clause.numbers in ((count,), (count, len(distinct))), f"the counts are {count} of {len(distinct)}")
         return f"{count} of {len(distinct)} items of the history"
@@ -240,6 +257,7 @@ class Checker:
         if not claims:
             return self._no_claim(clause, about, bool(history))
         _require(bool(about), "names no item")
+        _refuse(clause.numbers and "things" in clause.kinds, "counts what the record does not")
         self._have(about, clause)
         for number in clause.numbers:
             _require(
@@ -248,11 +266,13 @@ class Checker:
         return "the record says so" if clause.values or clause.numbers else "words of the description"
 
     def _no_claim(self, clause: _Clause, about: tuple[int, ...], names_history: bool) -> str:
-        """`T is for you` claims nothing; `A and T have the same brand` is looked up; naming more is no statement."""
+        """`T is for you` claims nothing; `A and T have the same brand` is looked up; naming more is no statement.
+
+        The same genres are all of them: who shares one of two has to say which.
+        """
         if "together" in clause.kinds and clause.columns and len(about) > 1:
-            shared = [set(self._facts.attributes(item)) for item in about]
-            common = {column for column, _ in set.intersection(*shared)}
-            _require(bool(common & clause.columns), "they share nothing in this")
+            has = [{pair for pair in self._facts.attributes(item) if pair[0] in clause.columns} for item in about]
+            _require(bool(has[0]) and all(one == has[0] for one in has), "they have not the same in this")
             return "the records share it"
         _refuse(names_history, "names an item and says nothing of it that can be looked up")
         _refuse("together" in clause.kinds, "says that something is shared, not what")
@@ -276,6 +296,10 @@ class Checker:
             _require(says, f"the record does not say whether it is {mention.text}")
             _refuse(self._matches(item, mention, clause.columns), f"the record says that it is {mention.text}")
         return "the record says otherwise"
+
+    def _in_description(self, words: str) -> bool:
+        item = self._subject.item
+        return item is not None and borne_out(self._facts.description(item), words, self._language)
 
     def _have(self, items: Sequence[int], clause: _Clause) -> None:
         for value, item in itertools.product(clause.values, items):

@@ -62,11 +62,13 @@ class WordClasses(Config):
     negation: str
     numbers: dict[str, int]
     breaks: str
+    things: str = ""  # what an item is called: no claim, but not to be counted
+    doubt: str = ""  # beside these a source does not say what words that are cut out of it say; any class
 
     def kinds(self) -> dict[str, str]:
         """Folded word → its class. A word of two classes is a ConfigError."""
         found: dict[str, str] = {}
-        listed = {name: value.split() for name, value in self if isinstance(value, str)}
+        listed = {name: value.split() for name, value in self if isinstance(value, str) and name != "doubt"}
         for name, words in (listed | {"numbers": list(self.numbers)}).items():
             for word in words:
                 if found.setdefault(folded(word), name) != name:
@@ -104,6 +106,11 @@ class Language(Config):
     def kinds(self) -> Mapping[str, str]:
         """Folded word → its class (`neutral`, `you`, `choose`, …)."""
         return self.words.kinds()
+
+    @cached_property
+    def denials(self) -> frozenset[str]:
+        """Folded words beside which a source may say the opposite of what is cut out of it."""
+        return frozenset(folded(word) for word in (*self.words.negation.split(), *self.words.doubt.split()))
 
     @cached_property
     def _templates(self) -> dict[str, Template]:

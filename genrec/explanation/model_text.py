@@ -17,7 +17,8 @@ from genrec.explanation.language import Language
 from genrec.run import Run
 from genrec.tasks.rendering import WordEncoder
 
-_MAX_NEW_TOKENS = 160
+_MAX_NEW_TOKENS = 160  # or more: a list names what the evidence names, and its own words
+_TIMES_EVIDENCE = 2
 _TEMPERATURE = 0.7  # from the second attempt on; the first is greedy
 
 
@@ -34,16 +35,18 @@ class EngineText:
         return cls(engine, load_tokenizer(run))
 
     def write(self, language: Language, drafts: Sequence[Draft]) -> list[str]:
-        """One text per draft: greedy at the first attempt, drawn afterwards."""
+        """One text per draft: greedy at the first attempt, drawn afterwards; "" where it did not come to its end."""
         prompts = [self.prompt(language, draft) for draft in drafts]
+        longest = max((len(self._encoder.untrusted(draft.evidence)) for draft in drafts), default=0)
         attempt = drafts[0].attempt if drafts else 0
         written = self._engine.generate(
             prompts,
-            max_new_tokens=self._max_new_tokens,
+            max_new_tokens=max(self._max_new_tokens, _TIMES_EVIDENCE * longest),
             temperature=_TEMPERATURE if attempt else 0.0,
             seed=attempt,
         )
-        return [generation.text for generation in written]
+        # Half a sentence may say something else than the whole.
+        return ["" if generation.finish_reason == "length" else generation.text for generation in written]
 
     def prompt(self, language: Language, draft: Draft) -> list[int]:
         """The token ids that ask for one text, as a task's question is asked in training."""

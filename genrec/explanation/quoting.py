@@ -24,7 +24,7 @@ def stands_in(source: str, words: str) -> bool:
 def borne_out(source: str, words: str, language: Language) -> bool:
     """Whether `words` stand in `source` somewhere without a denial in the rest of their sentences.
 
-    Denials are the words of the language's class `negation`.
+    Denials are the words of the language's classes `negation` and `doubt`.
     """
     return any(not _denied(source, start, start + len(words), language) for start in _places(source, words))
 
@@ -42,4 +42,4 @@ def _denied(source: str, start: int, end: int, language: Language) -> bool:
     before = SENTENCE_END.split(source[:start])[-1]
     after = "" if SENTENCE_END.match(source, end) else SENTENCE_END.split(source[end:], maxsplit=1)[0]
     words = (word.casefold().replace("’", "'") for word in _WORD.findall(f"{before} {after}"))
-    return any(language.kinds.get(word) == "negation" for word in words)
+    return any(word in language.denials for word in words)

@@ -20,6 +20,7 @@ from genrec.explanation.language import Language, Style
 from genrec.explanation.quoting import SENTENCE_END
 
 _WORD = re.compile(r"[^\W_]+")
+_MAX_DESCRIPTION_WORDS = 60  # of its first sentence; a longer one is a text without full stops, and is left out
 
 
 class Writer:
@@ -53,7 +54,8 @@ class Writer:
         lines = [line for one in evidence if (line := self.sentence(one))]
         if style.about == "record" and item is not None and (words := self._facts.description(item)):
             first = SENTENCE_END.split(words, maxsplit=1)[0]
-            lines.append(language.render(language.sentences["description"], {"description": first}))
+            if len(first.split()) <= _MAX_DESCRIPTION_WORDS:
+                lines.append(language.render(language.sentences["description"], {"description": first}))
         return lines
 
     def sentence(self, evidence: Evidence) -> str:

@@ -27,6 +27,8 @@ REVIEWS = {
     ALIENS: (OwnText("tag", "not scary"),),
 }
 
+TWO = "His father Tom was a doctor in Rome. Her mother Ann was killed by wolves."
+
 
 def verdicts(language: Language, facts: Facts, text: str, subject: Subject = SUBJECT) -> list[str]:
     return [statement.verdict for statement in Checker(language, facts, subject).check(text)]
@@ -53,6 +55,7 @@ SUPPORTED = [
     "“Blade Runner” is not a comedy.",
     "“Blade Runner” isn’t Comedy.",
     "You chose “Alien”; “Blade Runner” is Science Fiction.",
+    "You chose “Alien”, which is Science Fiction.",  # so is the item
     "“Blade Runner” may be for you because “Alien” and “Blade Runner” have the same director.",
     "It shares the genre Science Fiction with “Alien”.",
     "It has the same director as “Alien”.",
@@ -118,6 +121,17 @@ UNSUPPORTED = {
     "a value that only the named one has, in a choice": "You chose “Alien”, which shares the genre Horror with it.",
     "a value of the named one, said of both": "With “Alien” it has the genre Horror.",
     "a column that only the named ones share": "It has the same genre as “Toy Story”.",
+    "a value of a choice, said of the item": "It is a Comedy for those who chose “Toy Story”.",
+    "a person of a choice, said of the item": "It is from John Lasseter, for those who chose “Toy Story”.",
+    "a value of a choice, said beside it": "You chose “Toy Story” and it is Comedy.",
+    "a count behind what it does not count": "It is Horror for those who chose 1 item.",
+    "a number beside a title": "You chose “Alien” 3.",
+    "a number beside a title without quotation marks": "You chose Alien 3.",
+    "a total of nobody": "3 of 4 people chose “Alien” and “Blade Runner”.",
+    "the same of several": "“Blade Runner” and “Alien” have the same genres.",
+    "praise of its making": "“Blade Runner” is well made.",
+    "a number of reasons": "It has 1982 reasons.",
+    "a number of items": "“Blade Runner” is in 1982 items.",
 }
 
 
@@ -176,6 +190,38 @@ def test_a_denial_is_known_by_the_words_of_the_language(german: Language, facts:
     told = replace(facts, own_texts=texts)
     assert verdicts(german, told, "Sie haben über „Alien“ geschrieben: „gute Creme“.") == ["unsupported"]
     assert verdicts(german, told, "Sie haben über „Alien“ geschrieben: „keine gute Creme“.") == ["supported"]
+
+
+@pytest.mark.parametrize(
+    ("description", "text", "verdict"),
+    [
+        (TWO, "His father Tom was killed by wolves.", "unsupported"),
+        (TWO, "Her mother Ann was killed by wolves.", "supported"),
+        ("The battery is far from good value for money.", "good value for money.", "unsupported"),
+        ("Critics hardly call it the best film.", "it the best film.", "unsupported"),
+        ("It fails to keep the coffee hot.", "keep the coffee hot.", "unsupported"),
+        ("It keeps the coffee hot.", "keeps the coffee hot.", "supported"),
+    ],
+)
+def test_pieces_of_a_description_say_what_it_says(
+    english: Language, facts: Facts, description: str, text: str, verdict: str
+) -> None:
+    words = [description if row == BLADE else None for row in range(len(facts.catalog))]
+    told = replace(facts, catalog=Catalog(facts.catalog.table.with_columns(description=pl.Series(words))))
+    assert verdicts(english, told, text) == [verdict]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Comedy für jene, die „Toy Story“ gewählt haben.",
+        "3 von 4 Personen wählten „Alien“ und „Blade Runner“.",
+        "„Blade Runner“ und „Alien“ haben dieselben Genres.",
+        "Sie haben „Alien“ 3 gewählt.",
+    ],
+)
+def test_what_no_fact_says_is_unsupported_in_german(german: Language, facts: Facts, text: str) -> None:
+    assert verdicts(german, facts, text) == ["unsupported"]
 
 
 @pytest.mark.parametrize("text", ["Here is why.", "Why “Blade Runner”?", "It may be for you.", "!"])

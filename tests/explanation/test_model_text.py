@@ -9,6 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from genrec import Recommender
+from genrec.decoding.engine import Generation
 from genrec.decoding.scripted import ScriptedEngine
 from genrec.explanation.explainer import Draft
 from genrec.explanation.language import Language
@@ -87,3 +88,21 @@ def test_a_request_begins_as_the_examples_of_training_do_with_the_soft_prompt(
         assert prompt == [*start, *without[len(start) - 3 :]]
     else:  # the template writes the beginning of sequence
         assert prompt == [*soft, *without]
+
+
+def test_a_text_that_was_cut_off_counts_as_none_and_a_long_evidence_gives_more_room(
+    english: Language, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def generate(self: ScriptedEngine, prompts: list[list[int]], *, max_new_tokens: int, **_: object) -> object:
+        asked.append(max_new_tokens)
+        return [Generation("You chose it and", (), "length"), Generation("You chose it.", (), "stop")]
+
+    monkeypatch.setattr(ScriptedEngine, "generate", generate)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_run / "model")
+    writer = EngineText(ScriptedEngine(lambda prompt, codes: np.zeros(8)), tokenizer)
+    long = "- word " * 400
+    for evidence in ("- a", long):
+        assert writer.write(english, [Draft(evidence, "line", 0), Draft("- b", "line", 0)]) == ["", "You chose it."]
+    assert asked == [160, 2 * len(tokenizer.backend_tokenizer.encode(long, add_special_tokens=False).ids)]
