@@ -55,7 +55,7 @@ class Rows:
 
     texts: list[str]
     references: list[str]
-    templates: list[str]
+    templates: list[str] | None  # None: the lines have none
     constant: str
     features: tuple[str, ...]
 
@@ -89,7 +89,8 @@ def pair_rows(path: Path, constant: str) -> Rows:
     pairs = list(read_lines(path))
     references = [str(pair["ref"]) for pair in pairs]
     named = tuple(sorted({str(pair["feature"]).casefold() for pair in pairs if "feature" in pair}))
-    templates = [str(pair.get("template", constant)) for pair in pairs]
+    named_by_all = all("template" in pair for pair in pairs)
+    templates = [str(pair["template"]) for pair in pairs] if named_by_all else None
     return Rows(
         [str(pair["pred"]) for pair in pairs], references, templates, constant, named or frequent_features(references)
     )
@@ -100,7 +101,8 @@ def table(rows: Rows, *, seed: int, bert_model: Path | None = None) -> list[str]
     order = derangement(len(rows.texts), np.random.default_rng(seed))
     shuffled = [rows.texts[row] for row in order]
     constant = [rows.constant] * len(rows.texts)
-    systems = {"system": rows.texts, "shuffled": shuffled, "template": rows.templates, "constant": constant}
+    templates = {} if rows.templates is None else {"template": rows.templates}
+    systems = {"system": rows.texts, "shuffled": shuffled, **templates, "constant": constant}
     precision, recall = rare_word_precision(rows.references), rare_word_recall(rows.references)
     match = feature_match(rows.features)
     names = ["ROUGE-L", "BLEU", "rare-word P", "rare-word R", "FMR", "FCR", "DIV", "USR"]
@@ -130,10 +132,11 @@ def gaps(rows: Rows, *, seed: int) -> list[str]:
         "rare-word recall": rare_word_recall(rows.references),
         "feature match": feature_match(rows.features),
     }
-    lines = ["| shuffle gap | system | template |", "|---|---|---|"]
+    systems = {"system": rows.texts} | ({} if rows.templates is None else {"template": rows.templates})
+    lines = [f"| shuffle gap | {' | '.join(systems)} |", "|---" * (1 + len(systems)) + "|"]
     for name, metric in metrics.items():
         cells = []
-        for texts in (rows.texts, rows.templates):
+        for texts in systems.values():
             gap = shuffle_gap(metric, texts, rows.references, seed=seed)
             cells.append(f"{100 * gap.gap:.2f} [{100 * gap.low:.2f}, {100 * gap.high:.2f}]")
         lines.append(f"| {name} | {' | '.join(cells)} |")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from genrec.decoding.engine import Engine
 from genrec.errors import ConfigError
-from genrec.vocabulary import TextEncoder
+from genrec.tasks.rendering import WordEncoder
 
 Ask = Callable[[Sequence[str]], list[str | None]]
 """Questions → answers in order; None where there was none."""
@@ -72,12 +72,12 @@ def ask_address(address: str, model: str, *, api_key: str = "", timeout_seconds:
 
 
 def ask_engine(engine: Engine, tokenizer: Any) -> Ask:
-    """A judge in this process: any engine that writes, with its tokenizer."""
-    encoder = TextEncoder(tokenizer)
+    """A judge in this process: any engine that writes, with its tokenizer and the tokenizer's chat template."""
+    encoder = WordEncoder(tokenizer)
 
     def ask(questions: Sequence[str]) -> list[str | None]:
         # The questions hold texts of people: encoded as text, they hold no control token.
-        prompts = [encoder.encode(question) for question in questions]
+        prompts = [[*encoder.before, *encoder.untrusted(question), *encoder.between] for question in questions]
         return [written.text for written in engine.generate(prompts, max_new_tokens=4)]
 
     return ask

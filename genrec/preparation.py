@@ -60,15 +60,21 @@ def resolve_base(config: TrainConfig) -> tuple[TrainConfig, Path | None]:
     """The configuration with a model folder as its base where it names a run, and that run's adapter.
 
     The defaults are for models from scratch: where the base is a pretrained one, a rate and a dropout that were not
-    given become such as leave it what it has learned.
+    given become such as leave it what it has learned. A run is what it was made from.
     """
+    gentle = {"dropout": 0.0, **_GENTLE_RATES.get(config.adapter, {})} if _is_pretrained(config.base) else {}
+    unset = {name: value for name, value in gentle.items() if name not in config.model_fields_set}
     run = base_run(config.base)
     if run is None:
-        gentle = {} if config.base == "scratch" else {"dropout": 0.0, **_GENTLE_RATES.get(config.adapter, {})}
-        unset = {name: value for name, value in gentle.items() if name not in config.model_fields_set}
         return config.model_copy(update=unset), None
     run.require("train")
-    return config.model_copy(update={"base": str(run.path / "model")}), adapter_folder(run)
+    return config.model_copy(update=unset | {"base": str(run.path / "model")}), adapter_folder(run)
+
+
+def _is_pretrained(base: str) -> bool:
+    while (run := base_run(base)) is not None:
+        base = str(run.require("train", verify=False).config["base"])
+    return base != "scratch"
 
 
 def base_checksums(base: str, adapter: Path | None) -> dict[str, str]:

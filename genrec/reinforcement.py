@@ -20,9 +20,11 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
+from sklearn.preprocessing import normalize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from genrec.adapter import adapter_folder, merge_adapter
+from genrec.baselines.base import taken_items
 from genrec.baselines_of_run import tuned_file
 from genrec.config import ReinforceConfig, dump_config
 from genrec.data.catalog import Catalog, removed_items
@@ -125,6 +127,8 @@ class _Drawing:
                 "catalogue and, where the model spells items by tokens of their own, has one.",
                 "Ingest more interactions, or train the run again.",
             )
+        if len(self._known) < 2:
+            raise DataError("one item alone can be learned from.", "Ingest more of them, or train the run again.")
 
     def _has_target(self, history: NDArray[np.int32]) -> bool:
         """Whether an item of a history may be a target: behind the first, new in it, and known."""
@@ -144,7 +148,10 @@ class _Drawing:
                 targets.append(int(history[place]))
         wanted = np.array(targets, dtype=np.int32)
         if self._config.method == "dpo" and self._config.negatives == "random":
-            items = rng.choice(self._known, size=(len(wanted), self._config.group_size)).astype(np.int32)
+            # Any item but the target: where it is chosen and refused at once, there is no gradient.
+            own = np.searchsorted(self._known, wanted)[:, None]
+            further = rng.integers(1, len(self._known), size=(len(wanted), self._config.group_size))
+            items = self._known[(own + further) % len(self._known)].astype(np.int32)
         else:
             items = self._beams(histories)
         # As `_learn` spells items.
@@ -226,12 +233,10 @@ def _reward(
 def _likeness(run: Run, config: ReinforceConfig) -> Likeness | None:
     """What forgives a wrong item: users in common with the target, or codes in common from the first level on."""
     if config.reward == "collaborative":
-        sequences = training_sequences(run)
-        used = np.zeros((len(sequences), len(Catalog.load(run))), dtype=np.float32)  # (U, I)
-        for user, history in enumerate(sequences):
-            used[user, history] = 1
-        used /= np.maximum(np.linalg.norm(used, axis=0), 1e-12)
-        return lambda targets, items: np.einsum("ub,ubg->bg", used[:, targets], used[:, items])
+        used = normalize(taken_items(training_sequences(run), len(Catalog.load(run))).T.tocsr())  # (I, U), sparse
+        return lambda targets, items: np.stack(
+            [(used[row] @ used[[target]].T).toarray()[:, 0] for target, row in zip(targets, items, strict=True)]
+        )
     if config.reward == "semantic":
         codes = SemanticIds.load(run, catalog=Catalog.load(run)).codes
         return lambda targets, items: np.asarray(

@@ -36,7 +36,7 @@ from genrec.tasks.mixture import Mixture, Task
 from genrec.tasks.rendering import CompiledTemplate, WordEncoder
 from genrec.tasks.titles import plain_words
 from genrec.trie import ItemTrie
-from genrec.vocabulary import TextEncoder
+from genrec.vocabulary import TextEncoder, opening_tokens
 
 TITLE_TO_ID, ID_TO_TITLE, DIALOGUE = "B1", "B2", "F2"
 _TITLE_AND_ITEM = {"title", "item"}
@@ -158,26 +158,27 @@ def text_perplexity(folder: str | Path, texts: Sequence[str], *, adapter: Path |
     """Perplexity per word of texts under a model: exp of the nats of all tokens over the number of words.
 
     `folder` is a Hugging Face folder or hub name, `adapter` one to merge into it. Per word and not per token, so that
-    models with different tokenizers can be compared. The first token of a text is not scored; a text beyond the model's
-    context is read in pieces. Raises DataError without any text.
+    models with different tokenizers can be compared. Texts begin as in training (beginning token, soft prompt). The
+    first token of a text is not scored; one beyond the model's context is read in pieces. Raises DataError: no text.
     """
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if adapter is not None:
         model = merge_adapter(model, adapter)
     model.eval()
-    encoder = TextEncoder(tokenizer)
+    encoder, opening = TextEncoder(tokenizer), opening_tokens(tokenizer)
     most = int(getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or 1 << 20)
+    most -= len(opening)
     nats, num_words = 0.0, 0
     for text in texts:
         ids = encoder.encode(text)
         if len(ids) < 2:
             continue
         for start in range(0, len(ids) - 1, most - 1):  # the last token of a piece is the first of the next one
-            piece = torch.tensor([ids[start : start + most]])
+            piece = torch.tensor([[*opening, *ids[start : start + most]]])
             with torch.no_grad():
-                logits = model(piece).logits[0, :-1].float()
-            nats += float(torch.nn.functional.cross_entropy(logits, piece[0, 1:], reduction="sum"))
+                logits = model(piece).logits[0, len(opening) : -1].float()
+            nats += float(torch.nn.functional.cross_entropy(logits, piece[0, len(opening) + 1 :], reduction="sum"))
         num_words += len(text.split())
     if not num_words:
         raise DataError("there is no text to measure the perplexity of.")

@@ -28,6 +28,7 @@ from genrec.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
+    from tokenizers import Tokenizer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 VOCABULARY_FILE = "semantic_id_vocabulary.json"
@@ -230,13 +231,39 @@ def soft_prompt(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def opening_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What every prompt begins with: the tokenizer's beginning of sequence, if it has one, then the soft prompt."""
-    start = [] if tokenizer.bos_token_id is None else [cast(int, tokenizer.bos_token_id)]
-    return [*start, *soft_prompt(tokenizer)]
+    """What every prompt begins with: the beginning of sequence, where the tokenizer writes one, then the soft prompt.
+
+    Some have a `bos_token` that they never write: that of SmolLM2's chat models opens a turn.
+    """
+    start = tokenizer.bos_token_id
+    written = start is not None and tokenizer("a", add_special_tokens=True)["input_ids"][:1] == [start]
+    return [*([cast(int, start)] if written else []), *soft_prompt(tokenizer)]
 
 
 _WORDS_AT_ONCE = 1 << 16
 _SPACES = " \n\r\t▁"
+
+
+def inner_tokenizer(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    """The whole tokenizer, control tokens included, for pieces of a text: no space is put before one."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(json.dumps(_without_first_space(json.loads(tokenizer.backend_tokenizer.to_str()))))
+
+
+def _without_first_space(description: Any) -> Any:
+    """A tokenizer's description without what Llama's and Mistral's put before a text, and GPT's may."""
+    if isinstance(description, list):
+        return [_without_first_space(part) for part in description if not _prepends(part)]
+    if not isinstance(description, dict) or "vocab" in description:
+        return description
+    changed = {name: None if _prepends(part) else _without_first_space(part) for name, part in description.items()}
+    changed |= {"prepend_scheme": "never"} if "prepend_scheme" in changed else {}
+    return changed | ({"add_prefix_space": False} if "add_prefix_space" in changed else {})
+
+
+def _prepends(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "Prepend"
 
 
 class TextEncoder:
@@ -254,7 +281,7 @@ class TextEncoder:
         description["post_processor"] = None
         description["truncation"] = None
         description["padding"] = None
-        self._tokenizer = Tokenizer.from_str(json.dumps(description))
+        self._tokenizer = Tokenizer.from_str(json.dumps(_without_first_space(description)))
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, none of them a control or semantic-ID token."""

@@ -103,6 +103,16 @@ def test_lists_hold_their_target_and_come_from_training_alone(tiny_run: Path):
     assert set(found) <= pairs
 
 
+def test_drawn_negatives_are_never_the_target(tiny_run: Path):
+    config = quick(method="dpo", negatives="random", users_per_step=30, group_size=8)
+    drawing = _Drawing(Run(tiny_run), Recommender.load(tiny_run), config)
+    steps = [drawing.step(number) for number in range(40)]
+    for step in steps:
+        assert ((step.items == step.targets[:, None]).sum(axis=1) == 1).all()
+    drawn = np.concatenate([step.items[:, :-1].ravel() for step in steps])
+    assert set(drawn.tolist()) == set(drawing._known.tolist())  # and may be anything else
+
+
 def test_a_target_that_is_missing_takes_the_last_place():
     items = np.array([[1, 2, 3], [4, 5, 6]], dtype=np.int32)
     assert _with_target(items, np.array([2, 9], dtype=np.int32)).tolist() == [[1, 2, 3], [4, 5, 9]]

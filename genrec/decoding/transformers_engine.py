@@ -285,8 +285,9 @@ def _check_prompts(model: PreTrainedModel, prompts: Sequence[Sequence[int]], num
 def _end_ids(model: PreTrainedModel, tokenizer: Decoder) -> set[int]:
     """Tokens that end a text. Of generation_config.json this, and only this, is read."""
     configured = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ends = configured if isinstance(configured, list) else [configured, tokenizer.eos_token_id]
-    return {int(end) for end in ends if end is not None}
+    ends = configured if isinstance(configured, list) else [configured]
+    # What answers are trained to end with is the tokenizer's own.
+    return {int(end) for end in (*ends, tokenizer.eos_token_id) if end is not None}
 
 
 @contextmanager

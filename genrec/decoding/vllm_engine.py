@@ -344,8 +344,9 @@ def _end_ids(folder: Path, tokenizer: Decoder) -> set[int]:
     """Tokens that end a text. Of generation_config.json this, and only this, is read."""
     file = folder / "generation_config.json"
     configured = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
-    ends = configured if isinstance(configured, list) else [configured, tokenizer.eos_token_id]
-    return {int(end) for end in ends if end is not None}
+    ends = configured if isinstance(configured, list) else [configured]
+    # What answers are trained to end with is the tokenizer's own.
+    return {int(end) for end in (*ends, tokenizer.eos_token_id) if end is not None}
 
 
 def _reason(error: Exception) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from genrec.data.sequences import Sequences
 from genrec.tasks.data import Attribute, TaskData
 from genrec.tasks.rendering import FieldKinds, Value
-from genrec.tasks.sources import Record
+from genrec.tasks.sources import Record, drawn_end
 from genrec.tasks.titles import holds_title
 
 _MOST_REQUESTED = 3  # attributes of a request
@@ -140,7 +140,7 @@ class Preferences:
         """A drawn piece of the history of user `key`. See `Source.record`."""
         data = self._data
         taken = data.sequences[key]
-        end = int(rng.integers(1, len(taken) + 1)) if len(taken) > max_history else len(taken)
+        end = drawn_end(len(taken), rng)
         history = [int(item) for item in taken[max(0, end - max_history) : end]]
         counts = Counter(attribute for item in history for attribute in data.attributes[item])
         ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0].column, entry[0].value))

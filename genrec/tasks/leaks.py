@@ -99,7 +99,9 @@ class LeakCheck:
     def _told(self, example: Example) -> list[str]:
         places, groups = self._ids.read(example.tokens, np.zeros(len(example.tokens), np.int64))
         wanted = groups[example.targets[places]]
-        titles = {self._catalog.titles[int(item)] for item in np.flatnonzero(np.isin(self._ids.groups, wanted))}
+        # What is written, or, where the answer is words, what the example says it is about last.
+        asked = [*np.flatnonzero(np.isin(self._ids.groups, wanted)).tolist(), *example.items[-1:]]
+        titles = {self._catalog.titles[int(item)] for item in asked}
         return [
             f"task {example.task}: the request {example.request!r} holds the title {title!r} of what it looks for."
             for title in sorted(titles)

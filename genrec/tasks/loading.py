@@ -11,7 +11,7 @@ from numpy import int64
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from genrec.config import TrainConfig
+from genrec.config import TrainConfig, read_values
 from genrec.errors import ConfigError
 from genrec.examples import SEQUENCE_TASK
 from genrec.prompting import TaskTemplates, compile_history_prompt, load_templates, names_a_task, task_files
@@ -95,12 +95,16 @@ def read_tasks(folders: Sequence[Path]) -> dict[str, tuple[TaskTemplates, Path]]
     Raises ConfigError where a file is wrong or two files give the same name.
     """
     found: dict[str, tuple[TaskTemplates, Path]] = {}
+    for other in (path for folder in folders for path in folder.glob("*.yml")):
+        raise ConfigError(f"{other} would not be read.", f"Call it {other.with_suffix('.yaml').name}.")
     for path in task_files(*folders):
         if not names_a_task(path):  # words of other parts of genrec, in layouts of their own
+            if "templates" in read_values(path):
+                raise ConfigError(f"{path} has templates and names no task.", "Add its name: `task: MINE`.")
             continue
         templates = load_templates(path.parent, path.stem)
         if templates.source is None:
-            continue
+            raise ConfigError(f"{path} names no source.", "Add what fills its templates, such as `source: items`.")
         if templates.name in found:
             raise ConfigError(f"{path} and {found[templates.name][1]} are both task {templates.name}.", "Rename one.")
         found[templates.name] = (templates, path)

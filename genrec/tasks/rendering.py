@@ -22,7 +22,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from transformers import PreTrainedTokenizerFast
 
 from genrec.errors import ConfigError
-from genrec.vocabulary import TextEncoder, opening_tokens, soft_prompt
+from genrec.vocabulary import TextEncoder, inner_tokenizer, opening_tokens, soft_prompt
 
 ARROW = "→"
 _FIRST, _LAST = 0xE000, 0xF8FF  # private-use characters: one per value of an example
@@ -61,7 +61,7 @@ class WordEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
-        self._untrusted = TextEncoder(tokenizer)
+        self._trusted, self._untrusted = inner_tokenizer(tokenizer), TextEncoder(tokenizer)
         self._seen: dict[str, list[int]] = {}
         self._opening = opening_tokens(tokenizer)  # once: it reads the whole vocabulary
         self.end = [] if tokenizer.eos_token_id is None else [int(cast(int, tokenizer.eos_token_id))]
@@ -70,7 +70,7 @@ class WordEncoder:
     def trusted(self, words: str) -> list[int]:
         """Token ids of words of ours."""
         if words not in self._seen:
-            self._seen[words] = self._tokenizer.encode(words, add_special_tokens=False)
+            self._seen[words] = self._trusted.encode(words, add_special_tokens=False).ids
         return self._seen[words]
 
     def untrusted(self, text: str) -> list[int]:
@@ -99,7 +99,12 @@ class WordEncoder:
             raise ConfigError(
                 "the chat template of the tokenizer does not show what the user says.", "Choose another base."
             )
-        return [*soft_prompt(self._tokenizer), *self.trusted(before)], self.trusted(after)
+        opening, frame = self.start(), self.trusted(before)
+        soft = soft_prompt(self._tokenizer)
+        start = opening[: len(opening) - len(soft)]  # some templates write it
+        return [*opening, *frame[len(start) :]] if frame[: len(start)] == start else [*soft, *frame], self.trusted(
+            after
+        )
 
 
 class WordNoise:

@@ -17,6 +17,7 @@ import numpy as np
 from genrec.tasks.data import TaskData
 from genrec.tasks.rendering import Codes, FieldKinds, Value
 
+_WHOLE = 20  # items of a history that is told from its end; of a longer one a piece is drawn
 HISTORIES = "histories"  # whole histories, every position a target: made by `examples.history_examples`
 
 
@@ -134,7 +135,7 @@ class Interleaved:
     def record(self, key: int, rng: np.random.Generator, max_history: int) -> Record:
         """A drawn piece of the history of user `key`. See `Source.record`."""
         history = self._data.sequences[key]
-        end = int(rng.integers(1, len(history) + 1)) if len(history) > max_history else len(history)
+        end = drawn_end(len(history), rng)
         window = [int(item) for item in history[max(0, end - max_history) : end]]
         steps: list[dict[str, Value]] = [
             {
@@ -145,6 +146,14 @@ class Interleaved:
             for item in window
         ]
         return Record({"steps": steps}, tuple(window), key)
+
+
+def drawn_end(length: int, rng: np.random.Generator) -> int:
+    """Where a piece of a history of `length` ends: of a long one anywhere.
+
+    It does not depend on how long the piece may be: one that is too long is asked for again, and its oldest items go.
+    """
+    return length if length <= _WHOLE else int(rng.integers(1, length + 1))
 
 
 def _piece(text: str, num_words: int, rng: np.random.Generator) -> str:

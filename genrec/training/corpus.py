@@ -19,6 +19,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
 from genrec.data.catalog import Catalog
+from genrec.data.dialogues import dialogues_file, load_turns, spoken_lines
 from genrec.data.interactions import load_interactions, read_run_table
 from genrec.data.splits import cold_items, training_sequences
 from genrec.data.text_source import TextSource
@@ -32,7 +33,8 @@ _DOCUMENTS_AT_ONCE = 1000
 
 
 def run_documents(run: Run) -> Iterator[str]:
-    """What a run says in words: its items, and of its training interactions the reviews and the titles in order.
+    """What a run says in words: its items, its training dialogues, and of its training interactions the reviews and the
+    titles in order.
 
     Held-out items and interactions of validation and test stay out, so a base may be pretrained on the run that it
     is then trained for.
@@ -45,6 +47,7 @@ def run_documents(run: Run) -> Iterator[str]:
     titles, sequences = catalog.titles, training_sequences(run)
     for history in sequences:
         yield "; ".join(titles[item] for item in history)
+    yield from spoken_lines(load_turns(run, "train", catalog=catalog), warm)
     interactions = load_interactions(run)
     if "review" in interactions.columns:
         splits = read_run_table(run, "splits.parquet")  # row by row the interactions
@@ -58,6 +61,7 @@ def read_corpus(sources: Sequence[TextSource], runs: Sequence[Run], *, cache: Pa
     Raises DataError where there is no text.
     """
     files = [source.path for source in sources] + [run.path / name for run in runs for name in _RUN_FILES]
+    files += [dialogues_file(run) for run in runs if dialogues_file(run).is_file()]
     key = text_checksum([repr(source) for source in sources] + [file_checksum(file) for file in files])
 
     def documents() -> Iterator[dict[str, str]]:

@@ -50,9 +50,14 @@ def save_model_folder(
 def neutral_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
     """Which tokens begin, end and pad a text, and nothing about how it is drawn."""
     old = model.generation_config
-    ends = tokenizer.eos_token_id if old is None or old.eos_token_id is None else old.eos_token_id
+    configured = None if old is None else old.eos_token_id
+    known = configured if isinstance(configured, list) else [configured]
+    ends = list(dict.fromkeys(end for end in (*known, tokenizer.eos_token_id) if end is not None))
     return GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id, do_sample=False
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=ends[0] if len(ends) == 1 else ends or None,
+        pad_token_id=tokenizer.pad_token_id,
+        do_sample=False,
     )
 
 

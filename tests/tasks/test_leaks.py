@@ -152,6 +152,9 @@ def test_a_request_that_holds_the_title_is_found(tiny: Tiny):
     (problem,) = check_of(tiny).problems([planted])
     assert problem.endswith(f"holds the title {title!r} of what it looks for.")
     assert check_of(tiny).problems([replace(planted, request="comedy")]) == []
+    words = replace(planted, tokens=np.array([1, 2]), targets=np.array([False, True]), items=(item,))  # told as text
+    assert check_of(tiny).problems([words]) == [problem]
+    assert check_of(tiny).problems([replace(words, request="comedy")]) == []
 
 
 def test_a_request_holds_no_title_of_an_item_that_shares_the_id(tmp_path: Path):

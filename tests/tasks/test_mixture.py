@@ -15,6 +15,7 @@ import pytest
 from genrec import pipeline
 from genrec.config import TrainConfig, load_config
 from genrec.data.catalog import Catalog
+from genrec.data.sequences import Sequences
 from genrec.errors import ConfigError, DataError
 from genrec.examples import Example, history_examples
 from genrec.explanation.lessons import lesson_sources
@@ -153,6 +154,27 @@ def test_too_long_examples_lose_their_oldest_history_and_nothing_of_the_answer(t
     assert shortened
 
 
+@pytest.mark.parametrize("name", ["C1", "E1"])
+def test_a_told_history_that_is_too_long_loses_its_oldest_items(tiny: Tiny, name: str):
+    source = tiny.mixture({name: 1.0}).tasks[name].source
+    assert source is not None
+    data = replace(tiny.data, sequences=Sequences.from_lists(["long"], [[*range(30)]]))
+    told = type(source)(data)
+    ends = set()
+    for seed in range(8):
+        items = [told.record(0, np.random.default_rng(seed), size) for size in (12, 7, 5)]
+        shown = [list(record.items) for record in items if record is not None]
+        assert all(shorter == shown[0][-len(shorter) :] for shorter in shown)
+        ends |= {one[-1] for one in shown}
+    assert len(ends) > 3  # of a long history anywhere
+
+
+def test_a_file_that_would_not_be_read_is_said(tiny: Tiny, tmp_path: Path):
+    (tmp_path / "mine.yml").write_text("task: mine\nsource: items\ntemplates: ['{{ title }} → {{ item }}']\n")
+    with pytest.raises(ConfigError, match=r"mine\.yml would not be read\. Call it mine\.yaml"):
+        tiny.mixture({"A1": 1.0}, tmp_path)
+
+
 def test_a_user_adds_a_task_by_adding_a_file_and_replaces_one_by_its_name(tiny: Tiny, tmp_path: Path):
     (tmp_path / "mine.yaml").write_text(
         "task: mine\nsource: items\ntemplates: ['Year of {{ title }}? → {{ year }}', 'When? {{ item }} → {{ year }}']\n"
@@ -175,7 +197,9 @@ def test_a_user_adds_a_task_by_adding_a_file_and_replaces_one_by_its_name(tiny: 
         ("task: mine\nsource: items\ntemplates: ['{{ title }}']\nheld_out: ['{{ x }}']\n", "asks for x"),
         ("task: mine\nid: B1\nsource: items\ntemplates: ['{{ title }}']\n", "are both task B1"),
         ("task: mine\nsource: histories\ntemplates: ['{{ history }} {{ title }}']\n", "'title' is undefined"),
-        ("task: other\ntemplates: ['{{ title }}']\n", "tasks: there is no mine"),
+        ("task: other\nsource: items\ntemplates: ['{{ title }} → {{ item }}']\n", "tasks: there is no mine"),
+        ("task: mine\ntemplates: ['{{ title }}']\n", "mine.yaml names no source"),
+        ("Task: mine\nsource: items\ntemplates: ['{{ title }}']\n", "mine.yaml has templates and names no task"),
     ],
 )
 def test_a_task_file_that_cannot_work_gives_one_clear_error(tiny: Tiny, tmp_path: Path, content: str, problem: str):

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.processors import ByteLevel, TemplateProcessing
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
 
 from genrec.errors import ConfigError
 from genrec.tasks.rendering import Codes, CompiledTemplate, WordEncoder, WordNoise
 from genrec.training.text_tokenizer import train_text_tokenizer
-from genrec.vocabulary import extend_tokenizer
+from genrec.vocabulary import extend_tokenizer, extend_with_soft_prompt
 
 TOKENIZER = train_text_tokenizer(["Which item is called Heat? Alien, Solaris"] * 4, 330)
 VOCABULARY = extend_tokenizer(TOKENIZER, (4, 4))
@@ -82,9 +87,67 @@ def test_a_chat_template_that_prints_the_date_says_the_same_every_day(day: str):
     assert tokenizer.decode(rendered.tokens).startswith("26 Jul 2024Heat")
 
 
-def test_a_tokenizer_without_chat_template_gets_a_line_each_and_its_own_beginning():
+def writing_its_beginning(texts: list[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer that puts `<|endoftext|>` before every text, as Llama's and Gemma's put theirs."""
+    tokenizer = train_text_tokenizer(texts, 300)
+    tokenizer.bos_token = "<|endoftext|>"
+    begins = TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", tokenizer.bos_token_id)])
+    tokenizer.backend_tokenizer.post_processor = begins
+    return tokenizer
+
+
+# The shapes of the families' chat templates: who writes the beginning, and around which words a turn stands.
+CHATS = {
+    "gemma": "{{ bos_token }}<start_of_turn>user\n{{ messages[0].content }}<end_of_turn>\n<start_of_turn>model\n",
+    "llama": "{{ bos_token }}<|start_header_id|>user<|end_header_id|>\n\n{{ messages[0].content }}<|eot_id|>",
+    "mistral": "{{ bos_token }}[INST] {{ messages[0].content }} [/INST]",
+    "qwen": "<|im_start|>user\n{{ messages[0].content }}<|im_end|>\n<|im_start|>assistant\n",
+}
+
+
+@pytest.mark.parametrize("soft", [0, 2])
+@pytest.mark.parametrize("family", CHATS)
+def test_a_chat_has_its_beginning_once_and_the_soft_prompt_behind_it(family: str, soft: int):
+    tokenizer = writing_its_beginning(["Heat user model INST"])
+    if family == "qwen":  # it has none
+        tokenizer.backend_tokenizer.post_processor, tokenizer.bos_token = ByteLevel(trim_offsets=False), None
+    tokenizer.chat_template = CHATS[family]
+    ids = extend_with_soft_prompt(tokenizer, soft) if soft else []
+    encoder = WordEncoder(tokenizer)
+    start = [] if family == "qwen" else [tokenizer.bos_token_id]
+    assert encoder.start() == encoder.before[: len(start) + soft] == [*start, *ids]
+    assert encoder.before.count(tokenizer.bos_token_id) == len(start)
+    said = tokenizer.decode([*encoder.before[len(start) + soft :], *encoder.untrusted("Heat"), *encoder.between])
+    expected = CHATS[family].replace("{{ bos_token }}", "").replace("{{ messages[0].content }}", "Heat")
+    assert said == expected.removesuffix("\n")  # as Jinja2 reads a template
+
+
+def test_a_beginning_that_the_tokenizer_never_writes_is_no_beginning():
     tokenizer = train_text_tokenizer(["Heat"], 300)
-    tokenizer.chat_template, tokenizer.bos_token = None, "<|endoftext|>"
+    tokenizer.bos_token = "<|im_start|>"  # as SmolLM2's chat models have it
+    assert WordEncoder(tokenizer).start() == []
+
+
+@pytest.mark.parametrize("kind", ["metaspace", "prepend"])
+def test_pieces_of_a_template_get_no_space_that_is_not_theirs(kind: str):
+    backend = Tokenizer(BPE(unk_token="?"))
+    if kind == "metaspace":
+        backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    else:  # Llama 2's
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()])
+    letters = sorted(set("Film Heat? .\n▁") - {" "})
+    backend.train_from_iterator([], BpeTrainer(initial_alphabet=letters, special_tokens=["?", "</s>"]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="?")
+    template = CompiledTemplate("Film {{ title }}. → Film {{ title }}.", KINDS, where="x")
+    rendered = template.render({"title": "Heat"}, WordEncoder(tokenizer))
+    written = "".join(tokenizer.convert_ids_to_tokens(rendered.tokens)).replace("▁", " ")
+    assert written == "Film Heat.\nFilm Heat.</s>"
+
+
+def test_a_tokenizer_without_chat_template_gets_a_line_each_and_its_own_beginning():
+    tokenizer = writing_its_beginning(["Heat"])
+    tokenizer.chat_template = None
     rendered = CompiledTemplate("Find {{ title }} → {{ title }}", KINDS, where="x").render(
         {"title": "Heat", "item": Codes(SID)}, WordEncoder(tokenizer)
     )

@@ -6,23 +6,24 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from genrec import pipeline
 from genrec.data.catalog import Catalog
 from genrec.data.splits import evaluation_cases
-from genrec.decoding.transformers_engine import TransformersEngine
+from genrec.decoding.transformers_engine import TransformersEngine, _end_ids
 from genrec.errors import ModelError, RunError
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run
 from genrec.tokenizers.codes import SemanticIds
-from genrec.training.export import export
+from genrec.training.export import export, neutral_generation
 from genrec.vocabulary import SidVocabulary, sid_token
 from tests.training.test_adapters import settings
 
@@ -134,3 +135,11 @@ def test_the_command_prints_the_proof(genrec: Callable[..., Any], tiny_copy: Pat
     assert done.status == 0, done.err
     assert json.loads(done.out)["num_items_round_tripped"] == 30
     assert genrec("export", tiny_copy).status == 2
+
+
+@pytest.mark.parametrize(("configured", "expected"), [(None, 2), (2, 2), (5, [5, 2]), ([7, 8], [7, 8, 2])])
+def test_what_answers_are_trained_to_end_with_ends_a_text_beside_what_the_base_names(configured: Any, expected: Any):
+    tokenizer: Any = SimpleNamespace(bos_token_id=None, eos_token_id=2, pad_token_id=0)
+    model: Any = SimpleNamespace(generation_config=GenerationConfig(eos_token_id=configured))
+    assert neutral_generation(model, tokenizer).eos_token_id == expected
+    assert _end_ids(model, tokenizer) == set(expected if isinstance(expected, list) else [expected])

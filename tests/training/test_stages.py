@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -214,6 +215,11 @@ def test_a_pretrained_base_is_treated_gently_unless_the_user_says_otherwise(base
     for whatever in ("scratch", str(tiny_copy)):  # a run of ours was made with our defaults
         kept, _ = resolve_base(TrainConfig(base=whatever))
         assert (kept.dropout, kept.learning_rate) == (0.25, 3e-3)
+    manifest = json.loads((tiny_copy / "manifest.json").read_text())
+    manifest["stages"]["train"]["config"]["base"] = base
+    (tiny_copy / "manifest.json").write_text(json.dumps(manifest))
+    further, _ = resolve_base(TrainConfig(base=str(tiny_copy), adapter="lora"))  # it still is that base
+    assert (further.dropout, further.learning_rate) == (0.0, 5e-4)
 
 
 def test_what_a_sliding_window_cannot_hold_is_refused_before_the_first_step(base_folder: BaseFolder, tiny_copy: Path):
