@@ -2,7 +2,8 @@
 
     python eval/engine_agreement.py RUN [--users 500] [--beam-width 50] [--evidence-weight 0.3] [--seed 0]
 
-Test users drawn with the seed; evidence is a mixture with transition counts. An answer agrees where both engines name
+Test users drawn with the seed; evidence is a mixture with transition counts, and that of the run where it has some:
+what it serves. An answer agrees where both engines name
 the same items in the same order, but for items whose scores differ by less than 1e-4. Prints Markdown.
 """
 
@@ -75,6 +76,10 @@ def compare(run: Run, options: argparse.Namespace) -> str:
         Evidence.from_mass(recommender.trie, row, weight=options.evidence_weight, join="mixture")
         for row in counts.scores(list(cases.histories))
     ]
+    asked: list[tuple[str, list[Evidence | None] | None]] = [("without evidence", None), ("with counts", [*evidence])]
+    if recommender.evidence is not None:
+        own = recommender.evidence.evidence(list(cases.histories), recommender.trie)
+        asked.append((f"as served: {recommender.evidence.join} of weight {recommender.evidence.weight:g}", own))
     lines = [
         f"{len(prompts)} test users, {options.beam_width} beams, top {options.k}, float32, seed {options.seed}; "
         f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}\n",
@@ -87,7 +92,7 @@ def compare(run: Run, options: argparse.Namespace) -> str:
         folder = run.path / "model"
         vocabulary = SidVocabulary.load(folder)
         engine: Engine = open_engine(name, folder, vocabulary=vocabulary, adapter=adapter_folder(run))
-        for label, given in (("without evidence", None), ("with evidence", evidence)):
+        for label, given in asked:
             start = time.perf_counter()
             found = engine.rank(
                 prompts,

@@ -130,6 +130,7 @@ def evaluate(
     score: Annotated[str | None, typer.Option(help="`level`, `raw` or `renormalised`.")] = None,
     max_users: Annotated[int | None, typer.Option(help="A seeded sample of so many users.")] = None,
     new_share: Annotated[float | None, typer.Option(help="As in `genrec recommend`, of the model's answers.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of baselines that are trained, ties, intervals.")] = None,
     weights: WeightsOption = None,
     view: Views = None,
     no_evidence: NoEvidence = False,
@@ -146,6 +147,7 @@ def evaluate(
         score=score,
         max_users=max_users,
         new_share=new_share,
+        seed=seed,
         weights=weights,
     )
     opened = Run.open(run)

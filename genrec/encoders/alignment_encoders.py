@@ -129,10 +129,14 @@ def adapt_encoders(inputs: AlignmentInputs, config: AlignConfig, *, progress: Pr
             live[modality] = LiveInputs(encoder, values, num_trained=count)
     if not live:
         raise ConfigError(
-            f"--unfreeze {config.unfreeze} finds no encoder that can learn: the run's vectors come from files or "
-            "from features without weights.",
+            f"--unfreeze {config.unfreeze} finds no encoder that can learn: those of text and images can, where they "
+            "are models, and the run's vectors come from files, features without weights or other models.",
             "Embed with --text MODEL or --image MODEL, or leave --unfreeze out.",
         )
+    frozen = sorted(inputs.embeddings.keys() - live.keys())
+    inputs.remarks.extend(
+        f"{name} stays as it was embedded: {config.unfreeze} trains text and images." for name in frozen
+    )
     return live
 
 
