@@ -184,6 +184,20 @@ def test_validation_and_test_interactions_change_nothing(
     assert outputs(run)["alignment/heads.safetensors"] != outputs(aligned[0])["alignment/heads.safetensors"]
 
 
+@pytest.mark.parametrize("model", ["spectral", "sequential"])
+def test_behaviour_vectors_know_training_histories_alone(model: str, files: dict[str, Path], tmp_path: Path):
+    rng = np.random.default_rng(3)
+    rows = walks()
+    later = [row if row["split"] == "train" else {**row, "item_id": f"i{rng.integers(NUM_ITEMS)}"} for row in rows]
+    earlier = [row if row["position"] != 3 else {**row, "item_id": f"i{rng.integers(NUM_ITEMS)}"} for row in rows]
+    made = []
+    for number, changed in enumerate((rows, later, earlier)):
+        run = make_run(tmp_path / str(number), changed, files)
+        embed(run, EmbedConfig(text_model=None, behaviour_model=model, behaviour_width=8))
+        made.append((run.path / "embeddings" / "behaviour.npy").read_bytes())
+    assert made[0] == made[1] != made[2]
+
+
 @pytest.mark.parametrize("objective", ["contrastive", "reconstructive", "autoregressive"])
 def test_held_out_items_teach_nothing_and_are_aligned_all_the_same(objective: str, tmp_path: Path):
     cold = list(range(0, NUM_ITEMS, 8))

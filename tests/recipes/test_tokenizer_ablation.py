@@ -32,10 +32,15 @@ def test_every_modality_that_is_there_takes_part_in_the_ways_that_it_allows(reci
     assert {"residual k-means text+behaviour", "item-id", "random"} <= set(names)
     assert len(names) == len(set(names))
     assert "aligned with behaviour" in [one.name for one in recipe["variants"](("text", "image", "aligned"))]
+    as_they_are = {
+        one.name: one for one in recipe["variants"](("text", "image"), variances={"text": 0.7, "image": 9.0})
+    }
+    assert as_they_are["text+image as they are"].views[0]["weights"] == {"text": 0.7, "image": 9.0}
     alone = [variant.name for variant in recipe["variants"](("text",))]
     assert alone == [
         "text",
         "text, behaviour as a loss",
+        "text and items' own tokens",
         "streams of text",
         "residual k-means text",
         "item-id",
