@@ -14,6 +14,7 @@ look at the validation split; the table is of the test split.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -62,11 +63,18 @@ class Recipe:
 def run_seed(
     folder: Path, source: str, files: Sequence[Path], recipe: Recipe, *, progress: Progress = SILENT
 ) -> dict[str, Any]:
-    """All stages in `folder`, or what is left of them; the evaluation as `evaluation/test.json` has it."""
+    """All stages in `folder`, or what is left of them; the evaluation as `evaluation/test.json` has it.
+
+    Vectors that another seed beside it has in its cache are not made again: they do not depend on the seed.
+    """
     run, seed = Run.create(folder), {"seed": recipe.training.seed}
     codes, evidence = recipe.tokenize.model_copy(update=seed), recipe.evidence.model_copy(update=seed)
     training, _ = resolve_base(recipe.training)  # as the stage records it
     made: set[str] = set()  # in this call
+    cache = folder / "embeddings" / "cache"
+    for other in sorted(folder.parent.glob("seed-*/embeddings/cache")):
+        if not cache.exists():
+            shutil.copytree(other, cache)
 
     def train() -> object:  # a checkpoint of other codes is of no use
         return pipeline.train(run, training, resume="trie" not in made, progress=progress)
