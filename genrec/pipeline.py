@@ -271,10 +271,8 @@ def _training_task(
     identity: Mapping[str, Any],
 ) -> TrainingTask:
     """The tasks' examples; validation by the live recommender on a sample of the validation split."""
-    cases, warm = (
-        validation_cases(run, recommender.catalog, size=config.validation_users, seed=config.seed),
-        ~cold_items(run),
-    )
+    cases = validation_cases(run, recommender.catalog, size=config.validation_users, seed=config.seed)
+    warm = ~cold_items(run)
     return TrainingTask(
         make_examples=mixture.examples,
         validate=lambda: validation_metrics(recommender, cases, warm=warm),

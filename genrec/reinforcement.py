@@ -82,10 +82,8 @@ def reinforce(run: Run, config: ReinforceConfig, *, out: Path, progress: Progres
         max_history_items=int(record.config["max_history_items"]),
         beam_width=config.validation_beam_width,
     )
-    cases, warm = (
-        validation_cases(run, recommender.catalog, size=config.validation_users, seed=config.seed),
-        ~cold_items(run),
-    )
+    cases = validation_cases(run, recommender.catalog, size=config.validation_users, seed=config.seed)
+    warm = ~cold_items(run)
     draw, likeness = _Drawing(run, recommender, config), _likeness(run, config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     history = [{"step": 0.0, **validation_metrics(recommender, cases, warm=warm)}]

@@ -102,9 +102,8 @@ class WordEncoder:
         opening, frame = self.start(), self.trusted(before)
         soft = soft_prompt(self._tokenizer)
         start = opening[: len(opening) - len(soft)]  # some templates write it
-        return [*opening, *frame[len(start) :]] if frame[: len(start)] == start else [*soft, *frame], self.trusted(
-            after
-        )
+        written = frame[: len(start)] == start
+        return [*opening, *frame[len(start) :]] if written else [*soft, *frame], self.trusted(after)
 
 
 class WordNoise:

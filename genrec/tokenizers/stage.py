@@ -163,9 +163,8 @@ def _that_teach(items: ItemVectors, warm: NDArray[np.bool_]) -> tuple[ItemVector
         raise DataError("fewer than two items have a vector of anything.", "Run `genrec embed` with other modalities.")
     kept = [name for name in items.masks if name not in few]
     left_out = [f"{name} is left out: fewer than two items that teach have a vector of it." for name in few]
-    return ItemVectors(
-        {name: items.vectors[name] for name in kept}, {name: items.masks[name] for name in kept}
-    ), left_out
+    those = ItemVectors({name: items.vectors[name] for name in kept}, {name: items.masks[name] for name in kept})
+    return those, left_out
 
 
 def guessed_modalities(run: Run) -> list[str]:
