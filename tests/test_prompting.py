@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from genrec.errors import ConfigError
 from genrec.prompting import (
@@ -46,6 +47,9 @@ def test_the_beginning_of_sequence_token_comes_first_where_there_is_one():
     tokenizer = train_text_tokenizer(["Items:"], 300)
     without = compile_history_prompt("Items:{{ history }}", tokenizer).before
     tokenizer.bos_token = "<|endoftext|>"
+    assert compile_history_prompt("Items:{{ history }}", tokenizer).before == without  # it never writes it
+    begins = TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", tokenizer.bos_token_id)])
+    tokenizer.backend_tokenizer.post_processor = begins
     assert compile_history_prompt("Items:{{ history }}", tokenizer).before == (tokenizer.bos_token_id, *without)
 
 

@@ -111,7 +111,7 @@ def test_a_saved_fusion_is_the_same_and_a_damaged_one_is_refused(tmp_path: Path)
 
 def test_a_modality_that_no_item_has_and_one_of_another_width_are_refused() -> None:
     _, shown, masks = two_modalities()
-    with pytest.raises(DataError, match="No item has a vector of modality 'image'"):
+    with pytest.raises(DataError, match="No item that teaches has a vector of modality 'image'"):
         Fusion.fit(shown, {**masks, "image": np.zeros(NUM_ITEMS, bool)}, weights={}, seed=0)
     fusion = Fusion.fit(shown, masks, weights={}, seed=0)
     with pytest.raises(DataError, match="reads image vectors of width 8, found 3"):

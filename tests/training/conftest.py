@@ -80,7 +80,8 @@ def _tokenizer(family: str) -> Any:
     backend.train_from_iterator(TEXTS, trainer)
     trained = json.loads(backend.to_str())["model"]
     kind = Qwen2Tokenizer if family in _BYTE_LEVEL else GemmaTokenizer if family.startswith("gemma") else LlamaTokenizer
-    return kind(vocab=trained["vocab"], merges=[tuple(pair) for pair in trained["merges"]])
+    begins = {} if family in _BYTE_LEVEL else {"add_bos_token": True}  # as the published ones have it
+    return kind(vocab=trained["vocab"], merges=[tuple(pair) for pair in trained["merges"]], **begins)
 
 
 def save_base(folder: Path, family: str) -> Path:
