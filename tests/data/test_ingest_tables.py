@@ -269,11 +269,11 @@ def test_an_id_that_stands_for_a_title_is_no_text(tmp_path: Path) -> None:
 
 
 def test_lists_as_python_writes_them_are_lists(tmp_path: Path) -> None:
-    cells = ["['Tea', \"Kid's\"]", "[['A', 'B'], ['A']]", "['unfinished", "[dict()]", '["x"]']
+    cells = ["['Tea', \"Kid's\"]", "[['A', 'B'], ['A']]", "['unfinished", "[dict()]", '["x"]', "[{[]: 1}]"]
     rows = [{"item_id": f"n{row}", "title": "T", "categories": cell} for row, cell in enumerate(cells)]
     run, _ = ingest_rows(tmp_path, [*ITEMS, *rows])
     found = Catalog.load(run).table["categories"].to_list()[-len(cells) :]
-    assert found == [["Tea", "Kid's"], ["A", "B"], ["['unfinished"], ["[dict()]"], ["x"]]
+    assert found == [["Tea", "Kid's"], ["A", "B"], ["['unfinished"], ["[dict()]"], ["x"], ["[{[]: 1}]"]]
 
 
 def test_addresses_of_pictures_are_counted_and_missing(tmp_path: Path) -> None:

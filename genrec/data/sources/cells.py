@@ -194,7 +194,7 @@ def _parsed_list(text: str) -> Any:
         pass
     try:
         found = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):  # the last of a set or dict with a list as its key
         return text.split("|")
     return found if isinstance(found, list) else text.split("|")
 
