@@ -9,6 +9,8 @@ counts again. What it cannot parse counts as unsupported. Exit status 1 where a 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import json
 import re
 import sys
@@ -40,6 +42,7 @@ EMPTY = [
 ]
 SINGULAR = {"categories": "category", "genres": "genre", "brands": "brand", "actors": "actor", "directors": "director"}
 NO_VALUES = {"item_id", "title", "description", "image", "audio", "video", "tags"}
+MOST_READINGS = 64  # of a sentence whose titles several items have
 NOTHING = {"", "unknown", "n/a", "none", "null", "other", "others", "various", "misc", "generic"}
 
 
@@ -56,7 +59,7 @@ class Tables:
     values: dict[str, set[tuple[str, str]]]  # item → (column in the singular, value)
     chosen_by: dict[str, set[str]]  # item → users of the training split
     row: dict[str, int]
-    vectors: np.ndarray
+    vectors: np.ndarray | None  # None: no text was embedded, and nothing can be said to be close by its text
     tags: dict[tuple[str, str], set[str]]  # (user, item) → what was written
     reviews: dict[tuple[str, str], set[str]]  # of training interactions
 
@@ -83,11 +86,14 @@ def read_run(folder: Path, tags: Path | None) -> Tables:
     chosen_by: dict[str, set[str]] = defaultdict(set)
     for user, item in train.select("user_id", "item_id").iter_rows():
         chosen_by[item].add(user)
-    vectors = np.load(folder / "embeddings" / "text.npy", allow_pickle=False).astype(np.float64)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    file = folder / "embeddings" / "text.npy"
+    vectors = np.load(file, allow_pickle=False).astype(np.float64) if file.is_file() else None
+    if vectors is not None:
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     said: dict[tuple[str, str], set[str]] = defaultdict(set)
     if tags is not None:
-        for user, item, tag, *_ in pl.read_csv(tags, infer_schema=False).iter_rows():
+        table = pl.read_csv(tags, infer_schema=False).rename({"userId": "user_id", "movieId": "item_id"}, strict=False)
+        for user, item, tag in table.select("user_id", "item_id", "tag").iter_rows():
             if user in chosen_by[item]:
                 said[user, item].add(squeeze(tag))
     wrote: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -185,6 +191,8 @@ class Reader:
         """Each of the others is in the history and among the 1 % of the items with the largest cosine."""
         need(self.item in one, "not about the item")
         assert self.item is not None  # what is in `one` has a name
+        need(self.tables.vectors is not None, "the run has no vectors of texts")
+        assert self.tables.vectors is not None
         row = self.tables.row[self.item]
         cosines = self.tables.vectors @ self.tables.vectors[row]
         cosines[row] = -np.inf
@@ -198,13 +206,12 @@ class Reader:
         # Two items may have one title; an item shares nothing with itself.
         need(len({item for number in numbers for item in self.same_title(number)}) > 1, "nothing is shared")
         column = SINGULAR.get(column, column)
-        records = []
-        for number in numbers:
-            candidates = self.same_title(number)
-            records.append(
-                set[str]().union(*({v for c, v in self.tables.values[i] if c == column} for i in candidates))
-            )
-        return self.listed(set.intersection(*records), rest)
+        # A title may mean either of two items, but one of them has to have all the values.
+        for meant in itertools.islice(itertools.product(*map(self.same_title, numbers)), MOST_READINGS):
+            records = [{v for c, v in self.tables.values[item] if c == column} for item in meant]
+            with contextlib.suppress(UnsupportedError):
+                return self.listed(set.intersection(*records), rest)
+        raise UnsupportedError(f"not what all records say: {rest[:80]}")
 
     def count(self, some: int, total: int, rest: str) -> int:
         """How many different items of the history have the value."""
@@ -267,7 +274,7 @@ class Reader:
 def in_whole_sentences(words: str, text: str) -> bool:
     """Whether the words are sentences of the text, from the beginning of one to the end of one."""
     starts = [0, *(found.end() for found in re.finditer(r"[.!?…]\s+", text))]
-    return any(text.startswith(words, at) and re.match(r"[.!?…]|$", text[at + len(words) :]) for at in starts)
+    return any(text.startswith(words, at) and re.match(r"[.!?…](\s|$)|$", text[at + len(words) :]) for at in starts)
 
 
 def need(condition: bool, problem: str) -> None:
@@ -298,8 +305,12 @@ def main() -> int:
         problems.append(f"{len(pairs)} lines in, {len(answers)} lines out")
     for number, (line, told) in enumerate(zip(pairs, answers, strict=False), start=1):
         answer = json.loads(told)
+        if "error" in answer:
+            counts["errors"] += 1
+            problems.append(f"line {number}: {answer['error']}")
+            continue
         if not answer.get("text"):
-            counts["silent or in error"] += 1
+            counts["silent"] += 1
             continue
         counts["texts"] += 1
         try:

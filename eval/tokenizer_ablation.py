@@ -18,7 +18,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
@@ -32,14 +31,13 @@ from numpy.typing import NDArray
 from genrec import metrics, pipeline
 from genrec.cold_evaluation import evaluate_cold
 from genrec.config import TokenizeConfig, TrainConfig, build_config, dump_config, load_config
-from genrec.data.catalog import Catalog
 from genrec.data.sequences import EvaluationCases
 from genrec.data.splits import cold_cases, cold_items, evaluation_cases
 from genrec.errors import ConfigError, GenrecError
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run, read_json, write_json
 from genrec.tokenizers.rqvae_training import RQVAEOptions
-from genrec.tokenizers.stage import SHARES, ItemVectors
+from genrec.tokenizers.stage import SHARES
 from genrec.trie_filters import ItemFilter
 
 _K = 10
@@ -57,18 +55,13 @@ class Variant:
     training: dict[str, Any] = field(default_factory=dict)  # what is trained otherwise than CONFIG says
 
 
-def variants(modalities: tuple[str, ...], *, variances: Mapping[str, float] | None = None) -> list[Variant]:
-    """The ways that these modalities allow; content is all but behaviour and the aligned space.
-
-    With the `variances` of the vectors as they are, they can also be put side by side as they are.
-    """
+def variants(modalities: tuple[str, ...]) -> list[Variant]:
+    """The ways that these modalities allow; content is all but behaviour and the aligned space."""
     content = tuple(name for name in modalities if name != "behaviour" and not name.startswith("aligned"))
     found = [Variant(name, ({"modalities": [name]},)) for name in content]
     if len(content) > 1:
         found.append(Variant("+".join(content), ({"modalities": content},)))
-        if variances is not None:
-            as_they_are = {"modalities": content, "weights": {name: variances[name] for name in content}}
-            found.append(Variant("+".join(content) + " as they are", (as_they_are,)))
+        found.append(Variant("+".join(content) + " as they are", ({"modalities": content, "weights": "none"},)))
     joint = "+".join(content)
     found.append(Variant(f"{joint}, behaviour as a loss", ({"modalities": content, "behaviour_loss": 0.3},)))
     if "aligned" in modalities:
@@ -346,9 +339,7 @@ def _chosen(source: Path, names: str | None) -> list[Variant]:
     run = Run.open(source)
     aligned = ("aligned",) if "align" in run.stages else ()
     embedded = tuple(run.require("embed").report["modalities"])
-    items = ItemVectors.load(run, embedded, catalog=Catalog.load(run))
-    variances = {name: float(rows[items.masks[name]].var(axis=0).sum()) for name, rows in items.vectors.items()}
-    possible = variants((*embedded, *aligned), variances=variances)
+    possible = variants((*embedded, *aligned))
     if names is None:
         return possible
     known = {variant.name: variant for variant in possible}

@@ -7,7 +7,7 @@
 people. `amazon`: Beauty 2014 → Musical Instruments 2014, of FOLDER `amazon_beauty_2014/items.jsonl.gz` with
 `interactions.csv.gz` and one `amazon_musical_instruments_2014_reviews/*.json.gz` (as they are published). The
 instruments have no titles: an item's text is what was written about it in the *training* interactions, never in
-those that are tested. Stages that are finished with the same options
+those that are tested; reviews of one day come in a drawn order. Stages that are finished with the same options
 are not made again, and a killed training goes on.
 """
 
@@ -49,6 +49,8 @@ TRAINING = TrainConfig(
     validation_users=500,
     validate_every=2,
 )
+# Reviews have days, and the file is sorted by item: in its order, an item of the same day tells which one comes next.
+TIMES_ARE_DAYS = IngestConfig(ties="shuffle")
 PROGRESS = ConsoleProgress()
 
 
@@ -82,7 +84,7 @@ def amazon(out: Path, data: Path) -> tuple[Run, Run]:
         if len(found) != 1:
             raise DataError(f"{folder} has {len(found)} files *.json.gz, not one.")
         [reviews] = found
-        ingest(raw, "amazon", [reviews], IngestConfig())
+        ingest(raw, "amazon", [reviews], TIMES_ARE_DAYS)
         interactions = pl.read_parquet(raw.path / "interactions.parquet")
         splits = pl.read_parquet(raw.path / "splits.parquet")
         read = interactions.join(splits.filter(pl.col("split") == "train"), on=["user_id", "item_id"], how="semi")

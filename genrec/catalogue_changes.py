@@ -24,7 +24,7 @@ from genrec.data.catalog import REMOVED_ITEMS, Catalog, removed_items
 from genrec.data.changes import read_changed_items, read_new_items, read_removed_ids, with_rows
 from genrec.data.sources.records import Item
 from genrec.encoders.base import Embeddings
-from genrec.encoders.embed import content_modalities
+from genrec.encoders.embed import content_modalities, problem_words, problems_file, read_problems, write_problems
 from genrec.encoders.extend import ExtendedVectors, extend_embeddings
 from genrec.journal import change_together
 from genrec.progress import SILENT, Progress
@@ -105,7 +105,7 @@ def add_items(
         words += _left_out_words(extended)
         report = StageReport("items add", facts, words)
         after = _State(catalog, removed, ids)
-        return _finish(run, staging, before, after, embeddings, report=report, when=when, started=started)
+        return _finish(run, staging, before, after, extended, report=report, when=when, started=started)
 
 
 def remove_items(run: Run, file: Path, *, when: str) -> StageReport:
@@ -121,7 +121,7 @@ def remove_items(run: Run, file: Path, *, when: str) -> StageReport:
         removed[before.catalog.indices(item_ids)] = True
         report = StageReport("items remove", {"num_removed": len(item_ids)}, [f"Removed {len(item_ids):,} items."])
         after = replace(before, removed=removed)
-        return _finish(run, staging, before, after, {}, report=report, when=when, started=started)
+        return _finish(run, staging, before, after, ExtendedVectors(), report=report, when=when, started=started)
 
 
 def update_items(
@@ -186,7 +186,7 @@ def update_items(
         words.append(f"{num_ids:,} got another ID." if reencode else kept)
         after = replace(before, catalog=catalog, ids=ids)
         report = StageReport("items update", facts, words)
-        return _finish(run, staging, before, after, embeddings, report=report, when=when, started=started)
+        return _finish(run, staging, before, after, extended, report=report, when=when, started=started)
 
 
 def _finish(
@@ -194,7 +194,7 @@ def _finish(
     staging: Path,
     before: _State,
     after: _State,
-    embeddings: Mapping[str, Embeddings],
+    extended: ExtendedVectors,
     *,
     report: StageReport,
     when: str,
@@ -204,7 +204,7 @@ def _finish(
     kept = [row for row in range(len(before.catalog)) if before.catalog.item_ids[row] != after.catalog.item_ids[row]]
     assert not kept, "an item's row has moved"
     mirror = Run(staging)
-    for made in embeddings.values():
+    for made in extended.embeddings.values():
         made.save(mirror)
     if after.catalog is not before.catalog:
         _write_table(staging / "items.parquet", after.catalog.table)
@@ -223,20 +223,41 @@ def _finish(
     )
     trie_files = [file.relative_to(staging).as_posix() for file in trie.save(staging / "trie")]
     facts = report.facts | {
+        "unreadable": {name: len(problems) for name, problems in extended.unreadable.items() if problems},
         "num_items": trie.num_items,
         "num_rows": trie.num_rows,
         "version": trie.version,
         "seconds": round(time.monotonic() - started, 3),
     }
     dropped = run.amend(
-        staging, replace(report, facts=facts), when=when, outputs={"ingest": ingest_files, "trie": trie_files}
+        staging,
+        replace(report, facts=facts),
+        when=when,
+        outputs={"ingest": ingest_files, "trie": trie_files, "embed": _list_unreadable(run, mirror, extended)},
     )
-    words = [*report.words, f"Trie {trie.version}: {trie.num_items:,} items of {trie.num_rows:,} rows."]
+    unreadable = [word for name, some in extended.unreadable.items() for word in problem_words(name, some)]
+    words = [*report.words, *unreadable, f"Trie {trie.version}: {trie.num_items:,} items of {trie.num_rows:,} rows."]
     if dropped:
         words.append(f"Dropped {', '.join(dropped)}: measured on another catalogue. Run `genrec evaluate` again.")
     words.append(f"Done in {facts['seconds']:.1f} s.")
     next_command = f"genrec recommend {run.path} --input users.jsonl --output recs.jsonl"
     return StageReport(report.stage, facts | {"dropped": dropped}, words, next_command)
+
+
+def _list_unreadable(run: Run, mirror: Run, extended: ExtendedVectors) -> list[str]:
+    """Bring the lists of unreadable inputs up to date in the staging folder; the files that embed vouches for now."""
+    files = dict.fromkeys(run.require("embed", verify=False).outputs)
+    for name, item_ids in extended.encoded.items():
+        asked = set(item_ids)
+        before = read_problems(run, name) if problems_file(run, name).relative_to(run.path).as_posix() in files else []
+        now = [problem for problem in before if problem["item_id"] not in asked] + extended.unreadable[name]
+        if before or now:
+            path = problems_file(mirror, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not write_problems(mirror, name, now):
+                path.touch()  # all is mended: the list of before must not stay
+            files[path.relative_to(mirror.path).as_posix()] = None
+    return list(files)
 
 
 def _place(

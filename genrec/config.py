@@ -71,7 +71,7 @@ class AlignConfig(Config):
     """From the vectors of several modalities to one common space: `aligned`, `aligned-<modality>`.
 
     `steps` train the heads on the vectors as they are. With `unfreeze`, `encoder_steps` more train heads and
-    encoders together, at `encoder_learning_rate`; each reads about five texts or pictures per pair of its batch.
+    encoders together, at `encoder_learning_rate`; each reads about five inputs per pair of its batch.
     """
 
     objective: Literal["contrastive", "reconstructive", "autoregressive"] = "contrastive"
@@ -108,8 +108,8 @@ class TokenizeConfig(Config):
     modalities: tuple[str, ...] | None = Field(
         None, min_length=1, description="which vectors are joined; all that embed made by default"
     )
-    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default_factory=dict, description="modality → its share of the variance; others have 1, `behaviour` 2"
+    weights: dict[str, Annotated[float, Field(gt=0)]] | Literal["none"] = Field(
+        default_factory=dict, description="modality → share of the variance, 1 (behaviour 2); none: vectors as they are"
     )
     levels: int = Field(4, ge=1, le=8)
     codebook_size: Annotated[int, Field(ge=2, le=4096)] | tuple[Annotated[int, Field(ge=2, le=4096)], ...] = Field(

@@ -64,5 +64,9 @@ class ModelError(GenrecError):
     """A model or tokenizer folder cannot be loaded or does not do what is needed of it."""
 
 
+class PromptTooLongError(ModelError):
+    """A prompt with what is to be written behind it exceeds the model's context or window."""
+
+
 class MissingDependencyError(GenrecError):
     """An optional package is not installed; the hint names the extra that brings it."""

@@ -30,7 +30,7 @@ from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 
 Join = Literal["mixture", "product"]
-# Of a user's best item. Beyond this the sums of float64 lose an item anyway, and a model may still want it.
+# Of a user's whole mass. Beyond this the sums of float64 lose an item anyway, and a model may still want it.
 _FLOOR = 1e-13
 
 
@@ -71,7 +71,7 @@ class Evidence:
     def from_scores(cls, trie: ItemTrie, scores: ArrayLike, *, weight: float, join: Join = "product") -> Evidence:
         """Evidence exp(score) / Σ exp(score) from scores per row of the catalogue, (R,); −inf is no mass at all.
 
-        Finite scores keep at least 1e-13 of the best item's mass, so that the model can still ask for the item.
+        Finite scores keep at least 1e-13 of all mass, so that the model can still ask for the item.
         Errors are those of `from_mass`.
         """
         given = np.asarray(scores, dtype=np.float64)
@@ -82,7 +82,7 @@ class Evidence:
             )
         best = given[trie.items].max()
         mass = np.exp(np.minimum(given - best, 0)) if np.isfinite(best) else np.zeros(len(given))
-        mass = np.where(np.isfinite(given), np.maximum(mass, _FLOOR), 0.0)
+        mass = np.where(np.isfinite(given), np.maximum(mass, _FLOOR * mass[trie.items].sum()), 0.0)
         return cls.from_mass(trie, mass, weight=weight, join=join)
 
     @classmethod
@@ -157,7 +157,10 @@ class EvidenceTerms:
         renormalise: bool,
         num_items: int,
     ) -> EvidenceTerms | None:
-        """The terms of U users, None where nobody has evidence. A user without evidence has weight 0."""
+        """The terms of U users, None where nobody has evidence.
+
+        A user without evidence has weight 0, and so has a product whose evidence knows none of the allowed items.
+        """
         if all(one is None for one in evidence):
             return None
         mass = np.zeros((len(evidence), num_items))
@@ -166,8 +169,10 @@ class EvidenceTerms:
                 mass[user] = one.mass if allowed is None else one.within(allowed)
         weight = np.array([0.0 if one is None else one.weight for one in evidence])
         mixed = np.array([one is not None and one.join == "mixture" for one in evidence])
+        is_drawn = np.array([one is not None and one.noise is not None for one in evidence])
+        weight[~mixed & ~is_drawn & ~mass.any(axis=1)] = 0.0
         terms = cls._summed(mass, weight, mixed, renormalise)
-        if all(one is None or one.noise is None for one in evidence):
+        if not is_drawn.any():
             return terms
         drawn = np.full((len(evidence), num_items), np.nan)
         for user, (one, allowed) in enumerate(zip(evidence, filters, strict=True)):

@@ -54,6 +54,32 @@ def test_a_finite_score_always_leaves_the_model_a_chance() -> None:
     assert 0 < evidence.mass[1] < 1e-12
 
 
+def test_what_stands_behind_many_good_items_keeps_its_place_in_the_search() -> None:
+    rng = np.random.default_rng(0)
+    codes = np.unique(rng.integers(0, 16, (6000, 4)), axis=0)[:5000]
+    trie = ItemTrie.build(codes, (16,) * 4)
+    scores = np.where(rng.permutation(len(codes)) < 2000, 0.0, -40.0)  # 2,000 equally good, the others hopeless
+    terms = EvidenceTerms.compile(
+        [Evidence.from_scores(trie, scores, weight=0.1)], [None], renormalise=False, num_items=trie.num_items
+    )
+    assert terms is not None
+    each = np.arange(trie.num_items)
+    nothing = np.zeros(trie.num_items, np.float32)
+    found = terms.join_nodes(np.zeros_like(each), each, each + 1, nothing)
+    np.testing.assert_allclose(found, terms.join_items(np.zeros_like(each), each, nothing), atol=0.01)
+
+
+@pytest.mark.parametrize("allowed", [None, [True, False, True]])
+def test_a_product_with_nothing_that_is_allowed_leaves_the_model_alone(allowed: list[bool] | None) -> None:
+    trie = ItemTrie.build([[0], [1], [2]], (3,))
+    engine = ScriptedEngine(item_scores_script(trie, {(0,): [0.2, 0.3, 0.5]}))
+    evidence = Evidence.from_mass(trie, [0.0, 0.0 if allowed is None else 1.0, 0.0], weight=1.0)
+    asked = None if allowed is None else [ItemFilter.allowing(trie, np.array(allowed))]
+    [found] = engine.rank([[0]], trie, beam_width=3, k=3, allowed=asked, evidence=[evidence])
+    [alone] = engine.rank([[0]], trie, beam_width=3, k=3, allowed=asked)
+    assert found == alone
+
+
 def test_evidence_that_forbids_everything_has_no_mass() -> None:
     trie = ItemTrie.build([[0], [1]], (2,))
     assert not Evidence.from_scores(trie, [-np.inf, -np.inf], weight=0.5).mass.any()

@@ -140,7 +140,7 @@ def tokenize(
     ] = None,
     modalities: Annotated[str | None, typer.Option(help="Such as `text,image`.  [default: all of them]")] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Shares of variance, such as `image=0.5`.  [1; behaviour 2]")
+        str | None, typer.Option(help="Shares of variance, such as `image=0.5`; `none`: as they are.  [1; behaviour 2]")
     ] = None,
     levels: Annotated[int | None, typer.Option(help="Codes per item.  [default: 4]")] = None,
     codebook_size: Annotated[
@@ -174,7 +174,7 @@ def tokenize(
     options = {
         "method": method,
         "modalities": modalities.split(",") if modalities else None,
-        "weights": dict(_name_and_number(pair) for pair in weights.split(",")) if weights else None,
+        "weights": _shares(weights) if weights else None,
         "levels": levels,
         "codebook_size": _sizes(codebook_size) if codebook_size else None,
         "item_codes": item_codes,
@@ -202,10 +202,14 @@ def tokenize(
     print_report(pipeline.tokenize(opened, resolved, progress=ConsoleProgress()), as_json=json_)
 
 
+def _shares(text: str) -> str | dict[str, str]:
+    return text if text == "none" else dict(_name_and_number(pair) for pair in text.split(","))
+
+
 def _name_and_number(pair: str) -> tuple[str, str]:
     name, found, number = pair.partition("=")
     if not (name and found and number):
-        raise ConfigError(f"--weights {pair!r} is not NAME=NUMBER.", "For example: behaviour=2,image=0.5")
+        raise ConfigError(f"--weights {pair!r} is not NAME=NUMBER.", "For example: behaviour=2,image=0.5; or none.")
     return name, number
 
 

@@ -29,7 +29,7 @@ from genrec.decoding.prompt_attention import (
     read_prompts,
     reading,
 )
-from genrec.errors import GenrecError, ModelError
+from genrec.errors import GenrecError, ModelError, PromptTooLongError
 from genrec.quantization import reads_by_column
 from genrec.vocabulary import SidVocabulary
 
@@ -170,7 +170,7 @@ def check_model(model: PreTrainedModel, vocabulary: SidVocabulary) -> None:
 
 
 def check_length(model: PreTrainedModel, longest: int) -> None:
-    """Raise ModelError where `longest` tokens, prompt and semantic ID, exceed the model's context or window."""
+    """Raise PromptTooLongError where `longest` tokens, prompt and semantic ID, exceed the model's context or window."""
     config = model.config.get_text_config(decoder=True)
     limits = {"context": getattr(config, "max_position_embeddings", None)}
     layer_types = getattr(config, "layer_types", None)
@@ -178,7 +178,7 @@ def check_length(model: PreTrainedModel, longest: int) -> None:
         limits["sliding window"] = getattr(config, "sliding_window", None)
     for what, limit in limits.items():
         if limit is not None and longest > limit:
-            raise ModelError(
+            raise PromptTooLongError(
                 f"a prompt needs {longest} tokens with its semantic ID; the {what} of {type(model).__name__} "
                 f"is {limit} tokens.",
                 "Cut the oldest history, or train with a smaller `max_history_items`.",

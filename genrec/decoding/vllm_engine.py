@@ -27,7 +27,7 @@ from genrec.decoding.text import Decoder, TextUnderWay
 from genrec.decoding.vllm_processor import QUALIFIED_NAME, SemanticIdProcessor, prepare_cpu
 from genrec.decoding.vllm_runner import Runner, Ticket, hold_process, in_this_process, release_process
 from genrec.decoding.vllm_scorer import VllmScorer
-from genrec.errors import ConfigError, ModelError, TrieError
+from genrec.errors import ConfigError, ModelError, PromptTooLongError, TrieError
 from genrec.evidence import Evidence, check_evidence
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
@@ -57,6 +57,8 @@ class VllmEngine:
     ) -> None:
         """An engine over an `LLM` that was made with the options of `load`; see there."""
         self.llm, self._runner, self._lora = llm, runner, lora
+        # Of all copies of this engine: vLLM goes on with what it has loaded under a number, whatever path comes later.
+        self._adapters = {} if lora is None else {lora.lora_int_id: Path(lora.lora_path)}
         check_score_mode(score_mode)
         self._vocabulary, self._score_mode, self._batch_size = vocabulary, score_mode, batch_size
         self._tokenizer = cast(Decoder, llm.get_tokenizer())
@@ -81,6 +83,7 @@ class VllmEngine:
         Raises ConfigError for options that vLLM does not have, ModelError, with its reason, for what it cannot load.
         """
         _check_options(options or {})
+        check_score_mode(score_mode)
         _check_folder(folder, vocabulary)
         arguments = engine_arguments(folder, vocabulary, dtype=dtype, adapter=adapter) | dict(options or {})
         hold_process()
@@ -118,10 +121,24 @@ class VllmEngine:
         """This engine with another LoRA (None: the base alone), over the same weights and the same batch.
 
         `number` from 1 is the adapter's own. Needs an engine that was loaded with an adapter; `max_loras` among the
-        `options` of `load` says how many are held at once.
+        `options` of `load` says how many are held at once. Raises ConfigError for a number that another adapter has,
+        ModelError for an adapter that this engine cannot hold.
         """
         other = copy.copy(self)
         other._lora = None if adapter is None else LoRARequest(_checked_adapter(adapter).name, number, str(adapter))
+        if adapter is None:
+            return other
+        limits = self.llm.llm_engine.vllm_config.lora_config
+        if limits is None:
+            raise ModelError("the engine was loaded without an adapter.", "Load it with the first one (`adapter=`).")
+        if (rank := _adapter_rank(adapter)) > limits.max_lora_rank:
+            raise ModelError(
+                f"the adapter {adapter} has rank {rank}; the engine was loaded for {limits.max_lora_rank}.",
+                "Load the engine with the option `max_lora_rank`.",
+            )
+        known = self._adapters.setdefault(number, adapter)
+        if known.resolve() != adapter.resolve():
+            raise ConfigError(f"number {number} is that of the adapter {known}.", "Give every adapter its own.")
         return other
 
     def rank(
@@ -218,7 +235,7 @@ class VllmEngine:
             if not len(prompt):
                 raise ModelError(f"prompt {row} is empty.", "A prompt needs at least one token, such as a start token.")
             if len(prompt) + num_new_tokens > limit:
-                raise ModelError(
+                raise PromptTooLongError(
                     f"prompt {row} needs {len(prompt) + num_new_tokens} tokens with what follows; the context is "
                     f"{limit} tokens.",
                     "Raise `max_model_len`, where the model can, or cut the oldest history.",
@@ -326,6 +343,8 @@ def _checked_adapter(adapter: Path) -> Path:
     found = [] if kind == "LORA" else [f"is of PEFT's kind {kind}"]
     parts = [part for part in ("modules_to_save", "trainable_token_indices") if config.get(part)]
     found += [f"changes embeddings ({part}: {config[part]})" for part in parts]
+    if not (adapter / "adapter_model.safetensors").is_file():
+        raise ModelError(f"{adapter} has no adapter_model.safetensors.", "Save it with PEFT's safe serialisation.")
     if found:
         raise ModelError(
             f"the adapter {adapter} {' and '.join(found)}; vLLM serves LoRA adapters of linear layers only.",

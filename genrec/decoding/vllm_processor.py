@@ -65,6 +65,7 @@ TRIE_OPTION = "genrec_trie"  # in vLLM's additional_config: the folder RUN/trie
 _LOG = logging.getLogger(__name__)
 _MODES = ("level", "raw", "renormalised")
 _MAX_LEVELS, _MAX_CODES, _MAX_ITEMS = 64, 1 << 16, 1 << 31  # what a trie can hold at most
+_OTHER_MASKS = ("allowed_token_ids", "bad_words", "structured_outputs")  # of vLLM's parameters
 _MAX_EXCLUDED, _MAX_ALLOWED = 100_000, 1000
 
 
@@ -128,8 +129,16 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
-        """Refuse arguments that no catalogue could fit, before the worker sees them. Raises ValueError."""
-        check_arguments(sampling_params.extra_args or {})
+        """Refuse arguments that no catalogue could fit, before the worker sees them. Raises ValueError.
+
+        Neither may vLLM take codes away before the trie is asked: where none is left that the trie allows, anything
+        could come.
+        """
+        arguments = sampling_params.extra_args or {}
+        check_arguments(arguments)
+        others = [name for name in _OTHER_MASKS if getattr(sampling_params, name, None)]
+        if others and any(name.startswith("genrec_") for name in arguments):
+            raise ValueError(f"{others[0]} cannot stand beside genrec_… arguments: the trie says what may come")
 
     def is_argmax_invariant(self) -> bool:
         """V1: whether greedy decoding may skip this processor. It may not."""

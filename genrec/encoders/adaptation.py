@@ -33,7 +33,7 @@ Family = Literal["lora", "ia3", "prompt", "full"]
 
 # Names of key and value projections, and of the feed-forward's second layer, in the models that transformers has.
 _KEY_OR_VALUE = re.compile(r"(?:^|\.)(?:key|value|k_proj|v_proj|k_lin|v_lin)$|[Aa]ttention\.(?:k|v)$")
-_FEED_FORWARD = re.compile(r"(?:^|\.)(?:fc2|down_proj|lin2|wo)$|layers?\.\d+\.output\.dense$")
+_FEED_FORWARD = re.compile(r"(?:^|\.)(?:fc2|down_proj|lin2|wo|output_dense)$|(?:layers?|blocks)\.\d+\.output\.dense$")
 _LORA_ALPHA = 2  # per rank
 
 

@@ -8,7 +8,7 @@ N inputs, R rows (items, then attribute texts), D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from genrec.data.catalog import Catalog
 from genrec.encoders.adaptation import Family, TrainableEncoder, adapt, trained_weights
 from genrec.encoders.alignment_data import ATTRIBUTE_MODALITY
 from genrec.encoders.alignment_inputs import AlignmentInputs
+from genrec.encoders.audio import audio_encoder
 from genrec.encoders.base import Embeddings
 from genrec.encoders.cache import encode_items
 from genrec.encoders.checkpoints import fingerprint_of
@@ -32,6 +33,7 @@ from genrec.encoders.image import image_encoder
 from genrec.encoders.media import DESCRIPTORS, media_files
 from genrec.encoders.text import text_encoder
 from genrec.encoders.texts import item_texts
+from genrec.encoders.video import video_encoder
 from genrec.errors import ConfigError, DataError, RunError, UnreadableInputError
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, atomic_file, file_checksum, read_json, write_json
@@ -129,13 +131,13 @@ def adapt_encoders(inputs: AlignmentInputs, config: AlignConfig, *, progress: Pr
             live[modality] = LiveInputs(encoder, values, num_trained=count)
     if not live:
         raise ConfigError(
-            f"--unfreeze {config.unfreeze} finds no encoder that can learn: those of text and images can, where they "
-            "are models, and the run's vectors come from files, features without weights or other models.",
-            "Embed with --text MODEL or --image MODEL, or leave --unfreeze out.",
+            f"--unfreeze {config.unfreeze} finds no encoder that can learn: those of text, images, sounds and clips "
+            "can, where they are models, and the run's vectors come from files or features without weights.",
+            "Embed with --text, --image, --audio or --video MODEL, or leave --unfreeze out.",
         )
     frozen = sorted(inputs.embeddings.keys() - live.keys())
     inputs.remarks.extend(
-        f"{name} stays as it was embedded: {config.unfreeze} trains text and images." for name in frozen
+        f"{name} stays as it was embedded: it has no model that {config.unfreeze} could train." for name in frozen
     )
     return live
 
@@ -151,7 +153,7 @@ def encode_anew(
     for modality, source in live.items():
         files = save_encoder(inputs.run, modality, source.encoder, config=config)
         encoder = adapted(source.encoder, files[-1], family=config.unfreeze)
-        size = inputs.embedded.batch_size
+        size = _batch_size(inputs.embedded, modality)
         made = encode_items(encoder, source.inputs, run=inputs.run, batch_size=size, progress=progress)
         old, rows = inputs.embeddings[modality], made.vectors[: inputs.num_items]
         new = Embeddings(
@@ -224,18 +226,30 @@ def encode_adapted(
     if not mask.any():  # without one path in it, a table of items has no media
         return np.zeros((len(mask), encoder.width), np.float32), mask
     inputs = _item_inputs(run, catalog, embedded, modality)
-    made = encode_items(encoder, inputs, run=run, batch_size=embedded.batch_size, progress=progress)
+    size = _batch_size(embedded, modality)
+    made = encode_items(encoder, inputs, run=run, batch_size=size, progress=progress)
     return made.vectors, made.mask
+
+
+def _batch_size(embedded: EmbedConfig, modality: str) -> int:
+    """Inputs that are encoded at a time, as the stage `embed` has it."""
+    return embedded.clip_batch_size if modality in ("audio", "video") else embedded.batch_size
 
 
 def _trainable(embedded: EmbedConfig, modality: str, *, progress: Progress) -> TrainableEncoder | None:
     """The encoder of a modality as the stage `embed` used it, None where it has no weights."""
     if modality == "text" and embedded.text_model is not None:
         return text_encoder(embedded, progress=progress)
-    if modality == "image" and embedded.image_model not in (None, DESCRIPTORS):
-        encoder: TrainableEncoder = image_encoder(embedded, progress=progress)  # type: ignore[assignment]
-        return encoder
-    return None
+    media: dict[str, tuple[str | None, Callable[..., Any]]] = {
+        "image": (embedded.image_model, image_encoder),
+        "audio": (embedded.audio_model, audio_encoder),
+        "video": (embedded.video_model, video_encoder),
+    }
+    model, load = media.get(modality, (None, None))
+    if load is None or model in (None, DESCRIPTORS):
+        return None
+    encoder: TrainableEncoder = load(embedded, progress=progress)
+    return encoder
 
 
 def _inputs_of(inputs: AlignmentInputs, modality: str) -> list[Any]:
@@ -262,10 +276,10 @@ def _check_readable(inputs: AlignmentInputs, modality: str, encoder: TrainableEn
 
 
 def _item_inputs(run: Run, catalog: Catalog, embedded: EmbedConfig, modality: str) -> Sequence[Any]:
-    """One text or picture per item, (I,), None where missing."""
+    """One text or file per item, (I,), None where missing."""
     if modality == "text":
         return item_texts(catalog, embedded)
-    return media_files(run, catalog, "image", root=embedded.media_root)
+    return media_files(run, catalog, modality, root=embedded.media_root)
 
 
 def _files(run: Run, modality: str) -> tuple[Path, Path]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from transformers import (
     ASTFeatureExtractor,
     AutoFeatureExtractor,
@@ -28,6 +29,7 @@ from genrec.encoders.sounds import SoundLimits, read_sound, windows
 from genrec.errors import ModelError
 
 _WHAT = "audio encoder"
+_HEARS = "audio_model"  # what CLAP calls its part that hears, beside the one that reads
 _MAX_WINDOWS = 16
 _DEFAULT_SECONDS = 10  # the window of models that take sounds of any length
 _SHORTEST_SECONDS = 0.1  # shorter sounds are followed by silence: some models need a few frames
@@ -69,16 +71,36 @@ class AudioEncoder:
         # Copies: a view of one window would keep the whole recording in memory until its batch is encoded.
         return [window.copy() for window in windows(samples, length=self._window, most=_MAX_WINDOWS)]
 
+    @torch.inference_mode()
     def encode(self, values: list[list[NDArray[np.float32]]]) -> NDArray[np.float32]:
         """Vectors (N, D): the mean of the vectors of each sound's windows."""
-        flat = [window for sound in values for window in sound]
-        batches = [flat[start : start + _WINDOWS_PER_BATCH] for start in range(0, len(flat), _WINDOWS_PER_BATCH)]
-        vectors = np.concatenate([self._encode_windows(batch) for batch in batches])  # (W, D)
-        ends = np.cumsum([len(sound) for sound in values])
-        return np.stack([part.mean(axis=0) for part in np.split(vectors, ends[:-1])])
+        return np.asarray(self.pooled(self.batch(values)).cpu().numpy(), dtype=np.float32)
 
-    @torch.inference_mode()
-    def _encode_windows(self, batch: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    @property
+    def module(self) -> nn.Module:
+        """The transformer inside that hears, for adaptation."""
+        module: nn.Module = getattr(self._encoder, _HEARS, self._encoder)
+        return module
+
+    @module.setter
+    def module(self, module: nn.Module) -> None:
+        """Use `module` from now on."""
+        if hasattr(self._encoder, _HEARS):
+            setattr(self._encoder, _HEARS, module)
+        else:
+            self._encoder = module
+
+    def batch(self, values: list[list[NDArray[np.float32]]]) -> dict[str, Any]:
+        """The windows of N sounds in one row, and how many each sound has."""
+        return {"windows": [window for sound in values for window in sound], "counts": [len(sound) for sound in values]}
+
+    def pooled(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Vectors (N, D) of a batch, with gradients where they are wanted."""
+        windows, size = batch["windows"], _WINDOWS_PER_BATCH
+        parts = [self._window_vectors(windows[start : start + size]) for start in range(0, len(windows), size)]
+        return torch.stack([sound.mean(dim=0) for sound in torch.cat(parts).split(batch["counts"])])
+
+    def _window_vectors(self, batch: list[NDArray[np.float32]]) -> torch.Tensor:
         inputs, num_samples = self._inputs(batch)
         with self._pretrained.autocast():
             if isinstance(self._encoder, ClapModel):
@@ -89,7 +111,8 @@ class AudioEncoder:
                 if vectors is None:
                     lengths = torch.tensor([len(window) for window in batch], device=self._pretrained.device)
                     vectors = mean_over_sound(outputs.last_hidden_state, lengths, num_samples=num_samples)
-        return np.asarray(vectors.float().cpu().numpy(), dtype=np.float32)
+        found: torch.Tensor = vectors.float()
+        return found
 
     def _inputs(self, batch: list[NDArray[np.float32]]) -> tuple[dict[str, torch.Tensor], int]:
         """What the model takes, and the samples that one row of it stands for, padding included."""
@@ -113,7 +136,7 @@ class AudioEncoder:
 
     def _width(self, name: str) -> int:
         try:
-            return int(self._encode_windows([np.zeros(self._rate, dtype=np.float32)]).shape[1])
+            return int(self.encode([[np.zeros(self._rate, dtype=np.float32)]]).shape[1])
         except (RuntimeError, TypeError, ValueError, AttributeError, KeyError) as error:
             raise ModelError(
                 f"The {_WHAT} {name!r} does not turn a second of silence into a vector: {error}.",
@@ -133,8 +156,8 @@ def mean_over_sound(hidden: torch.Tensor, lengths: torch.Tensor, *, num_samples:
     return (hidden.float() * mask).sum(dim=1) / counts[:, None]
 
 
-def _encoder_of(model: PreTrainedModel) -> torch.nn.Module:
-    encoder: torch.nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model
+def _encoder_of(model: PreTrainedModel) -> nn.Module:
+    encoder: nn.Module = model.get_encoder() if model.config.is_encoder_decoder else model
     return encoder
 
 

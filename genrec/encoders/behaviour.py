@@ -25,6 +25,7 @@ from genrec.errors import DataError
 from genrec.progress import SILENT, Progress
 
 MODELS = ("ppmi-svd", "spectral", "sequential")
+_VERSION = 1  # raised when vectors of the same histories change
 _DISTANCES = 3  # items apart; a pair at distance d counts 1/d
 _SMOOTHING = 0.75  # exponent of the context frequencies: rare contexts would look too telling
 _SHIFT = 1.0  # in nats: what is less than e times likelier than chance is noise
@@ -70,8 +71,9 @@ def behaviour_vectors(
 
 
 def behaviour_revision(sequences: Sequences) -> str:
-    """A checksum of the histories: which behaviour the vectors are of."""
-    digest = hashlib.sha256(sequences.offsets.tobytes())
+    """A checksum of the histories and of how they are read: which behaviour the vectors are of."""
+    digest = hashlib.sha256(f"version {_VERSION}".encode())
+    digest.update(sequences.offsets.tobytes())
     digest.update(sequences.items.tobytes())
     return digest.hexdigest()[:12]
 

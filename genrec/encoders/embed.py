@@ -28,7 +28,7 @@ from genrec.encoders.media import MediaFile, media_files
 from genrec.encoders.precomputed import read_vectors, vectors_revision
 from genrec.encoders.texts import item_texts
 from genrec.encoders.video import video_encoder
-from genrec.errors import ConfigError, DataError
+from genrec.errors import ConfigError, DataError, RunError
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, StageReport, atomic_file
 
@@ -75,9 +75,9 @@ def embed(run: Run, config: EmbedConfig, *, progress: Progress = SILENT) -> Stag
     words = []
     for modality, make in makers.items():
         made = make(job)
-        outputs += [*made.embeddings.save(run), *_write_problems(run, modality, made.problems)]
+        outputs += [*made.embeddings.save(run), *write_problems(run, modality, made.problems)]
         facts[modality] = {**_facts(made.embeddings), **made.facts}
-        words += [" ".join([_sentence(made.embeddings), *made.words]), *_problem_words(modality, made.problems)]
+        words += [" ".join([_sentence(made.embeddings), *made.words]), *problem_words(modality, made.problems)]
     report = StageReport("embed", {"modalities": facts}, words, f"genrec tokenize {run.path}")
     histories = [run.path / "splits.parquet"] if config.behaviour_model is not None else []
     run.record(
@@ -98,18 +98,15 @@ def content_modalities(config: EmbedConfig) -> list[str]:
 
 def encode_modality(
     run: Run, config: EmbedConfig, catalog: Catalog, modality: str, *, progress: Progress = SILENT
-) -> Embeddings | None:
+) -> MadeModality | None:
     """Vectors of the items of `catalog`, any items, by the encoder that `config` names for one of its modalities.
 
-    None where not one of the items names a file of that modality. Inputs that cannot be read are said and masked.
+    None where not one of the items names a file of that modality. Inputs that cannot be read are listed and masked.
     Reads the run's cache of vectors and adds to it; writes nothing else.
     """
     if modality in MEDIA_FIELDS and not _any_file(catalog, modality):
         return None
-    made = _encoders(config)[modality](EmbedJob(run, config, catalog, progress, is_whole=False))
-    for problem in made.problems:
-        progress.say(f"{modality}: {problem['item_id']} ({problem['file']}) counts as missing: {problem['reason']}.")
-    return made.embeddings
+    return _encoders(config)[modality](EmbedJob(run, config, catalog, progress, is_whole=False))
 
 
 def _any_file(catalog: Catalog, column: str) -> bool:
@@ -171,14 +168,31 @@ def _behaviour(job: EmbedJob) -> MadeModality:
     model, width = job.config.behaviour_model, job.config.behaviour_width
     assert model is not None
     sequences = training_sequences(job.run)
+    revision = behaviour_revision(sequences)
+    words = ["From training histories alone; new items have none."]
+    known = _known_behaviour(job, revision)
+    if known is not None:
+        return MadeModality(known, words=[*words, "They are those of before: neither histories nor settings changed."])
     vectors, mask = behaviour_vectors(
         sequences, len(job.catalog), model=model, width=width, seed=0, progress=job.progress
     )
-    revision = behaviour_revision(sequences)
-    words = ["From training histories alone; new items have none."]
     return MadeModality(
         Embeddings("behaviour", vectors, mask, model, revision, job.catalog.order_checksum), words=words
     )
+
+
+def _known_behaviour(job: EmbedJob, revision: str) -> Embeddings | None:
+    """The run's behaviour vectors where they are of the same histories and were made in the same way."""
+    record = job.run.stages.get("embed")
+    settings = {"behaviour_model": job.config.behaviour_model, "behaviour_width": job.config.behaviour_width}
+    if record is None or any(record.config.get(name) != value for name, value in settings.items()):
+        return None
+    try:
+        job.run.require("embed")
+        known = Embeddings.load(job.run, "behaviour", catalog=job.catalog)
+    except RunError:  # damaged, or of another catalogue: they are made again
+        return None
+    return known if known.revision == revision else None
 
 
 def _audio(job: EmbedJob) -> MadeModality:
@@ -202,7 +216,7 @@ def _encode(job: EmbedJob, encoder: ItemEncoder[Any, Any], inputs: Sequence[Any]
     ]
     if problems and job.is_whole and not made.mask.any():
         raise DataError(
-            f"Not one {encoder.modality} can be read:\n" + "\n".join(_problem_words(encoder.modality, problems)[1:]),
+            f"Not one {encoder.modality} can be read:\n" + "\n".join(problem_words(encoder.modality, problems)[1:]),
             "Is the folder right (--media-root), and are these the files that the table means?",
         )
     embeddings = Embeddings(
@@ -217,12 +231,23 @@ def _file_name(value: Any) -> str:
     return value.name if isinstance(value, MediaFile) else ""
 
 
-def _problems_file(run: Run, modality: str) -> Path:
+def problems_file(run: Run, modality: str) -> Path:
+    """Where the inputs of a modality that could not be read are listed; it is there where there are some."""
     return run.path / "embeddings" / f"{modality}.problems.jsonl"
 
 
-def _write_problems(run: Run, modality: str, problems: Sequence[dict[str, str]]) -> list[Path]:
-    path = _problems_file(run, modality)
+def read_problems(run: Run, modality: str) -> list[dict[str, str]]:
+    """What `write_problems` wrote: item_id, file and reason of every input that could not be read."""
+    path = problems_file(run, modality)
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def write_problems(run: Run, modality: str, problems: Sequence[dict[str, str]]) -> list[Path]:
+    """List what could not be read, one a line; no file where there is nothing to list. The path written."""
+    path = problems_file(run, modality)
     if not problems:
         path.unlink(missing_ok=True)
         return []
@@ -232,7 +257,8 @@ def _write_problems(run: Run, modality: str, problems: Sequence[dict[str, str]])
     return [path]
 
 
-def _problem_words(modality: str, problems: Sequence[dict[str, str]]) -> list[str]:
+def problem_words(modality: str, problems: Sequence[dict[str, str]]) -> list[str]:
+    """What to say of inputs that could not be read: the first of them with their reasons."""
     if not problems:
         return []
     words = [

@@ -10,7 +10,7 @@ R rows of the catalogue, N rows of a change, D width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,10 @@ from genrec.run import Run
 class ExtendedVectors:
     """Modality → its vectors of the new catalogue, and what the files of a change say nothing of."""
 
-    embeddings: dict[str, Embeddings]  # modalities that stay as they are are left out
-    left_out: dict[str, int]  # modality of a file → how many items it could give keep the vector that they had
+    embeddings: dict[str, Embeddings] = field(default_factory=dict)  # without those that stay as they are
+    left_out: dict[str, int] = field(default_factory=dict)  # modality of a file → items that keep the vector they had
+    unreadable: dict[str, list[dict[str, str]]] = field(default_factory=dict)  # modality → inputs of the change
+    encoded: dict[str, list[str]] = field(default_factory=dict)  # modality → item_ids that its encoder was asked for
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +78,10 @@ def extend_embeddings(
     if as_new:
         for name, one in embedded.items():
             parts[name] += [_missing(one, given)] if one.model in BEHAVIOUR_MODELS else []
-    for name, part in _encoded(run, after, embedded, encode=encode, progress=progress).items():
+    unreadable: dict[str, list[dict[str, str]]] = {}
+    for name, (part, problems) in _encoded(run, after, embedded, encode=encode, progress=progress).items():
         parts[name].append(part)
+        unreadable[name] = problems
     for name, part in files.items():
         parts[name].append(part)  # last: a file has the last word on what it has
     made = {name: _extended(embedded[name], after, news) for name, news in parts.items()}
@@ -85,7 +89,9 @@ def extend_embeddings(
     made |= {name: _extended(old[name], after, parts.get(name, [])) for name in old if name not in made}
     touched = {name for name in made if len(after) > len(before) or parts.get(name)}
     left_out = {name: _num_untouched(embedded[name], given, parts[name]) for name in files}
-    return ExtendedVectors({name: made[name] for name in sorted(touched)}, left_out)
+    ids = after.item_ids
+    asked = {name: [ids[row] for row in encode[name].tolist()] for name in unreadable}
+    return ExtendedVectors({name: made[name] for name in sorted(touched)}, left_out, unreadable, asked)
 
 
 def _read_part(file: Path, after: Catalog, given: NDArray[np.int64]) -> _Part:
@@ -101,16 +107,18 @@ def _encoded(
     *,
     encode: Mapping[str, NDArray[np.int64]],
     progress: Progress,
-) -> dict[str, _Part]:
-    """What the run's encoders make of some rows, by modality."""
+) -> dict[str, tuple[_Part, list[dict[str, str]]]]:
+    """What the run's encoders make of some rows, and what they cannot read, by modality."""
     config = build_config(EmbedConfig, run.require("embed").config, source="the manifest, stage embed")
-    parts = {}
+    parts: dict[str, tuple[_Part, list[dict[str, str]]]] = {}
     for name, rows in encode.items():
         if len(rows):
             made = encode_modality(run, config, Catalog(after.table[rows]), name, progress=progress)
-            if made is not None:
-                _check_encoder(made, old[name])
-            parts[name] = _missing(old[name], rows) if made is None else _Part(rows, made.vectors, made.mask)
+            if made is None:
+                parts[name] = _missing(old[name], rows), []
+                continue
+            _check_encoder(made.embeddings, old[name])
+            parts[name] = _Part(rows, made.embeddings.vectors, made.embeddings.mask), made.problems
     return parts
 
 

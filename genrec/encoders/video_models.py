@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, XCLIPModel
 from transformers.image_processing_utils import BaseImageProcessor
 
@@ -23,6 +24,7 @@ from genrec.encoders.video_motion import MOTION_WIDTH, motion
 from genrec.errors import ModelError
 
 _WHAT = "video encoder"
+_SEES = "vision_model"  # what X-CLIP calls its part that sees, beside the one that reads
 _FRAMES = 8  # per clip, for encoders of single images
 _CLIPS_PER_BATCH = 4
 _VERSION = 1  # raised when a vector of the same clip changes
@@ -60,6 +62,28 @@ class FrameEncoder:
         vectors = [np.concatenate([self._pictures.encode(prepared).mean(axis=0), moved]) for prepared, moved in values]
         return np.stack(vectors).astype(np.float32)
 
+    @property
+    def module(self) -> nn.Module:
+        """The transformer inside that sees, for adaptation. Descriptors have none."""
+        module: nn.Module = self._pictures.module  # type: ignore[attr-defined]
+        return module
+
+    @module.setter
+    def module(self, module: nn.Module) -> None:
+        """Use `module` from now on."""
+        self._pictures.module = module  # type: ignore[attr-defined]
+
+    def batch(self, values: list[tuple[list[Any], NDArray[np.float32]]]) -> dict[str, Any]:
+        """All frames of N clips as the image encoder takes them; each clip has as many."""
+        frames = [frame for prepared, _ in values for frame in prepared]
+        batch: dict[str, Any] = self._pictures.batch(frames)  # type: ignore[attr-defined]
+        return batch
+
+    def pooled(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Vectors (N, D) of a batch, with gradients where they are wanted."""
+        frames: torch.Tensor = self._pictures.pooled(batch)  # type: ignore[attr-defined]
+        return frames.unflatten(0, (-1, _FRAMES)).mean(dim=1)
+
 
 class VideoEncoder:
     """A transformers video model, frozen, with its own number of frames.
@@ -73,6 +97,7 @@ class VideoEncoder:
     def __init__(self, name: str, *, num_frames: int, limits: ClipLimits) -> None:
         """Load `name`, a hub name or a folder. Raises ModelError where it cannot be loaded."""
         self._pretrained = load_model(name, what=_WHAT)
+        self._model: nn.Module = self._pretrained.model
         self._processor = _load_processor(name)
         self._num_frames = num_frames
         self._limits = limits
@@ -92,17 +117,38 @@ class VideoEncoder:
     @torch.inference_mode()
     def encode(self, values: list[torch.Tensor]) -> NDArray[np.float32]:
         """Vectors (N, D) of N prepared clips."""
-        model = self._pretrained.model
-        parts = []
-        for start in range(0, len(values), _CLIPS_PER_BATCH):
-            pixels = torch.stack(values[start : start + _CLIPS_PER_BATCH]).to(self._pretrained.device)
-            with self._pretrained.autocast():
-                if isinstance(model, XCLIPModel):
-                    vectors = model.get_video_features(pixel_values=pixels).pooler_output
-                else:
-                    vectors = model(pixel_values=pixels).last_hidden_state.float().mean(dim=1)
-            parts.append(vectors.float().cpu().numpy())
+        batches = [values[start : start + _CLIPS_PER_BATCH] for start in range(0, len(values), _CLIPS_PER_BATCH)]
+        parts = [self.pooled(self.batch(clips)).cpu().numpy() for clips in batches]
         return np.asarray(np.concatenate(parts), dtype=np.float32)
+
+    @property
+    def module(self) -> nn.Module:
+        """The transformer inside that sees, for adaptation."""
+        module: nn.Module = getattr(self._model, _SEES, self._model)
+        return module
+
+    @module.setter
+    def module(self, module: nn.Module) -> None:
+        """Use `module` from now on."""
+        if hasattr(self._model, _SEES):
+            setattr(self._model, _SEES, module)
+        else:
+            self._model = module
+
+    def batch(self, values: list[torch.Tensor]) -> dict[str, Any]:
+        """N prepared clips as one batch (N, F, 3, height, width)."""
+        return {"pixel_values": torch.stack(values).to(self._pretrained.device)}
+
+    def pooled(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Vectors (N, D) of a batch, with gradients where they are wanted."""
+        model: Any = self._model
+        with self._pretrained.autocast():
+            if isinstance(model, XCLIPModel):
+                vectors = model.get_video_features(**batch).pooler_output
+            else:
+                vectors = model(**batch).last_hidden_state.float().mean(dim=1)
+        found: torch.Tensor = vectors.float()
+        return found
 
     def _prepare(self, frames: list[NDArray[np.uint8]]) -> torch.Tensor:
         pixels = self._processor(images=list(frames), return_tensors="pt")["pixel_values"]

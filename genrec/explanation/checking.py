@@ -11,19 +11,22 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from genrec.explanation.evidence import MIN_PEOPLE, Subject
-from genrec.explanation.facts import Facts, folded, plain
+from genrec.explanation.facts import Facts, folded
 from genrec.explanation.language import Language
-from genrec.explanation.mentions import Marked, Marker, Mention
+from genrec.explanation.mentions import Marked, Marker, Mention, mentions_in
 from genrec.explanation.quoting import borne_out
 
 Verdict = Literal["supported", "no-claim", "unsupported"]
 _TOKEN = re.compile(r"[\ue000-\uf8ff]|\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[^\s]")
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|\n+")
 _PUNCTUATION = set(".,;:!?…()-–—•*&")
+_LETTERS = {"numbers": "n", "choose": "c", "pronoun": "p", "of": "o", "by": "b"}  # of word classes: `_Clause.order`
+_MAKERS = frozenset({"director", "author", "artist", "brand", "creator", "manufacturer", "publisher", "studio"})
+_YEARS = frozenset({"year"})
 _MAX_READINGS = 64  # of a text whose titles belong to several items
 
 
@@ -51,13 +54,24 @@ class _Clause:
     passages: int
     numbers: tuple[float, ...]
     columns: frozenset[str]
+    made_by: frozenset[Mention]  # the values that stand behind `by` or `from`
+    order: str  # one letter per word: n number, o `of`, c chose, v value, i item, p `it`, . punctuation, - others
     in_order: bool  # counts stand before the items that they count, a denial before what it denies
-    counts_choices: bool  # `3 of the 5 that you chose are V`: numbers, then the choice, then the values
-    num_choices: int  # how often it says that somebody chose
+    unclear: tuple[int, ...] = ()  # items of the history that `it` may mean, too: they were named last
 
     @property
     def relations(self) -> frozenset[str]:
-        return self.kinds & {"people", "choose", "similar", "wrote"}
+        return self.kinds & {"people", "choose", "similar", "wrote", "tagged"}
+
+    @property
+    def counts_choices(self) -> bool:
+        """`3 of the 5 that you chose are V`: numbers, then the choice, then the values."""
+        return re.fullmatch("n+c+v+", re.sub("[^ncv]", "", self.order)) is not None
+
+    @property
+    def num_choices(self) -> int:
+        """How often it says that somebody chose."""
+        return self.order.count("c")
 
 
 class Checker:
@@ -72,17 +86,32 @@ class Checker:
         """One statement per sentence, in order."""
         marked = self._marker.mark(text)
         parts = [part.strip() for part in _SENTENCE_END.split(marked.text)]
-        return [self._statement(part, marked) for part in parts if part]
+        before: tuple[int, ...] = ()
+        found = []
+        for part in filter(None, parts):
+            found.append(self._statement(part, marked, before))
+            before = self._named_last(part, marked, before)
+        return found
 
-    def _statement(self, part: str, marked: Marked) -> Statement:
+    def _statement(self, part: str, marked: Marked, before: tuple[int, ...]) -> Statement:
         text = marked.plain(part)
+        reasons = []
         try:
-            reasons = [reason for clause in self._clauses(part) if (reason := self._read(clause, marked))]
+            for number, clause in enumerate(self._clauses(part)):
+                reasons.append(self._read(clause, marked, before, goes_on=number > 0))
+                before = self._named_last(clause, marked, before)
         except _Unsupported as problem:
             return Statement(text, "unsupported", str(problem))
-        if not reasons:
+        if not any(reasons):
             return Statement(text, "no-claim", "claims nothing")
-        return Statement(text, "supported", "; ".join(reasons))
+        return Statement(text, "supported", "; ".join(filter(None, reasons)))
+
+    def _named_last(self, part: str, marked: Marked, before: tuple[int, ...]) -> tuple[int, ...]:
+        """The items of the history that `it` may mean behind `part`: none where the item itself was named with them."""
+        named = [item for mention in mentions_in(part, marked) for item in mention.items]
+        if not named:
+            return before
+        return () if self._subject.item in named else tuple(dict.fromkeys(named))
 
     def _clauses(self, part: str) -> list[str]:
         """A sentence in pieces that end where a new clause begins: at `;` and at words such as `because`."""
@@ -91,14 +120,17 @@ class Checker:
         pattern = rf";|(?<!\w)(?:{words})(?!\w)" if words else ";"
         return [piece for piece in re.split(pattern, part, flags=re.IGNORECASE) if piece.strip()]
 
-    def _read(self, text: str, marked: Marked) -> str:
-        """What supports a clause, "" where it claims nothing. Raises _Unsupported."""
+    def _read(self, text: str, marked: Marked, before: tuple[int, ...], *, goes_on: bool) -> str:
+        """What supports a clause, "" where it claims nothing. Raises _Unsupported.
+
+        `before` are items of the history that were named last: `it`, and a clause that goes on, may speak of them.
+        """
         clause = self._parse(text, marked)
+        if self._subject.item not in [item for mention in clause.items for item in mention.items]:
+            may_mean_them = "pronoun" in clause.kinds or (goes_on and not clause.items)
+            clause = replace(clause, unclear=before if may_mean_them else ())
         if "negation" in clause.kinds:
             return self._negated(clause)
-        if clause.passages > 1:  # in a row they may say what neither says
-            said = plain(marked.plain(text).strip(" -–—•*"))
-            _require(self._in_description(said), "puts pieces of the description together")
         _refuse(len(clause.relations - {"choose"}) > 1, "says several things at once")
         readings = list(itertools.islice(self._readings(clause), _MAX_READINGS))
         problems = []
@@ -113,7 +145,7 @@ class Checker:
         kinds: set[str] = set()
         items, values, quotes, numbers, passages = [], [], [], [], 0
         columns: set[str] | None = None
-        in_order, order = True, ""
+        made_by, in_order, order = set(), True, ""
         negated = any(self._language.kinds.get(_word(token)) == "negation" for token in _TOKEN.findall(text))
         if negated:
             text = self._marker.mark_catalogue_values(text, marked)
@@ -124,7 +156,8 @@ class Checker:
                 in_order &= not (mention.attributes and not mention.items and negated and "negation" not in kinds)
                 items += [mention] if mention.items else []
                 values += [mention] if mention.attributes and not mention.items else []
-                order += "v" if mention.attributes and not mention.items else ""
+                made_by |= {mention} if order.rstrip(".").endswith("b") else set()
+                order += "i" if mention.items else "v" if mention.attributes else "-"
                 quotes += [mention] if mention.own else []
                 passages += mention.passage
             elif token[0].isdigit():
@@ -134,16 +167,17 @@ class Checker:
             elif word in self._columns:
                 columns = set(self._columns[word]) if columns is None else columns & self._columns[word]
                 _require(bool(columns), "names several columns")
+                order += "-"
             elif (kind := self._language.kinds.get(word)) is not None:
                 in_order &= not (kind == "negation" and kind in kinds)  # "not without"
                 kinds.add(kind)
-                order += "c" if kind == "choose" else ""
+                order += _LETTERS.get(kind, "-")
                 if kind == "numbers":
                     in_order &= not items
-                    order += "n"
                     numbers.append(float(self._language.words.numbers[word]))
-            elif token not in _PUNCTUATION:
-                raise _Unsupported(f"{token!r} is in no record")
+            else:
+                _require(token in _PUNCTUATION, f"{token!r} is in no record")
+                order += "."
         return _Clause(
             frozenset(kinds),
             tuple(items),
@@ -152,9 +186,9 @@ class Checker:
             passages,
             tuple(numbers),
             frozenset(columns or ()),
-            in_order,
-            re.fullmatch("n+c+v+", order) is not None,
-            order.count("c"),
+            frozenset(made_by),
+            order,
+            in_order and (len(numbers) < 2 or re.search("n[ob]+n", order) is not None),
         )
 
     def _readings(self, clause: _Clause) -> Iterator[tuple[int, ...]]:
@@ -164,7 +198,7 @@ class Checker:
     def _claim(self, clause: _Clause, items: tuple[int, ...]) -> str:
         if "people" in clause.kinds:
             return self._behaviour(clause, items)
-        if "wrote" in clause.kinds:
+        if clause.kinds & {"wrote", "tagged"}:
             return self._own(clause, items)
         if "similar" in clause.kinds:
             return self._similar(clause, items)
@@ -174,9 +208,8 @@ class Checker:
 
     def _behaviour(self, clause: _Clause, items: tuple[int, ...]) -> str:
         """`3 of 20 people who chose A also chose B`: counted in the training split, A first."""
-        _refuse(
-            clause.values or clause.quotes or clause.passages or "you" in clause.kinds, "says several things at once"
-        )
+        others = (clause.values, clause.quotes, clause.passages, clause.columns)
+        _refuse(any(others) or clause.kinds & {"you", "whoever", "together"}, "says several things at once")
         _require("choose" in clause.kinds, "does not say what people did")
         _require(len(items) == 2 and items[0] != items[1], "does not say who chose which two items")
         _require(self._subject.item in items, "is not about the item")
@@ -189,12 +222,17 @@ class Checker:
         return f"{both} of {users} people chose both"
 
     def _own(self, clause: _Clause, items: tuple[int, ...]) -> str:
-        """`You wrote about A: “…”`: the words stand in what the person wrote about A."""
+        """`You wrote about A: “…”`: the words stand in what the person wrote about A; `tagged`: they are a tag of A."""
         _require("you" in clause.kinds and len(items) == 1 and len(clause.quotes) == 1, "does not say who wrote what")
-        _refuse(clause.numbers or clause.passages or "choose" in clause.kinds, "says several things at once")
+        others = (clause.numbers, clause.passages, clause.columns, "choose" in clause.kinds)
+        _refuse(any(others) or set(clause.values) - set(clause.quotes), "says several things at once")
         _require(self._is_history(items[0]), "the person wrote nothing about the item")
         words = clause.quotes[0].own
         written = self._facts.texts_of(self._subject.user_id, items[0])
+        if "tagged" in clause.kinds:
+            tags = {folded(one.text) for one in written if one.kind == "tag"}
+            _require(folded(words) in tags, "the person gave it no such tag")
+            return "the person's own tag"
         said = any(borne_out(one.text, words, self._language) for one in written)
         _require(said, "the person did not write this about it")
         return "the person's own words"
@@ -206,8 +244,10 @@ class Checker:
         others = [item for item in items if item != self._subject.item]
         _require(self._subject.item is not None and bool(others), "does not say what is close to what")
         assert self._subject.item is not None
-        _require(self._subject.item in items or len(others) == 1, "is not about the item")
-        _refuse("you" in clause.kinds or "choose" in clause.kinds, "says several things at once")
+        # Of several others each is close to T; they need not be close to each other.
+        _require(len(others) == 1 or items[0] == self._subject.item, "is not about the item")
+        _refuse(clause.unclear, "may speak of another item")
+        _refuse(clause.kinds & {"you", "whoever", "choose"}, "says several things at once")
         close = self._facts.close_items(self._subject.item)
         far = [item for item in others if item not in close]
         _refuse(far, f"{self._facts.title(far[0]) if far else ''} is not among the closest items")
@@ -218,8 +258,11 @@ class Checker:
 
         A value without a count has to hold for the item, too: "it is V for those who chose A" says it of both.
         """
-        _require("you" in clause.kinds, "does not say who chose")
+        _require(bool(clause.kinds & {"you", "whoever"}), "does not say who chose")
         _refuse(clause.quotes or clause.passages, "says several things at once")
+        # `it` was not chosen: "this is for those who chose A" is all that may be said of both.
+        _refuse(clause.num_choices > 1 or re.search("c.*p", clause.order), "does not say what was chosen")
+        _refuse({"you", "pronoun"} <= clause.kinds, "does not say what was chosen")
         _require(all(self._is_history(item) for item in items), "the person did not choose this")
         distinct = [item for item in dict.fromkeys(self._subject.history) if item != self._subject.item]
         if not clause.values:
@@ -230,11 +273,11 @@ class Checker:
             return "chosen by the person"
         if not clause.numbers:
             _require(bool(items), "does not say how many")
-            self._have((*items, *self._own_item), clause)
+            self._have((*items, *self._own_item, *clause.unclear), clause)
             return "the record says so"
         _refuse(items or "together" in clause.kinds, "says several things at once")
-        _require(clause.counts_choices, "does not say what the counts are of")
-        count = sum(all(self._matches(item, value, clause.columns) for value in clause.values) for item in distinct)
+        _require(clause.counts_choices and clause.in_order, "does not say what the counts are of")
+        count = sum(all(self._matches(item, value, clause) for value in clause.values) for item in distinct)
         _require(clause.numbers in ((count,), (count, len(distinct))), f"the counts are {count} of {len(distinct)}")
         return f"{count} of {len(distinct)} items of the history"
 
@@ -243,17 +286,18 @@ class Checker:
 
         It has to hold for T also where T is not named: "it shares V with A" and "with A it has V" name A alone.
         """
-        about = tuple(dict.fromkeys((*items, *self._own_item)))
+        about = tuple(dict.fromkeys((*items, *self._own_item, *clause.unclear)))
         history = [item for item in items if item != self._subject.item]
         claims = len(clause.values) + len(clause.numbers) + clause.passages
         _refuse(clause.quotes, "says several things at once")
         _refuse("together" in clause.kinds and not history, "does not say with what")
         _refuse("together" in clause.kinds and len(set(items)) < len(items), "compares an item with itself")
-        if "you" in clause.kinds:
+        if clause.kinds & {"you", "whoever"}:
             _refuse(claims or history, "says something of the person that the history does not")
         if clause.passages:
-            _refuse(history, "the words are of another record")
-            _refuse(clause.values and not about, "names no item")
+            _refuse(history or clause.unclear, "the words may be of another record")
+            alone = not (clause.kinds or clause.values or clause.numbers or clause.columns)
+            _require(alone, "makes something else of the description")
         if not claims:
             return self._no_claim(clause, about, bool(history))
         _require(bool(about), "names no item")
@@ -276,6 +320,8 @@ class Checker:
             return "the records share it"
         _refuse(names_history, "names an item and says nothing of it that can be looked up")
         _refuse("together" in clause.kinds, "says that something is shared, not what")
+        told = [column for item in about for column in clause.columns if self._facts.has_column(item, column)]
+        _refuse(clause.columns and not told, "the record has no such thing")
         return ""
 
     def _negated(self, clause: _Clause) -> str:
@@ -283,7 +329,8 @@ class Checker:
         _refuse(
             clause.relations or clause.numbers or clause.quotes or clause.passages, "denies what cannot be looked up"
         )
-        _refuse(clause.kinds & {"you", "together"}, "denies what cannot be looked up")
+        _refuse(clause.kinds & {"you", "whoever", "together"}, "denies what cannot be looked up")
+        _refuse(clause.unclear, "may speak of another item")
         _require(len(clause.values) == 1, "does not deny one thing that can be looked up")
         _require(clause.in_order, "says more than it denies")
         item = self._subject.item
@@ -294,25 +341,23 @@ class Checker:
             columns = {column for column, _ in mention.attributes if not clause.columns or column in clause.columns}
             says = any(self._facts.has_column(item, column) for column in columns)
             _require(says, f"the record does not say whether it is {mention.text}")
-            _refuse(self._matches(item, mention, clause.columns), f"the record says that it is {mention.text}")
+            _refuse(self._matches(item, mention, clause), f"the record says that it is {mention.text}")
         return "the record says otherwise"
-
-    def _in_description(self, words: str) -> bool:
-        item = self._subject.item
-        return item is not None and borne_out(self._facts.description(item), words, self._language)
 
     def _have(self, items: Sequence[int], clause: _Clause) -> None:
         for value, item in itertools.product(clause.values, items):
-            named = self._matches(item, value, clause.columns)
+            named = self._matches(item, value, clause)
             _require(named, f"{value.text} is not in the record of {self._facts.title(item)}")
 
-    def _matches(self, item: int, value: Mention, columns: frozenset[str]) -> bool:
+    def _matches(self, item: int, value: Mention, clause: _Clause) -> bool:
+        """Whether the item has the value, in a column that the clause names or, behind `by`, in one of who made it."""
+        columns = clause.columns or (_MAKERS if value in clause.made_by else frozenset())
         has = {(column, folded(text)) for column, text in self._facts.attributes(item)}
         return any(pair in has for pair in value.attributes if not columns or pair[0] in columns)
 
     def _has_number(self, item: int, number: float, columns: frozenset[str]) -> bool:
-        numbers = self._facts.numbers(item)
-        return any(value == number for column, value in numbers if not columns or column in columns)
+        """A number by itself is a year; every other is called what it is."""
+        return any(value == number for column, value in self._facts.numbers(item) if column in (columns or _YEARS))
 
     @property
     def _own_item(self) -> tuple[int, ...]:

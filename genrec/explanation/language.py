@@ -60,6 +60,11 @@ class WordClasses(Config):
     similar: str
     wrote: str
     negation: str
+    whoever: str = ""  # people of whom nothing is said but what they chose
+    tagged: str = ""
+    pronoun: str = ""  # what may stand for an item
+    of: str = ""  # what may stand between a count and its total
+    by: str = ""  # behind these stands who made it
     numbers: dict[str, int]
     breaks: str
     things: str = ""  # what an item is called: no claim, but not to be counted

@@ -1,9 +1,9 @@
 """A text ─► the same text with one private character in place of every known mention, so that it can be parsed.
 
-Titles, attribute values, quotations of the person's own words and passages of the item's description are found as
-they are written, longest first, quotation marks first; what is cut out of a denial is no quotation and no passage
-(`quoting`). What stands in quotation marks and is known to nobody stays what it is: words, which the check will not
-find anywhere. So a title that looks like a sentence is a title.
+Titles, attribute values, quotations of the person's own words and sentences of the item's description are found as
+they are written, longest first, sentences first; what is cut out of a denial is no quotation (`quoting`). What stands
+in quotation marks and is known to nobody stays what it is: words, which the check will not find anywhere. So a title
+that looks like a sentence is a title.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from functools import cached_property
 from genrec.explanation.evidence import Subject
 from genrec.explanation.facts import Facts, folded, plain
 from genrec.explanation.language import Language
-from genrec.explanation.quoting import borne_out, stands_in
+from genrec.explanation.quoting import borne_out, stands_in, whole_sentences
 
 _FIRST = 0xE000  # private-use characters: no text of ours has any, and those of others are taken out first
 _LAST = 0xF8FF
 _PRIVATE = re.compile(f"[{chr(_FIRST)}-{chr(_LAST)}]")
 _PAIRS = {"“": "”", "„": "“”", '"': '"', "«": "»", "”": "”"}
 _WORD = re.compile(r"[^\W\d_]+")
-_PASSAGE_WORDS = 3  # shorter pieces of a description can be put together to say anything
+_PASSAGE_WORDS = 3  # shorter sentences of a description can be put together to say anything
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class Marker:
             self._by_title[title] = (*self._by_title.get(title, ()), item)
 
     def mark(self, text: str) -> Marked:
-        """Mark quotations, then passages, titles and values outside of quotation marks."""
+        """Mark sentences of the description, then quotations, titles and values outside of quotation marks."""
         marked = Marked(_PRIVATE.sub("\ufffd", text))
-        self._mark_quoted(marked)
         self._mark_passages(marked)
+        self._mark_quoted(marked)
         titles = {self._facts.title(item): item for item in self._items}
         named = [title for title in titles if title and title in marked.text and not self._only_words(title)]
         for title in sorted(named, key=len, reverse=True):
@@ -135,7 +135,7 @@ class Marker:
         return wanted if any(said) else ""
 
     def _mark_passages(self, marked: Marked) -> None:
-        """Mark the longest pieces of the item's description, of at least three words that stand there in a row."""
+        """Mark the longest pieces of the item's description that are whole sentences of at least three words."""
         if self._subject.item is None or not (source := self._facts.description(self._subject.item)):
             return
         words = list(re.finditer(r"\S+", marked.text))
@@ -144,8 +144,8 @@ class Marker:
             end = start
             while end < len(words) and stands_in(source, plain(marked.text[words[start].start() : words[end].end()])):
                 end += 1
-            while end - start >= _PASSAGE_WORDS and not borne_out(
-                source, plain(marked.text[words[start].start() : words[end - 1].end()]), self._language
+            while end - start >= _PASSAGE_WORDS and not whole_sentences(
+                source, plain(marked.text[words[start].start() : words[end - 1].end()])
             ):
                 end -= 1
             if end - start >= _PASSAGE_WORDS:

@@ -7,11 +7,12 @@ title that gives orders is a title.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from genrec.decoding.engine import Engine
-from genrec.errors import ModelError
+from genrec.errors import ModelError, PromptTooLongError
 from genrec.explanation.explainer import Draft
 from genrec.explanation.language import Language
 from genrec.run import Run
@@ -35,16 +36,33 @@ class EngineText:
         return cls(engine, load_tokenizer(run))
 
     def write(self, language: Language, drafts: Sequence[Draft]) -> list[str]:
-        """One text per draft: greedy at the first attempt, drawn afterwards; "" where it did not come to its end."""
-        prompts = [self.prompt(language, draft) for draft in drafts]
-        longest = max((len(self._encoder.untrusted(draft.evidence)) for draft in drafts), default=0)
-        attempt = drafts[0].attempt if drafts else 0
-        written = self._engine.generate(
-            prompts,
-            max_new_tokens=max(self._max_new_tokens, _TIMES_EVIDENCE * longest),
-            temperature=_TEMPERATURE if attempt else 0.0,
-            seed=attempt,
-        )
+        """One text per draft: greedy at the first attempt, drawn afterwards; "" where it did not come to its end or
+        the evidence is too long for the model."""
+        rooms: dict[int, list[int]] = {}
+        for row, draft in enumerate(drafts):
+            rooms.setdefault(self._room(draft), []).append(row)
+        texts = [""] * len(drafts)
+        for room, rows in rooms.items():
+            prompts = [self.prompt(language, drafts[row]) for row in rows]
+            for row, text in zip(rows, self._write(prompts, room, attempt=drafts[0].attempt), strict=True):
+                texts[row] = text
+        return texts
+
+    def _room(self, draft: Draft) -> int:
+        """Tokens that a text may have. They depend on its own evidence alone, so that no text depends on others."""
+        wanted = _TIMES_EVIDENCE * len(self._encoder.untrusted(draft.evidence))
+        return self._max_new_tokens * max(1, math.ceil(wanted / self._max_new_tokens))
+
+    def _write(self, prompts: Sequence[list[int]], room: int, *, attempt: int) -> list[str]:
+        """One text per prompt; "" for one that is too long for the model, which costs the others nothing."""
+        try:
+            written = self._engine.generate(
+                prompts, max_new_tokens=room, temperature=_TEMPERATURE if attempt else 0.0, seed=attempt
+            )
+        except PromptTooLongError:
+            if len(prompts) == 1:
+                return [""]
+            return [text for prompt in prompts for text in self._write([prompt], room, attempt=attempt)]
         # Half a sentence may say something else than the whole.
         return ["" if generation.finish_reason == "length" else generation.text for generation in written]
 

@@ -52,10 +52,12 @@ class Fusion:
         vectors: Mapping[str, Floats],
         masks: Mapping[str, NDArray[np.bool_]],
         *,
-        weights: Mapping[str, float],
+        weights: Mapping[str, float] | None,
         seed: int,
     ) -> Fusion:
         """Learn from vectors (N, D_m) and masks (N,) by modality; a weight is a share of variance, default 1.
+
+        Without weights (None) numbers keep their size: plain concatenation, in which the largest win.
 
         Raises DataError where no item has a modality.
         """
@@ -72,7 +74,8 @@ class Fusion:
             size = float(np.square(present, dtype=np.float64).sum(axis=1).mean())
             # Vectors that are all the same tell no items apart: whatever comes later, they have no say.
             tells = variance > _NO_VARIANCE * size
-            scales[name] = np.float32(np.sqrt(weights.get(name, 1.0) / variance) if tells else 0.0)
+            share = variance if weights is None else weights.get(name, 1.0)
+            scales[name] = np.float32(np.sqrt(share / variance) if tells else 0.0)
             centred[name] = np.where(masks[name][:, None], (values - means[name]) * scales[name], np.float32(0))
         rng = np.random.default_rng(seed)
         blocks = [_Block(name, means[name], scales[name], _learn_guess(centred, masks, name, rng)) for name in vectors]

@@ -110,7 +110,7 @@ def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -
         items, remarks = _that_teach(items, warm)
     _check(config, items)
     known = items.only(warm)
-    fusion = Fusion.fit(known.vectors, known.masks, weights=SHARES | config.weights, seed=config.seed)
+    fusion = Fusion.fit(known.vectors, known.masks, weights=_shares(config), seed=config.seed)
     fused, guesses = fusion.apply(items.vectors, items.masks)
     # An item without any vector teaches nothing; but every item has an id.
     some = np.asarray(warm & (items.present.any(axis=1) | (config.method == ItemIdCodes.method)), dtype=np.bool_)
@@ -203,8 +203,13 @@ def policy_for_new_items(config: TokenizeConfig) -> Policy:
     return "shared" if config.method == ItemIdCodes.method else config.collisions
 
 
+def _shares(config: TokenizeConfig) -> dict[str, float] | None:
+    """Modality → its share of the variance, None where vectors are joined as they are."""
+    return None if config.weights == "none" else SHARES | config.weights
+
+
 def _check(config: TokenizeConfig, items: ItemVectors) -> None:
-    unknown = sorted(set(config.weights) - set(items.vectors))
+    unknown = sorted(set(() if config.weights == "none" else config.weights) - set(items.vectors))
     if unknown:
         raise ConfigError(
             f"weights: {unknown[0]!r} is none of the modalities {', '.join(items.vectors)}.", "Correct its name."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,10 @@ from genrec.vocabulary import SidVocabulary
 pytest.importorskip("vllm", reason="vllm is not installed (docs/install.md)")
 pytestmark = pytest.mark.xdist_group("vllm")
 
-from genrec.decoding.vllm_engine import VllmEngine  # noqa: E402  # behind the skip
+import vllm  # noqa: E402  # behind the skip
+from vllm.exceptions import VLLMValidationError  # noqa: E402
+
+from genrec.decoding.vllm_engine import VllmEngine  # noqa: E402
 
 VOCABULARY = SidVocabulary((4, 4), (40, 44))
 TRIE = ItemTrie.build([[a, b] for a in range(4) for b in range(4)], (4, 4))
@@ -33,8 +37,8 @@ def save_adapter(folder: Path, base: Path, seed: int, **options: Any) -> Path:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    options = {"target_modules": ["q_proj", "v_proj", "down_proj"], "init_lora_weights": False} | options
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=4, **options))
+    options = {"r": 4, "target_modules": ["q_proj", "v_proj", "down_proj"], "init_lora_weights": False} | options
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**options))
     model.save_pretrained(folder)
     return folder
 
@@ -153,6 +157,27 @@ def test_an_adapter_that_changes_embeddings_is_refused_by_name(engine: VllmEngin
         engine.with_adapter(adapter, 3)
     with pytest.raises(ModelError, match=r"no readable adapter_config\.json"):
         engine.with_adapter(vllm_folder, 4)
+
+
+def test_an_adapter_keeps_its_number_and_one_that_does_not_fit_is_refused_before_any_step(
+    engine: VllmEngine, vllm_folder: Path, adapters: list[Path], tmp_path: Path
+) -> None:
+    engine.with_adapter(adapters[0], 1).with_adapter(adapters[0], 1)
+    with pytest.raises(ConfigError, match=rf"number 1 is that of the adapter {adapters[0]}"):
+        engine.with_adapter(adapters[1], 1)
+    with pytest.raises(ModelError, match="has rank 512; the engine was loaded for"):
+        engine.with_adapter(save_adapter(tmp_path / "wide", vllm_folder, 3, r=512), 7)
+    bare = shutil.copytree(adapters[0], tmp_path / "bare")
+    (bare / "adapter_model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"has no adapter_model\.safetensors"):
+        engine.with_adapter(bare, 8)
+
+
+@pytest.mark.parametrize("mask", [{"allowed_token_ids": [5]}, {"bad_words": ["x"]}])
+def test_nothing_else_may_mask_what_the_trie_leaves(engine: VllmEngine, mask: dict[str, Any]) -> None:
+    asked = vllm.SamplingParams(max_tokens=1, extra_args={"genrec_prefix": []}, **mask)
+    with pytest.raises(VLLMValidationError, match="cannot stand beside genrec_"):
+        engine.llm.generate([{"prompt_token_ids": [1, 2]}], asked, use_tqdm=False)
 
 
 def test_an_adapter_of_rows_alone_is_refused_by_its_kind(engine: VllmEngine, vllm_folder: Path, tmp_path: Path) -> None:

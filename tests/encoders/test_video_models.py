@@ -42,7 +42,10 @@ PIXELS = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16
 @pytest.fixture(scope="session")
 def video_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A VideoMAE of four frames, an X-CLIP of eight and a CLIP image model, of a few thousand random weights each."""
-    folder = tmp_path_factory.mktemp("video-models")
+    return save_video_models(tmp_path_factory.mktemp("video-models"))
+
+
+def save_video_models(folder: Path) -> Path:
     torch.manual_seed(0)
     shape = {"image_size": 16, "patch_size": 8}
     VideoMAEModel(VideoMAEConfig(**SMALL, **shape, num_frames=4)).save_pretrained(folder / "videomae")

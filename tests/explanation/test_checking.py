@@ -60,7 +60,13 @@ SUPPORTED = [
     "It shares the genre Science Fiction with “Alien”.",
     "It has the same director as “Alien”.",
     "In content, it is close to “Alien”.",
-    "policeman hunts machines in the rain.",
+    "A policeman hunts machines in the rain",
+    "“Blade Runner”: A policeman hunts machines in the rain.",
+    "This is for those who chose “Alien”.",
+    "It is Science Fiction for those who chose “Alien”.",
+    "You chose “Alien”, because it is Science Fiction.",
+    "“Blade Runner” (1982)",
+    "It was made in 1982.",
     "You wrote about “Alien”: “best of it”.",
 ]
 UNSUPPORTED = {
@@ -131,6 +137,21 @@ UNSUPPORTED = {
     "the same of several": "“Blade Runner” and “Alien” have the same genres.",
     "praise of its making": "“Blade Runner” is well made.",
     "a number of reasons": "It has 1982 reasons.",
+    "a choice of the item, said as this": "Those who watched “Alien” watched this too.",
+    "a choice of the item by anybody": "Whoever chose “Alien” also chose it.",
+    "a choice of the item beside another": "You chose “Alien” and it.",
+    "a choice of the item in a comparison": "You watched it as you watched “Alien”.",
+    "a choice of the item by you": "It was chosen by you, as “Alien” was.",
+    "a value of another, told of what one wrote": "You wrote about the Comedy “Alien”: “best of it”.",
+    "a column of what one wrote about": "You wrote about the director of “Alien”: “The cold ship is the best of it”.",
+    "a review as a tag": "You tagged “Alien” “Never so afraid”.",
+    "a review as a name": "You called “Alien” “best of it”.",
+    "the closest": "“Alien” is closest to “Blade Runner”.",
+    "closeness of two others": "“Alien” is close to “Heat” and “Blade Runner”.",
+    "under a count": "Under 3 of 4 people who chose “Alien” also chose “Blade Runner”.",
+    "from one count to another": "1 to 3 of the items that you chose have the genre Science Fiction.",
+    "the same people": "The same people who chose “Alien” also chose “Blade Runner”.",
+    "people who chose a director": "3 of 4 people who chose “Alien” also chose the director of “Blade Runner”.",
     "a number of items": "“Blade Runner” is in 1982 items.",
 }
 
@@ -168,7 +189,7 @@ def denying(facts: Facts) -> Facts:
     [
         ("It is afraid of the cold ship.", "unsupported"),
         ("A crew that is not afraid of the cold ship.", "supported"),
-        ("not afraid of the cold ship", "supported"),
+        ("not afraid of the cold ship", "unsupported"),
         ("the doctor hunts machines.", "unsupported"),
         ("Nobody hears them, and the doctor hunts machines.", "supported"),
         ("The rain is cold.", "supported"),
@@ -200,7 +221,12 @@ def test_a_denial_is_known_by_the_words_of_the_language(german: Language, facts:
         ("The battery is far from good value for money.", "good value for money.", "unsupported"),
         ("Critics hardly call it the best film.", "it the best film.", "unsupported"),
         ("It fails to keep the coffee hot.", "keep the coffee hot.", "unsupported"),
-        ("It keeps the coffee hot.", "keeps the coffee hot.", "supported"),
+        ("It keeps the coffee hot.", "keeps the coffee hot.", "unsupported"),
+        ("It keeps the coffee hot. Good.", "It keeps the coffee hot.", "supported"),
+        ("From the makers of the worst film of all time.", "It is the worst film of all time.", "unsupported"),
+        ("Toys of the U.S. Marines come alive.", "Toys of the U.S. Marines come alive.", "supported"),
+        ("After “Alien” a crew meets Thriller people.", "After “Alien” a crew meets Thriller people.", "supported"),
+        ("It keeps the coffee hot.", "You chose “Alien” because It keeps the coffee hot.", "unsupported"),
     ],
 )
 def test_pieces_of_a_description_say_what_it_says(
@@ -253,7 +279,59 @@ def test_a_title_that_is_a_word_is_a_title_only_in_quotation_marks(english: Lang
 
 
 def test_a_title_with_a_full_stop_does_not_end_a_sentence(english: Language, facts: Facts) -> None:
-    assert verdicts(english, facts, "You chose “Dr. No”. It is Horror.", Subject((DR_NO,), ALIEN)) == ["supported"] * 2
+    told = "You chose “Dr. No”. “Alien” is Horror."
+    assert verdicts(english, facts, told, Subject((DR_NO,), ALIEN)) == ["supported"] * 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "You chose “Toy Story” because it is a Thriller.",
+        "You chose “Toy Story”; it is not a Comedy.",
+        "You chose “Toy Story”. It is not a Comedy.",
+        "You chose “Toy Story”. It is a Thriller.",
+        "You chose “Toy Story”. Here is why. It is from 1982.",
+        "You chose “Toy Story”. It is close to “Alien”.",
+        "You chose “Alien” because a thriller.",
+    ],
+)
+def test_what_may_be_said_of_the_item_named_before_has_to_hold_for_it_too(
+    english: Language, facts: Facts, text: str
+) -> None:
+    assert verdicts(english, facts, text)[-1] == "unsupported"
+    assert verdicts(english, facts, text.replace("You chose", "Why “Blade Runner”? You chose"))[-1] == "unsupported"
+    assert verdicts(english, facts, "You chose “Alien”. “Blade Runner” is from 1982. It is not a Comedy.")[-1] == (
+        "supported"
+    )
+
+
+def test_a_number_without_a_name_is_a_year(english: Language, facts: Facts) -> None:
+    table = facts.catalog.table.with_columns(num_reviews=pl.Series([1995] * len(facts.catalog)))
+    told = replace(facts, catalog=Catalog(table))
+    assert verdicts(english, told, "It was made in 1995.") == ["unsupported"]
+    assert verdicts(english, told, "The num reviews of “Blade Runner”: 1995.") == ["supported"]
+
+
+def test_who_made_it_is_not_who_plays_in_it(english: Language, german: Language, facts: Facts) -> None:
+    table = facts.catalog.table.with_columns(actors=pl.Series([["Harrison Ford"]] * len(facts.catalog)))
+    told = replace(facts, catalog=Catalog(table))
+    assert verdicts(english, told, "“Blade Runner” was made by Harrison Ford.") == ["unsupported"]
+    assert verdicts(english, told, "“Blade Runner” was made by Ridley Scott.") == ["supported"]
+    assert verdicts(english, told, "“Blade Runner” has the actor Harrison Ford.") == ["supported"]
+    assert verdicts(german, told, "„Blade Runner“ ist von Harrison Ford.") == ["unsupported"]
+    assert verdicts(german, told, "„Blade Runner“ ist von Ridley Scott.") == ["supported"]
+
+
+def test_a_piece_of_a_number_is_no_quotation(english: Language, facts: Facts) -> None:
+    told = replace(facts, own_texts={"ann": {ALIEN: (OwnText("review", "I give it 4.5 stars."),)}})
+    assert verdicts(english, told, "You wrote about “Alien”: “I give it 4”.") == ["unsupported"]
+    assert verdicts(english, told, "You wrote about “Alien”: “I give it 4.5 stars”.") == ["supported"]
+
+
+def test_a_column_that_the_item_lacks_is_not_ascribed_to_it(english: Language, facts: Facts) -> None:
+    subject = Subject((ALIEN,), NOTHING)
+    assert verdicts(english, facts, "It has a director.", subject) == ["unsupported"]
+    assert verdicts(english, facts, "It has a director.") == ["no-claim"]
 
 
 def test_one_title_of_two_items_may_mean_either(english: Language, facts: Facts) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from genrec import Recommender
 from genrec.decoding.engine import Generation
@@ -93,16 +93,40 @@ def test_a_request_begins_as_the_examples_of_training_do_with_the_soft_prompt(
 def test_a_text_that_was_cut_off_counts_as_none_and_a_long_evidence_gives_more_room(
     english: Language, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
+    asked: list[tuple[int, int]] = []
 
     def generate(self: ScriptedEngine, prompts: list[list[int]], *, max_new_tokens: int, **_: object) -> object:
-        asked.append(max_new_tokens)
-        return [Generation("You chose it and", (), "length"), Generation("You chose it.", (), "stop")]
+        asked.append((len(prompts), max_new_tokens))
+        cut = Generation("You chose it and", (), "length")
+        return [cut, *[Generation("You chose it.", (), "stop")] * (len(prompts) - 1)]
 
     monkeypatch.setattr(ScriptedEngine, "generate", generate)
     tokenizer = AutoTokenizer.from_pretrained(tiny_run / "model")
     writer = EngineText(ScriptedEngine(lambda prompt, codes: np.zeros(8)), tokenizer)
+    assert writer.write(english, [Draft("- a", "line", 0), Draft("- b", "line", 0)]) == ["", "You chose it."]
     long = "- word " * 400
-    for evidence in ("- a", long):
-        assert writer.write(english, [Draft(evidence, "line", 0), Draft("- b", "line", 0)]) == ["", "You chose it."]
-    assert asked == [160, 2 * len(tokenizer.backend_tokenizer.encode(long, add_special_tokens=False).ids)]
+    # The room of a text depends on its own evidence and on nobody else's.
+    drafts = [Draft("- a", "line", 0), Draft(long, "line", 0), Draft("- b", "line", 0)]
+    assert writer.write(english, drafts) == ["", "", "You chose it."]
+    wanted = 2 * len(tokenizer.backend_tokenizer.encode(long, add_special_tokens=False).ids)
+    assert asked[:2] == [(2, 160), (2, 160)]
+    assert asked[2][0] == 1
+    assert 0 <= asked[2][1] - wanted < 160
+
+
+def test_an_evidence_that_is_too_long_for_the_model_costs_the_others_nothing(english: Language, tiny_run: Path) -> None:
+    recommender = Recommender.load(tiny_run)
+    writer = EngineText.load(recommender.run, recommender.engine)
+    alone = writer.write(english, [Draft("- a", "line", 0), Draft("- b", "line", 0)])
+    limit = AutoConfig.from_pretrained(tiny_run / "model").max_position_embeddings
+    too_long = Draft("- word " * limit, "line", 0)
+    assert writer.write(english, [Draft("- a", "line", 0), too_long, Draft("- b", "line", 0)]) == [
+        alone[0],
+        "",
+        alone[1],
+    ]
+    # Evidence that leaves no room for a text stands beside others with as much room.
+    short = Draft("- word", "line", 0)
+    tight = EngineText.load(recommender.run, recommender.engine)
+    tight._max_new_tokens = limit - len(tight.prompt(english, short))
+    assert tight.write(english, [Draft("- word " * 20, "line", 0), short])[0] == ""

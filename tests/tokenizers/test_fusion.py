@@ -37,6 +37,15 @@ def test_every_modality_brings_the_share_of_variance_that_its_weight_says(scale:
         assert float(np.square(block).sum(axis=1).mean()) == pytest.approx(weight, rel=1e-4)
 
 
+def test_without_weights_vectors_stand_side_by_side_in_their_own_size() -> None:
+    truth, shown, masks = two_modalities(scale=1000.0)
+    fused, _ = Fusion.fit(shown, masks, weights=None, seed=0).apply(shown, masks)
+    both = masks["text"] & masks["image"]
+    for columns, name in ((slice(0, 5), "text"), (slice(5, 13), "image")):
+        centred = truth[name] - truth[name][masks[name]].mean(axis=0)
+        np.testing.assert_allclose(fused[both, columns], centred[both], rtol=1e-3, atol=1e-3 * np.abs(centred).max())
+
+
 def test_a_missing_modality_is_guessed_from_the_others() -> None:
     truth, shown, masks = two_modalities()
     fusion = Fusion.fit(shown, masks, weights={}, seed=0)

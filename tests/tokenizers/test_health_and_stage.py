@@ -165,6 +165,20 @@ def test_where_behaviour_is_known_it_counts_twice_and_codes_are_used_equally_oft
     assert not same(codes("text"), codes("text", balance=1.0))
 
 
+def test_vectors_can_be_joined_as_they_are_and_the_largest_win(run: Run) -> None:
+    image = Embeddings.load(run, "image", catalog=Catalog.load(run))
+    record(run, replace(image, vectors=1e4 * image.vectors))
+    both = TokenizeConfig(method="residual-kmeans", modalities=("text", "image"), levels=2, codebook_size=8)
+
+    def errors(weights: Any) -> list[float]:
+        found = tokenize(run, both.model_copy(update={"weights": weights})).facts["reconstruction"]
+        return [found["text"][-1], found["image"][-1]]
+
+    balanced, raw = errors({}), errors("none")
+    assert raw[0] > balanced[0]  # the codes are spent on the pictures
+    assert raw[1] < balanced[1]
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
