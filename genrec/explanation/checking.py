@@ -17,11 +17,10 @@ from typing import Literal
 from genrec.explanation.evidence import MIN_PEOPLE, Subject
 from genrec.explanation.facts import Facts, folded
 from genrec.explanation.language import Language
-from genrec.explanation.mentions import Marked, Marker, Mention, mentions_in
+from genrec.explanation.mentions import TOKEN, Marked, Marker, Mention, column_words, mentions_in
 from genrec.explanation.quoting import borne_out
 
 Verdict = Literal["supported", "no-claim", "unsupported"]
-_TOKEN = re.compile(r"[\ue000-\uf8ff]|\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[^\s]")
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|\n+")
 _PUNCTUATION = set(".,;:!?…()-–—•*&")
 _LETTERS = {"numbers": "n", "choose": "c", "pronoun": "p", "of": "o", "by": "b"}  # of word classes: `_Clause.order`
@@ -80,7 +79,7 @@ class Checker:
     def __init__(self, language: Language, facts: Facts, subject: Subject) -> None:
         self._language, self._facts, self._subject = language, facts, subject
         self._marker = Marker(language, facts, subject)
-        self._columns = _column_words(language, facts)
+        self._columns = column_words(language, facts)
 
     def check(self, text: str) -> list[Statement]:
         """One statement per sentence, in order."""
@@ -146,10 +145,10 @@ class Checker:
         items, values, quotes, numbers, passages = [], [], [], [], 0
         columns: set[str] | None = None
         made_by, in_order, order = set(), True, ""
-        negated = any(self._language.kinds.get(_word(token)) == "negation" for token in _TOKEN.findall(text))
+        negated = any(self._language.kinds.get(_word(token)) == "negation" for token in TOKEN.findall(text))
         if negated:
             text = self._marker.mark_catalogue_values(text, marked)
-        for token in _TOKEN.findall(text):
+        for token in TOKEN.findall(text):
             mention = marked.mentions.get(token)
             word = _word(token)
             if mention is not None:
@@ -366,17 +365,6 @@ class Checker:
 
     def _is_history(self, item: int) -> bool:
         return item in self._subject.history
-
-
-def _column_words(language: Language, facts: Facts) -> dict[str, frozenset[str]]:
-    """Word → the columns that it may name. Words with a class of their own, such as `the same`, name nothing."""
-    found: dict[str, set[str]] = {}
-    for column in (*facts.attribute_columns, *facts.number_columns):
-        names = language.column(column)
-        for word in _TOKEN.findall(f"{names.one} {names.many} {column.replace('_', ' ')}"):
-            if word.casefold() not in language.kinds:
-                found.setdefault(word.casefold(), set()).add(column)
-    return {word: frozenset(columns) for word, columns in found.items()}
 
 
 def _word(token: str) -> str:

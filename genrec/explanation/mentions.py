@@ -23,6 +23,7 @@ _LAST = 0xF8FF
 _PRIVATE = re.compile(f"[{chr(_FIRST)}-{chr(_LAST)}]")
 _PAIRS = {"“": "”", "„": "“”", '"': '"', "«": "»", "”": "”"}
 _WORD = re.compile(r"[^\W\d_]+")
+TOKEN = re.compile(r"[\ue000-\uf8ff]|\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[^\s]")  # of a marked text
 _PASSAGE_WORDS = 3  # shorter sentences of a description can be put together to say anything
 
 
@@ -183,3 +184,14 @@ def _spaced(value: str) -> str:
 def mentions_in(part: str, marked: Marked) -> Iterable[Mention]:
     """The mentions of a part of a marked text, in order."""
     return (marked.mentions[letter] for letter in part if letter in marked.mentions)
+
+
+def column_words(language: Language, facts: Facts) -> dict[str, frozenset[str]]:
+    """Word → the columns that it may name. Words with a class of their own, such as `the same`, name nothing."""
+    found: dict[str, set[str]] = {}
+    for column in (*facts.attribute_columns, *facts.number_columns):
+        names = language.column(column)
+        for word in TOKEN.findall(f"{names.one} {names.many} {column.replace('_', ' ')}"):
+            if word.casefold() not in language.kinds:
+                found.setdefault(word.casefold(), set()).add(column)
+    return {word: frozenset(columns) for word, columns in found.items()}
