@@ -18,9 +18,9 @@ from pydantic import Field
 
 from genrec.config import Config, build_config
 from genrec.errors import ConfigError, DataError, GenrecError
+from genrec.files import atomic_file
 from genrec.progress import SILENT, Progress
 from genrec.recommender import RankRequest, Recommender
-from genrec.run import atomic_file
 
 _LINES_AT_ONCE = 256
 RequestT = TypeVar("RequestT")

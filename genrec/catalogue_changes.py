@@ -22,13 +22,16 @@ from numpy.typing import NDArray
 from genrec.config import EmbedConfig, TokenizeConfig, build_config
 from genrec.data.catalog import REMOVED_ITEMS, Catalog, removed_items
 from genrec.data.changes import read_changed_items, read_new_items, read_removed_ids, with_rows
+from genrec.data.interactions import read_run_table
 from genrec.data.sources.records import Item
+from genrec.data.splits import forget
 from genrec.encoders.base import Embeddings
 from genrec.encoders.embed import content_modalities, problem_words, problems_file, read_problems, write_problems
 from genrec.encoders.extend import ExtendedVectors, extend_embeddings
+from genrec.files import atomic_file
 from genrec.journal import change_together
 from genrec.progress import SILENT, Progress
-from genrec.run import Run, StageReport, atomic_file
+from genrec.run import Run, StageReport
 from genrec.tokenizers.codes import SemanticIds
 from genrec.tokenizers.placement import place_items
 from genrec.tokenizers.stage import ItemVectors, load_fusion, load_tokenizer, policy_for_new_items
@@ -137,7 +140,7 @@ def update_items(
 
     A change of what an encoder reads changes the item's vector. The model knows the item by its ID, so the ID
     stays; with `reencode` the items of the file get the IDs that new items would get: their behaviour was that of
-    something else, and is forgotten. Raises what `add_items` raises.
+    something else, and is forgotten, with the tokens of their own. Raises what `add_items` raises.
     """
     started = time.monotonic()
     with change_together(run.path, last=_LAST) as staging:
@@ -169,6 +172,8 @@ def update_items(
         ids, num_moved = before.ids, 0
         if reencode:
             ids, num_moved = _place(run, before.ids, catalog, embeddings, rows=np.sort(rows))
+            splits = forget(read_run_table(run, "splits.parquet"), [item["item_id"] for item in items])
+            _write_table(staging / "splits.parquet", splits)
         num_ids = int((ids.codes != before.ids.codes).any(axis=1).sum())
         num_encoded = len(np.unique(np.concatenate([*encode.values(), rows[:0]])))
         missing = {name: int((~embeddings[name].mask[some]).sum()) for name, some in encode.items() if len(some)}

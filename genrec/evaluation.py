@@ -29,6 +29,7 @@ from genrec.data.catalog import Catalog, removed_items
 from genrec.data.sequences import EvaluationCases, Sequences
 from genrec.data.splits import cold_cases, cold_items, evaluation_cases, training_sequences
 from genrec.errors import ConfigError, DataError, ModelError
+from genrec.files import atomic_file
 from genrec.progress import SILENT, Progress
 from genrec.report import (
     MODEL,
@@ -41,7 +42,7 @@ from genrec.report import (
     markdown_report,
     terminal_lines,
 )
-from genrec.run import Run, StageReport, atomic_file, write_json
+from genrec.run import Run, StageReport, write_json
 
 _BOOTSTRAP_SAMPLES = 1000
 _USERS_AT_ONCE = 64

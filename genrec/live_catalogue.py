@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from genrec.attribute_filters import AttributeFilters
 from genrec.data.catalog import REMOVED_ITEMS, Catalog
-from genrec.data.splits import trained_items
+from genrec.data.splits import forgotten_items, trained_items
 from genrec.errors import ConfigError, RunError, TrieError
 from genrec.evidence import Evidence
 from genrec.evidence_source import STAGES, EvidenceSource
@@ -62,6 +62,8 @@ class LiveCatalogue:
             own = None if before.own_tokens is None else np.pad(before.own_tokens, (0, more), constant_values=-1)
         else:
             own = vocabulary.of_catalogue(catalog.item_ids).own_tokens(len(catalog))
+        if own is not None and (forgotten := forgotten_items(run, catalog=catalog)).any():
+            own = np.where(forgotten, -1, own)
         codes = SemanticIds.load(run, catalog=catalog)
         if codes.codebook_sizes != vocabulary.codebook_sizes:
             raise _other_codebooks(vocabulary, codes.codebook_sizes)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from genrec.adapter import adapter_folder, base_run
@@ -36,6 +37,7 @@ _TEXT_FIELDS = ("title", "brand", "categories", "genres")
 # enough to become few tokens, and never the larger part.
 _TEXTS_PER_COPY = 20
 _BASE_FILES = ("config.json", "tokenizer.json")  # beside the weights of a base
+_MOST_RENAMED = 0.5  # titles change now and then; where most are others, so are the items
 _MOST_ITEM_TOKENS = 1 << 16  # of the most used items; every step of the training scores them all
 
 
@@ -115,6 +117,8 @@ def prepare_model(
         vocabulary = inherited_vocabulary(
             Path(config.base), tokenizer, codebook_sizes=sizes, tokenizer_checksum=checksum
         )
+        if vocabulary is not None and names_others(Path(config.base), vocabulary.item_rows, catalog):
+            vocabulary = vocabulary.of_catalogue(())
     text_tokens = TextEncoder(tokenizer).encode_batch(texts)  # before there are tokens that are no text
     if vocabulary is None:
         vocabulary = replace(extend_tokenizer(tokenizer, sizes), tokenizer_checksum=checksum)
@@ -145,6 +149,18 @@ def prepare_model(
             add_soft_prompt_rows(model, ids, num_words=first, seed=config.seed)
         rows = list(range(first, max(ids) + 1))  # in one piece, also where a base has tokens of other items in between
     return Prepared(model, tokenizer, vocabulary, rows)
+
+
+def names_others(base: Path, rows: Sequence[int], catalog: Catalog) -> bool:
+    """Whether the items with tokens of their own are called something else where the base was trained.
+
+    Ids alone may be the same by chance: two catalogues that number their items. Unknown for a base beside no run.
+    """
+    file = base.parent / "items.parquet"
+    if not rows or not file.is_file() or max(rows) >= len(catalog):
+        return False
+    theirs = pl.read_parquet(file, columns=["title"])["title"].gather(list(rows)).to_numpy()
+    return float(np.mean(theirs != catalog.table["title"].gather(list(rows)).to_numpy())) > _MOST_RENAMED
 
 
 def task_folders(config: TrainConfig) -> list[Path]:

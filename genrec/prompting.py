@@ -20,7 +20,8 @@ from pydantic import Field
 
 from genrec.config import Config, build_config, read_values
 from genrec.errors import ConfigError
-from genrec.run import Run, atomic_folder
+from genrec.files import atomic_folder
+from genrec.run import Run
 from genrec.vocabulary import opening_tokens
 
 if TYPE_CHECKING:

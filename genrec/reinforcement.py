@@ -31,13 +31,14 @@ from genrec.data.catalog import Catalog, removed_items
 from genrec.data.splits import cold_items, training_sequences
 from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.errors import DataError, ModelError, RunError
+from genrec.files import atomic_folder
 from genrec.memory import freed_memory_kept
 from genrec.pipeline import validation_cases, validation_metrics
 from genrec.precision import uses_bfloat16
 from genrec.progress import SILENT, Progress
 from genrec.prompting import compile_history_prompt, load_templates
 from genrec.recommender import RankRequest, Recommender
-from genrec.run import Run, StageReport, Started, atomic_folder
+from genrec.run import Run, StageReport, Started
 from genrec.tokenizers.codes import SemanticIds
 from genrec.training.export import save_model_folder
 from genrec.training.preferences import dpo_loss, graded_reward, group_advantages, grpo_loss, ranking_reward

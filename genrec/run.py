@@ -13,27 +13,19 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
-import re
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
-from typing import IO, Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar
 
 from genrec.errors import GenrecError, RunError
+from genrec.files import atomic_file, restore_folder
 from genrec.journal import changing, finish_change, is_changing
 
 FORMAT_VERSION = 1
 Digest: TypeAlias = "hashlib._Hash"
 ReadT = TypeVar("ReadT")
-# polars, safetensors and tokenizers are written in Rust: a full disk is an exception of their own, whose text
-# ends in "No space left on device (os error 28)".
-_RUST_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 # Where the verb is not called as the stage.
 _VERBS = {"trie": "tokenize", "align": "embed RUN --align", "evidence:dialogues": "evidence RUN --dialogues"}
 _PACKAGES = ("genrec-toolkit", "torch", "transformers", "sentence-transformers", "accelerate", "numpy")
@@ -100,6 +92,8 @@ class Run:
         """
         folder = Path(path)
         finish_change(folder)
+        for old in [*folder.glob(".*.before"), *folder.glob("*/.*.before")]:
+            restore_folder(old.with_name(old.name.removeprefix(".").removesuffix(".before")))
         manifest = folder / "manifest.json"
         if not manifest.is_file():
             raise RunError(
@@ -287,63 +281,6 @@ def text_digest(lines: Sequence[str], before: Digest | None = None) -> Digest:
     return digest
 
 
-@contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes `path`'s place, on failure it vanishes.
-
-    A full disk raises RunError and leaves the old file whole.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        os.close(handle)
-    except OSError as error:
-        raise _write_error(path, error) from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        _sync(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except Exception as error:
-        raise _write_error(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success it takes `path`'s place, on failure it vanishes."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    except OSError as error:
-        raise _write_error(path, error) from error
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        old = temporary.with_name(temporary.name + ".old")
-        if path.exists():
-            path.replace(old)
-        temporary.replace(path)
-        shutil.rmtree(old, ignore_errors=True)
-    except Exception as error:
-        raise _write_error(path, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def array_stream(path: Path) -> Iterator[IO[bytes]]:
-    """Open `path` for np.save. Raises OSError on a full disk.
-
-    Given a real file, np.save writes through a C stream and ignores what closing it answers: on a full disk up
-    to 4 KiB are lost without an error.
-    """
-    with path.open("wb") as stream:
-        yield cast(IO[bytes], SimpleNamespace(write=stream.write))
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, with a fixed layout so that equal values give equal bytes."""
     with atomic_file(path) as temporary:
@@ -369,25 +306,6 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     write_json(folder / "manifest.json", manifest)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def _write_error(path: Path, error: Exception) -> Exception:
-    """What to raise where a write ended with `error`: itself unless the operating system is behind it."""
-    if isinstance(error, OSError):
-        reason = error.strerror or str(error)
-    elif found := _RUST_OS_ERROR.search(str(error)):
-        reason = os.strerror(int(found[1]))
-    else:
-        return error
-    return RunError(
-        f"{path} could not be written: {reason}.",
-        "What was there before is untouched. Free some disk space or choose another folder, then try again.",
-    )
 
 
 def _package_versions() -> dict[str, str]:

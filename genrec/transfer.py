@@ -25,13 +25,16 @@ from genrec import metrics, pipeline
 from genrec.config import TokenizeConfig, TrainConfig, TransferConfig, build_config, dump_config
 from genrec.data.catalog import Catalog, removed_items
 from genrec.data.interactions import read_run_table
-from genrec.data.splits import evaluation_cases
+from genrec.data.splits import cold_items, evaluation_cases
+from genrec.encoders.base import vouched_modalities
 from genrec.errors import ConfigError, DataError, ModelError, RunError
 from genrec.evaluation import check_config, evaluate
+from genrec.files import array_stream, atomic_file
+from genrec.preparation import names_others
 from genrec.progress import SILENT, Progress
 from genrec.recommender import RankRequest, Recommender
 from genrec.report import MODEL, Estimate, MethodResult
-from genrec.run import Run, StageReport, array_stream, atomic_file, read_json, write_json
+from genrec.run import Run, StageReport, read_json, write_json
 from genrec.tokenizers.base import check_vectors
 from genrec.tokenizers.files import tokenizer_checksum
 from genrec.tokenizers.stage import ItemVectors, wanted_modalities
@@ -165,8 +168,13 @@ def _skipped(plan: _Plan) -> dict[str, str]:
     """Rows that are not made, and why."""
     if not plan.config.own_tokenizer:
         return {OWN_IDS: "it was not asked for."}
+    given = set(vouched_modalities(plan.target))
+    asked = {*(plan.tokenize.modalities or ()), *(() if plan.tokenize.weights == "none" else plan.tokenize.weights)}
+    if lacking := sorted(asked - given):
+        return {OWN_IDS: f"{plan.target.path} has no vectors of {', '.join(lacking)}, which its own codes would be of."}
     names = wanted_modalities(plan.target, plan.tokenize)
     present = ItemVectors.load(plan.target, names, catalog=Catalog.load(plan.target)).present.any(axis=1)
+    present &= ~cold_items(plan.target)
     try:
         # Their number decides; what the vectors are does not matter yet.
         check_vectors(np.zeros((int(present.sum()), 1), np.float32), codebook_sizes=plan.tokenize.sizes)
@@ -229,6 +237,9 @@ def _copy_stages(origin: Run, run: Run, stages: Sequence[str]) -> None:
         own = [run.path / "items.parquet"] if stage in ("embed", "align") else []
         if stage == "train":
             own = [run.path / "semantic_ids" / "codes.npy"]
+            vocabulary = SidVocabulary.load(run.path / "model")
+            if names_others(origin.path / "model", vocabulary.item_rows, Catalog.load(run)):
+                vocabulary.of_catalogue(()).save(run.path / "model")  # though the ids may be the same
         run.record(
             StageReport(stage, {**record.report, "copied_from": str(origin.path)}, []),
             config=record.config,

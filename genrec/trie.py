@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from genrec.errors import RunError, TrieError
-from genrec.run import array_stream, atomic_file, atomic_folder, file_checksum, read_json, write_json
+from genrec.files import array_stream, atomic_file, atomic_folder
+from genrec.run import file_checksum, read_json, write_json
 
 FORMAT_VERSION = 2
 _READABLE = (1, 2)  # version 1 has no "num_rows": its tries hold every row of their catalogue

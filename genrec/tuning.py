@@ -61,6 +61,7 @@ def tune_baselines(run: Run, config: TuneConfig, *, progress: Progress = SILENT)
         raise DataError(
             f"{run.path} has no validation user.", "Ingest data in which users have three interactions or more."
         )
+    config = config.model_copy(update={"baselines": tuple(dict.fromkeys(config.baselines))})
     made = {name: make_baseline(name, run, catalog, settings={}) for name in config.baselines}
     reasons = {name: reason for name, reason in made.items() if isinstance(reason, str)}
     if len(reasons) == len(config.baselines):

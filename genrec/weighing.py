@@ -48,9 +48,10 @@ from genrec.evidence_source import (
     weights_file,
     weights_json,
 )
+from genrec.files import atomic_file
 from genrec.progress import SILENT, Progress
 from genrec.recommender import RankRequest, Recommender
-from genrec.run import Run, StageReport, atomic_file, write_json
+from genrec.run import Run, StageReport, write_json
 from genrec.trie_filters import ItemFilter
 
 _CUTOFF = 10

@@ -16,8 +16,10 @@ from genrec.catalogue_changes import add_items, remove_items, update_items
 from genrec.config import EmbedConfig, IngestConfig, TokenizeConfig, TrainConfig, load_config
 from genrec.data.catalog import Catalog
 from genrec.data.ingest import ingest
+from genrec.data.splits import evaluation_cases, trained_items, training_sequences
 from genrec.encoders.base import Embeddings
 from genrec.encoders.embed import embed
+from genrec.recommender import Recommender
 from genrec.run import Run
 from genrec.tokenizers.codes import SemanticIds
 from genrec.tokenizers.placement import place_items
@@ -157,3 +159,21 @@ def test_a_reused_id_gets_the_code_of_a_new_item_and_not_what_its_old_users_say_
     assert behaviour.mask.tolist() == others.tolist()
     np.testing.assert_array_equal(behaviour.vectors[others], old.vectors[others])
     assert report.facts["num_new_ids"] == 1
+    assert 7 not in training_sequences(run).items  # nor does anybody learn of the new one from what they did
+    assert not trained_items(run, catalog=Catalog.load(run))[7]
+    assert 7 not in evaluation_cases(run, "validation").targets
+
+
+def test_a_reused_id_loses_the_token_of_its_own_and_counts_as_new(tiny_copy: Path, write: Write) -> None:
+    run = Run.open(tiny_copy)
+    before = Recommender.load(run.path)
+    assert before.live.own_tokens is not None
+    assert before.live.own_tokens[7] >= 0
+    update_items(run, write({"item_id": "i7", "title": "Another"}), when=WHEN, reencode=True)
+    assert before.refresh()
+    for recommender in (before, Recommender.load(run.path)):
+        own = recommender.live.own_tokens
+        assert own is not None
+        assert np.flatnonzero(own < 0).tolist() == [7]
+        assert recommender.live.new_items()[7]
+        assert len(recommender.recommend(["i7", "i1"], k=3)) == 3

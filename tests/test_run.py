@@ -23,19 +23,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from genrec.errors import RunError
+from genrec.files import atomic_file, atomic_folder
 from genrec.journal import changing
-from genrec.run import (
-    FORMAT_VERSION,
-    Run,
-    StageReport,
-    Started,
-    atomic_file,
-    atomic_folder,
-    file_checksum,
-    read_json,
-    text_checksum,
-    write_json,
-)
+from genrec.run import FORMAT_VERSION, Run, StageReport, Started, file_checksum, read_json, text_checksum, write_json
 
 
 def write(run: Run, name: str, text: str) -> Path:
@@ -310,7 +300,7 @@ def test_a_run_whose_stage_was_killed_is_the_run_of_before(tmp_path: Path):
     script = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from genrec.run import atomic_file, atomic_folder\n"
+        "from genrec.files import atomic_file, atomic_folder\n"
         "with atomic_file(Path(sys.argv[1]) / 'codes') as one, atomic_folder(Path(sys.argv[1]) / 'model') as two:\n"
         "    one.write_text('half'); (two / 'weights').write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -322,12 +312,60 @@ def test_a_run_whose_stage_was_killed_is_the_run_of_before(tmp_path: Path):
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize("before", [1, 2, 3])
+def test_a_folder_is_whole_whenever_its_replacement_is_killed(tmp_path: Path, before: int):
+    run = Run.create(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("old")
+    script = (
+        "import os, shutil, signal, sys\n"
+        "from pathlib import Path\n"
+        "from genrec.files import atomic_folder\n"
+        "left = [int(sys.argv[2])]\n"
+        "def counted(whole):\n"
+        "    def step(*arguments, **options):\n"
+        "        left[0] -= 1\n"
+        "        if not left[0]:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return whole(*arguments, **options)\n"
+        "    return step\n"
+        "Path.replace, shutil.rmtree = counted(Path.replace), counted(shutil.rmtree)\n"
+        "with atomic_folder(Path(sys.argv[1]) / 'model') as folder:\n"
+        "    (folder / 'weights').write_text('new')\n"
+    )
+    arguments = [sys.executable, "-c", script, str(tmp_path), str(before)]
+    assert subprocess.run(arguments, env=os.environ, check=False).returncode == -signal.SIGKILL
+    Run.open(run.path)
+    assert (tmp_path / "model" / "weights").read_text() == ("old" if before < 3 else "new")
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "weights").write_text("newest")
+    assert (tmp_path / "model" / "weights").read_text() == "newest"
+    assert not list(tmp_path.glob(".model.*before"))
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_one_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("old")
+    whole = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if self.name.startswith(".model.") and not self.name.endswith(".before"):
+            raise OSError(5, "Input/output error")
+        return whole(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(RunError, match="What was there before is untouched"), atomic_folder(tmp_path / "model"):
+        pass
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_a_disk_that_is_full_for_the_last_bytes_of_a_small_array_is_noticed(tmp_path):
     program = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-from genrec.run import array_stream
+from genrec.files import array_stream
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
 try:

@@ -23,8 +23,9 @@ from genrec.baselines_of_run import (
     tuned_file,
     tuned_settings,
 )
-from genrec.config import EvaluateConfig, TuneConfig
+from genrec.config import EmbedConfig, EvaluateConfig, TuneConfig
 from genrec.data.catalog import Catalog
+from genrec.encoders.embed import embed
 from genrec.errors import ConfigError, DataError, RunError
 from genrec.progress import Progress, SilentProgress, Task
 from genrec.run import Run, read_json
@@ -69,6 +70,15 @@ def test_the_best_trial_is_chosen_and_the_baseline_is_made_with_it(tiny_copy: Pa
         for baseline in (made, other):
             baseline.fit(tuning.training_sequences(run), len(Catalog.load(run)), seed=0)
         assert (made.scores(histories) == other.scores(histories)).all() == same
+
+
+def test_a_baseline_that_is_named_twice_is_tuned_once_or_refused_once(tiny_copy: Path) -> None:
+    run = Run.open(tiny_copy)
+    twice = tune_baselines(run, TRANSITIONS.model_copy(update={"baselines": ("transitions", "transitions")}))
+    assert list(twice.facts) == ["transitions"]
+    embed(run, EmbedConfig(text_model=None, behaviour_model="spectral"))
+    with pytest.raises(DataError, match="none of the baselines can run"):
+        tune_baselines(run, TRANSITIONS.model_copy(update={"baselines": ("star", "star")}))
 
 
 def test_an_evaluation_says_what_was_tuned_and_is_stale_after_another_search(tiny_copy: Path) -> None:

@@ -80,7 +80,8 @@ _NO_VALUE = re.compile(
 )
 # "nothing with vampires", "nothing too scary"; not "nothing but comedies".
 _NOTHING = re.compile(
-    r"\bnothing( (too|very|so|with|about|featuring|involving|for|in|thats?|is|has|a|an|the|any|like|f_|_|and|or))*$"
+    r"\bnothing( (too|very|so|with|about|featuring|involving|for|in|from|by|of|made|thats?|is|has|a|an|the|any|like"
+    r"|f_|_|and|or))*$"
 )
 # Behind this, what was refused before is over: "no horror and something funny".
 _NEW_WISH = re.compile(r"\b(?:and|so|then) (?=(?:something|i|we|want|need|give|show|only|rather)\b)")

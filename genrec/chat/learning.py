@@ -19,7 +19,8 @@ from genrec.config import DialoguesConfig, dump_config
 from genrec.data.catalog import Catalog
 from genrec.data.dialogues import STAGE, dialogues_file, read_turns
 from genrec.errors import DataError
-from genrec.run import Run, StageReport, atomic_file
+from genrec.files import atomic_file
+from genrec.run import Run, StageReport
 
 _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "dialogue_id": pl.String,

@@ -33,7 +33,13 @@ _BEFORE = r"(?:before|older than|earlier than|prior to|from before|pre)"
 _AFTER = r"(?:after|newer than|later than|more recent than|from after|post)"
 # Not "12 years old", "how old", "my old favourite", "I am too old".
 _OLD = "".join(rf"(?<!{words} )" for words in ("years", "year", "how", "my", "im", "am", "im too", "am too")) + "old"
-_MONEY = r"(?: (?:dollars?|euros?|bucks|usd|eur|pounds?))?"
+_AMOUNT = r"(\d[\d,]*(?:\.\d+)?)"
+# What is counted in something else is no price.
+_CURRENCY = r"(?:dollars?|euros?|bucks|usd|eur|pounds?)"
+_MONEY = (
+    rf"(?: {_CURRENCY})?"
+    r"(?! (?:minutes?|mins?|hours?|days?|weeks?|months?|years?|pages?|seasons?|episodes?|players?|people|parts?)\b)"
+)
 Found = tuple[float | None, float | None]
 
 
@@ -101,9 +107,17 @@ def _patterns(index: CatalogueIndex) -> Iterator[tuple[str, str, Callable[[re.Ma
         ):
             yield "year", pattern, meaning
     if "price" in index.numbers:
-        amount = rf"(?:under|below|less than|cheaper than|at most|up to|max|maximum) (\d+){_MONEY}"
-        yield "price", amount, lambda m: (None, float(m[1]))
-        yield "price", rf"(?:over|above|more than|at least) (\d+){_MONEY}", lambda m: (float(m[1]), None)
+        under = r"(?:under|below|less than|cheaper than|at most|up to|max|maximum)"
+        amounts: tuple[tuple[str, Callable[[re.Match[str]], Found]], ...] = (
+            (rf"(?:between|from) {_AMOUNT} (?:and|to) {_AMOUNT} {_CURRENCY}", lambda m: (_amount(m[1]), _amount(m[2]))),
+            (rf"{under} {_AMOUNT}{_MONEY}", lambda m: (None, _amount(m[1]))),
+            (rf"(?:over|above|more than|at least) {_AMOUNT}{_MONEY}", lambda m: (_amount(m[1]), None)),
+        )
+        yield from (("price", pattern, range_of) for pattern, range_of in amounts)
+
+
+def _amount(said: str) -> float:
+    return float(said.replace(",", ""))
 
 
 def _ends(when: str, newest: int) -> tuple[int, int]:

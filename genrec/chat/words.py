@@ -11,7 +11,9 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|&")
+# Amounts are one word with their marks: "1,000", "9.99".
+_AMOUNT = r"(?<![\w.,])\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\w,])|(?<![\w.,])\d+\.\d{1,2}(?![\w,]|\.\d)"
+_WORD = re.compile(rf"{_AMOUNT}|[^\W_]+(?:['’][^\W_]+)*|&")
 _BREAK = re.compile(r"[,;:.!?\n()]|\s[-–—]\s")
 _QUOTED = re.compile(r"[\"“”«»]([^\"“”«»\n]{2,80})[\"“”«»]")
 # Words that open a new clause even without a comma.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -120,13 +121,16 @@ def embed(
     alignment = resolve(AlignConfig, align_config, unfreeze=unfreeze)
     opened = Run.open(run)
     nothing_new = text is None and behaviour is None and config is None and resolved == EmbedConfig()
+    reports = []
     if not (align and nothing_new and "embed" in opened.stages):
-        report = run_embed(opened, resolved, progress=ConsoleProgress())
+        reports.append(run_embed(opened, resolved, progress=ConsoleProgress()))
     if align:
         from genrec.encoders.alignment import align as run_align
 
-        report = run_align(opened, alignment, progress=ConsoleProgress())
-    print_report(report, as_json=json_)
+        reports.append(run_align(opened, alignment, progress=ConsoleProgress()))
+    words = [word for report in reports for word in report.words]
+    facts = reports[-1].facts if len(reports) == 1 else {report.stage: report.facts for report in reports}
+    print_report(replace(reports[-1], facts=facts, words=words), as_json=json_)
 
 
 @app.command()

@@ -11,7 +11,8 @@ from genrec.config import build_config
 from genrec.console import print_lines
 from genrec.data.splits import evaluation_cases
 from genrec.errors import ConfigError, DataError
-from genrec.run import Run, atomic_file
+from genrec.files import atomic_file
+from genrec.run import Run
 
 
 def first_state(run: Run, *, user: str | None, path: Path | None) -> ChatState:

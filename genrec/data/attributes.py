@@ -81,5 +81,8 @@ class Attribute:
 
 
 def _as_text(value: Any) -> str:
-    """Whole floats read like integers: a column of years with gaps may come as 1994.0."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    """Whole floats read like integers: a column of years with gaps may come as 1994.0. Truth values read alike, too."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = str(value)
+    return text.lower() if text.lower() in ("true", "false") else text

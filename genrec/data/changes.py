@@ -18,7 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from genrec.data.catalog import Catalog
-from genrec.data.sources.cells import MEDIA_FIELDS, BadCellError, InputLog, shown
+from genrec.data.sources.cells import MEDIA_FIELDS, BadCellError, InputLog, parse_list, shown
 from genrec.data.sources.records import KNOWN_COLUMNS, Item, read_items
 from genrec.data.sources.rows import InputFile
 from genrec.errors import BadRowsError, DataError
@@ -69,8 +69,8 @@ def read_changed_items(
 ) -> list[Item]:
     """Items to change: `item_id` and the new values of some columns; an empty cell empties, no cell keeps.
 
-    Media paths as in `read_new_items`. Raises BadRowsError naming every bad row, DataError where the file cannot be
-    read or holds nothing.
+    Media paths as in `read_new_items`; an address is a bad cell, for it would take away the file that is there.
+    Raises BadRowsError naming every bad row, DataError where the file cannot be read or holds nothing.
     """
 
     def check(item: Item) -> Problems:
@@ -126,10 +126,11 @@ def with_rows(table: pl.DataFrame, rows: Mapping[int, Item]) -> pl.DataFrame:
     values = [
         {name: rows[number].get(name, _nothing(dtype)) for name, dtype in table.schema.items()} for number in numbers
     ]
-    fresh = pl.DataFrame(values, schema=table.schema).with_columns(_row=pl.Series(numbers, dtype=pl.Int64))
-    numbered = table.with_columns(_row=pl.int_range(pl.len(), dtype=pl.Int64))
-    kept = numbered.filter(~pl.col("_row").is_in(numbers))
-    return pl.concat([kept, fresh]).sort("_row").drop("_row")
+    fresh = pl.DataFrame(values, schema=table.schema)
+    here = np.arange(len(table))
+    kept = ~np.isin(here, numbers)
+    order = np.argsort(np.concatenate([here[kept], np.array(numbers, np.int64)]), kind="stable")
+    return pl.concat([table.filter(pl.Series(kept)), fresh])[order]
 
 
 def _nothing(dtype: pl.DataType) -> list[str] | None:
@@ -139,9 +140,11 @@ def _nothing(dtype: pl.DataType) -> list[str] | None:
 def _read(
     file: Path, names: Mapping[str, str] | None, check: Check, *, title_required: bool, progress: Progress
 ) -> list[Item]:
-    log = InputLog()
+    log = InputLog(addresses_are_wrong=names is None)
     items = read_items(InputFile(file), names, log=log, title_required=title_required, check=check, progress=progress)
     _stop_at(log)
+    if log.num_addresses:
+        progress.say(f"{log.num_addresses:,} media cells are web addresses; nothing is fetched, they count as missing.")
     if not items:
         raise DataError(f"{file.name}: there is not one item.", "Look whether this is the right file.")
     return items
@@ -189,7 +192,9 @@ def _fitted(value: Any, dtype: pl.DataType) -> Any:
     if value is None:
         return _nothing(dtype)
     if isinstance(dtype, pl.List):
-        parts = value if isinstance(value, list) else [value]
+        parts = (
+            parse_list(value, InputLog()) if isinstance(value, str) else value if isinstance(value, list) else [value]
+        )
         return [part if isinstance(part, str) else json.dumps(part, ensure_ascii=False, default=str) for part in parts]
     if dtype == pl.String:
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

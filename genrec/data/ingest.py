@@ -21,8 +21,9 @@ from genrec.data.sources.cells import InputLog
 from genrec.data.sources.records import RawData, items_frame
 from genrec.data.splits import COLD_ITEMS, draw_cold_items, hold_out, make_splits, split_facts
 from genrec.errors import BadRowsError, ConfigError, DataError
+from genrec.files import atomic_file
 from genrec.progress import SILENT, Progress
-from genrec.run import Run, StageReport, atomic_file
+from genrec.run import Run, StageReport
 
 _MANY_TIED = 0.05  # of the test targets
 

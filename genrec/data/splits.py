@@ -3,12 +3,13 @@
 `splits.parquet` has one row per interaction in the order of `interactions.parquet`: users one after the
 other, each oldest first, and for every user first `train`, then `validation`, then `test`. With
 `--cold-fraction` a seeded share of the items is *held out*, or *cold*: no stage that learns sees them. What
-would train of them is `held-out`, and `cold_items.parquet` names them. U users, N interactions, C cases,
-I items.
+would train of them is `held-out`, and `cold_items.parquet` names them. Interactions with an item whose id was given
+to something else since (`genrec items update --reencode`) are `forgotten`. U users, N interactions, C cases, I items.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from genrec.errors import DataError
 from genrec.run import Run
 
 Split = Literal["validation", "test"]
+FORGOTTEN = "forgotten"
 COLD_ITEMS = "cold_items.parquet"  # item_id of every held-out item; there only where some are held out
 
 
@@ -36,12 +38,13 @@ def evaluation_cases(run: Run, split: Split) -> EvaluationCases:
     """What to predict on a split: every user's first interaction in it, after everything earlier.
 
     So the history of a test case holds the validation items. A user whose very first interaction falls into
-    the split has no history and makes no case (only with a split by time; ingest counts them). Held-out items
-    play no part, neither as targets nor in histories: training stops by these cases, too. `cold_cases` has them.
+    the split has no history and makes no case (only with a split by time; ingest counts them). Held-out items and
+    forgotten interactions play no part, neither as targets nor in histories: training stops by these cases, too.
+    `cold_cases` has the held-out items.
     """
     splits = read_run_table(run, "splits.parquet")
     items = Catalog.load(run).indices(splits["item_id"].to_list())
-    return cases_of(splits, items, split, cold=cold_items(run)[items])
+    return cases_of(splits, items, split, cold=cold_items(run)[items] | (splits["split"] == FORGOTTEN).to_numpy())
 
 
 def cold_items(run: Run) -> NDArray[np.bool_]:
@@ -53,6 +56,18 @@ def trained_items(run: Run, *, catalog: Catalog) -> NDArray[np.bool_]:
     """Which items (I,) have a training interaction; the others are new to everything that learned from behaviour."""
     splits = read_run_table(run, "splits.parquet")
     return catalog.mask(splits.filter(pl.col("split") == "train")["item_id"])
+
+
+def forget(splits: pl.DataFrame, item_ids: Sequence[str]) -> pl.DataFrame:
+    """`splits` in which the interactions with these items, which were with something else, are forgotten."""
+    is_other = pl.col("item_id").is_in(list(item_ids))
+    return splits.with_columns(split=pl.when(is_other).then(pl.lit(FORGOTTEN)).otherwise("split"))
+
+
+def forgotten_items(run: Run, *, catalog: Catalog) -> NDArray[np.bool_]:
+    """Which items (I,) have forgotten interactions: a model that knows them by their id knows something else."""
+    splits = read_run_table(run, "splits.parquet")
+    return catalog.mask(splits.filter(pl.col("split") == FORGOTTEN)["item_id"])
 
 
 def cold_cases(run: Run) -> EvaluationCases:

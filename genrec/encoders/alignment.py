@@ -65,7 +65,7 @@ def align(run: Run, config: AlignConfig, *, progress: Progress = SILENT) -> Stag
     after = _projections(model.heads, encoded)
     retrieval = measure(data, before=before, after=after, seed=config.seed)
     outputs += save_heads(run, model.heads, facts={"objective": config.objective, "unfreeze": config.unfreeze})
-    outputs += _save_aligned(inputs, after, revision=file_checksum(outputs[-1]))
+    outputs += _save_aligned(encoded, after, revision=file_checksum(outputs[-1]))
     facts = {
         "objective": config.objective,
         "learned_from": list(objective.kinds),

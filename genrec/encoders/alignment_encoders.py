@@ -35,8 +35,9 @@ from genrec.encoders.text import text_encoder
 from genrec.encoders.texts import item_texts
 from genrec.encoders.video import video_encoder
 from genrec.errors import ConfigError, DataError, RunError, UnreadableInputError
+from genrec.files import atomic_file
 from genrec.progress import SILENT, Progress
-from genrec.run import Run, atomic_file, file_checksum, read_json, write_json
+from genrec.run import Run, file_checksum, read_json, write_json
 
 _AGAIN = "Run `genrec embed RUN --align` again."
 

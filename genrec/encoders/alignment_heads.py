@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from genrec.encoders.alignment_losses import fuse
 from genrec.errors import ConfigError, RunError
-from genrec.run import Run, atomic_file, read_json, write_json
+from genrec.files import atomic_file
+from genrec.run import Run, read_json, write_json
 
 _AGAIN = "Run `genrec embed RUN --align` again."
 _CHUNK_ROWS = 8192

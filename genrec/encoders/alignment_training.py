@@ -27,6 +27,7 @@ from genrec.progress import Progress
 
 _HELD_OUT_BATCHES = 8
 _LOOKS = 4  # at the held-out pairs while encoders learn: each costs some steps' time
+_NO_LOSS = 1e-9
 _FINAL_RATE = 0.05  # share of the learning rate that is left at the last step
 _MAX_GRADIENT_NORM = 1.0
 
@@ -48,26 +49,28 @@ class Phase:
 
 @dataclass(frozen=True)
 class PhaseResult:
-    """How a stretch of training went; losses are of held-out pairs."""
+    """How a stretch of training went; losses are of held-out pairs, None where none could be held out."""
 
     steps: int
     best_step: int
-    first_loss: float
-    best_loss: float
+    first_loss: float | None
+    best_loss: float | None
 
     @property
-    def facts(self) -> dict[str, float]:
+    def facts(self) -> dict[str, float | None]:
         """For programs."""
         return {
             "steps": self.steps,
             "best_step": self.best_step,
-            "held_out_loss_before": round(self.first_loss, 6),
-            "held_out_loss_after": round(self.best_loss, 6),
+            "held_out_loss_before": None if self.first_loss is None else round(self.first_loss, 6),
+            "held_out_loss_after": None if self.best_loss is None else round(self.best_loss, 6),
         }
 
     @property
     def words(self) -> str:
         """One line for people."""
+        if self.first_loss is None:
+            return f"{self.steps:,} steps, the last weights are kept: too little is held out to choose others by."
         return (
             f"{self.steps:,} steps; the loss on held-out pairs went from {self.first_loss:.4f} to "
             f"{self.best_loss:.4f} (step {self.best_step:,}, whose weights are kept)."
@@ -135,6 +138,8 @@ def train(
     wrapped, prepared = accelerator.prepare(loss, optimizer)
     held_out = _held_out_batches(objective, data, phase, accelerator.device)
     first = best = _held_out_loss(loss, held_out)
+    # Without two pairs there is nothing to tell apart: the loss is 0, or a mean of nothing.
+    is_judged = math.isfinite(first) and first > _NO_LOSS
     kept, best_step, waited, step = _trainable(loss), 0, 0, 0
     with freed_memory_kept(), progress.track(phase.name, phase.steps, "steps") as task:
         for step in range(1, phase.steps + 1):
@@ -154,14 +159,14 @@ def train(
             if step % phase.validate_every and step != phase.steps:
                 continue
             now = _held_out_loss(loss, held_out)
-            waited = 0 if now < best else waited + 1
-            if now < best:
+            waited = 0 if now < best or not is_judged else waited + 1
+            if now < best or not is_judged:
                 best, best_step, kept = now, step, _trainable(loss)
             if waited >= phase.patience:
                 break
     loss.load_state_dict(kept, strict=False)
     accelerator.free_memory()
-    return PhaseResult(step, best_step, first, best)
+    return PhaseResult(step, best_step, first if is_judged else None, best if is_judged else None)
 
 
 def _step(

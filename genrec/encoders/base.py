@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from genrec.data.catalog import Catalog
 from genrec.errors import ConfigError, RunError
-from genrec.run import Run, array_stream, atomic_file, read_json, write_json
+from genrec.files import array_stream, atomic_file
+from genrec.run import Run, read_json, write_json
 
 InputT = TypeVar("InputT", contravariant=True)  # what the catalogue has: a text, a file
 DecodedT = TypeVar("DecodedT")  # what the model takes: a text, pixels, samples

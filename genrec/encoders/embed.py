@@ -29,8 +29,9 @@ from genrec.encoders.precomputed import read_vectors, vectors_revision
 from genrec.encoders.texts import item_texts
 from genrec.encoders.video import video_encoder
 from genrec.errors import ConfigError, DataError, RunError
+from genrec.files import atomic_file
 from genrec.progress import SILENT, Progress
-from genrec.run import Run, StageReport, atomic_file
+from genrec.run import Run, StageReport
 
 _MAX_SHOWN = 20
 
@@ -68,6 +69,7 @@ def embed(run: Run, config: EmbedConfig, *, progress: Progress = SILENT) -> Stag
     modality has not one input that can be read.
     """
     started = run.begin()
+    config = _anchored(config)
     makers = _wanted(config)
     job = EmbedJob(run, config, Catalog.load(run), progress)
     outputs: list[Path] = []
@@ -89,6 +91,15 @@ def embed(run: Run, config: EmbedConfig, *, progress: Progress = SILENT) -> Stag
         started=started,
     )
     return report
+
+
+def _anchored(config: EmbedConfig) -> EmbedConfig:
+    """The same with whole paths: new items are encoded later, and from another directory."""
+    models = {name: getattr(config, name) for name in ("text_model", "image_model", "audio_model", "video_model")}
+    folders = {name: str(Path(model).resolve()) for name, model in models.items() if model and Path(model).is_dir()}
+    root = None if config.media_root is None else config.media_root.resolve()
+    files = {name: file.resolve() for name, file in config.precomputed.items()}
+    return config.model_copy(update={**folders, "media_root": root, "precomputed": files})
 
 
 def content_modalities(config: EmbedConfig) -> list[str]:

@@ -78,7 +78,7 @@ def _decode(path: Path, max_megapixels: float) -> Image.Image:
                 f"has {width:,} × {height:,} pixels: one side is over {_MAX_ASPECT} times the other"
             )
         image.load()
-        return _rgb(_upright(image))
+        return _rgb(_upright(image), says_white=image.format == "PPM")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -89,9 +89,9 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, *, says_white: bool) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_eight_bits(image)).convert("RGB")
+        return Image.fromarray(_eight_bits(image, says_white=says_white)).convert("RGB")
     if image.has_transparency_data:
         visible = image.convert("RGBA")
         white = Image.new("RGBA", visible.size, (255, 255, 255, 255))
@@ -99,10 +99,10 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> np.ndarray:
+def _eight_bits(image: Image.Image, *, says_white: bool) -> np.ndarray:
     """Deep greys as uint8 (H, W). Pillow's own conversion would cut everything above 255 off."""
     grey = np.asarray(image)
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (says_white and image.mode == "I"):  # Pillow scales a PGM to 65,535
         return np.round(grey / 257.0).astype(np.uint8)
     # 32-bit integers and floats say nowhere what is white: their own darkest and lightest pixel do.
     if not np.isfinite(grey).all():

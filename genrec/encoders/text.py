@@ -148,11 +148,11 @@ def _packaged_folder() -> Path:
 
 def _prompt_text(prompt: str, known: Mapping[str, str | None]) -> str:
     own = known.get(prompt)
-    if own is not None:
+    if own:  # sentence-transformers gives models without prompts empty ones
         return own
     # One word is the name of a prompt, mistyped: as words to put before a text it would change every vector.
     if re.fullmatch(r"[\w-]*", prompt):
-        names = ", ".join(known) or "none"
+        names = ", ".join(name for name, words in known.items() if words) or "none"
         raise ConfigError(
             f"The sentence encoder has no prompt named {prompt!r}; its prompts are: {names}.",
             "Name one of them, or give the words themselves, such as 'passage: '.",

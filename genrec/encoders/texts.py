@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, UndefinedError
@@ -25,8 +26,7 @@ def item_texts(catalog: Catalog, config: EmbedConfig) -> list[str | None]:
     columns = ", ".join(catalog.table.columns)
     try:
         template = environment.from_string(config.text_template)
-        rows = catalog.table.iter_rows(named=True)
-        return [template.render({name: _present(value) for name, value in row.items()}).strip() or None for row in rows]
+        return [template.render(_cells(row)).strip() or None for row in catalog.table.iter_rows(named=True)]
     except UndefinedError as error:
         raise ConfigError(
             f"text_template {config.text_template!r}: {error}.", f"The catalogue has the columns {columns}."
@@ -36,6 +36,11 @@ def item_texts(catalog: Catalog, config: EmbedConfig) -> list[str | None]:
             f"text_template {config.text_template!r} cannot be rendered: {error}.",
             f"Write it in Jinja2, as in '{{{{ title }}}}. {{{{ description }}}}', with the columns {columns}.",
         ) from error
+
+
+def _cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as a template sees it. An id that stands for a title that is not known is no text (`Catalog.texts`)."""
+    return {name: "" if name == "title" and value == row["item_id"] else _present(value) for name, value in row.items()}
 
 
 def _present(value: Any) -> Any:

@@ -16,7 +16,8 @@ from scipy.optimize import linear_sum_assignment
 
 from genrec.data.catalog import Catalog
 from genrec.errors import DataError, RunError
-from genrec.run import Run, array_stream, atomic_file, read_json, write_json
+from genrec.files import array_stream, atomic_file
+from genrec.run import Run, read_json, write_json
 
 Policy = Literal["reassign", "extra-level", "shared"]
 # Costs (n, K) of every last code for some items, given as item indices (n,).

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from genrec.run import atomic_file
+from genrec.files import atomic_file
 from genrec.tokenizers.health import Health, LevelHealth
 
 _BLUE, _ORANGE, _GREY, _LIGHT = "#2b6ca3", "#d9822b", "#8a8a8a", "#e3e3e3"

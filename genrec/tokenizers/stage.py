@@ -15,8 +15,9 @@ from genrec.data.sequences import Sequences
 from genrec.data.splits import cold_items, evaluation_cases, training_sequences
 from genrec.encoders.base import Embeddings, embedding_files
 from genrec.errors import ConfigError, DataError, RunError
+from genrec.files import atomic_folder
 from genrec.progress import SILENT, Progress
-from genrec.run import Run, StageReport, atomic_folder, read_json, write_json
+from genrec.run import Run, StageReport, read_json, write_json
 from genrec.tokenizers.base import ItemTokenizer, Makeup
 from genrec.tokenizers.codes import Policy, SemanticIds, resolve_collisions
 from genrec.tokenizers.controls import RandomCodes
@@ -40,6 +41,7 @@ _PAIR_LEARNING_RATE = 3e-4
 # Of the variance: with these and codes used equally often, each of the first two levels says more than twice as much of
 # the next item as codes of texts do (eval/RESULTS.md).
 SHARES = {"behaviour": 2.0}
+_MOST_BITS = 64  # of an ID, which the trie keeps as one number
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,6 +224,13 @@ def _check(config: TokenizeConfig, items: ItemVectors) -> None:
         raise ConfigError(
             f"{config.method} gets no further codes of the items' own behind it.",
             "Use --method rqvae or residual-kmeans, or leave --item-codes out.",
+        )
+    bits = sum((size - 1).bit_length() for size in (*config.sizes, *filter(None, [config.item_codes])))
+    if bits > _MOST_BITS and config.method != ItemIdCodes.method:
+        raise ConfigError(
+            f"IDs of {config.levels} levels with codebooks of {', '.join(map(str, config.sizes))} need {bits} bits; "
+            f"the trie has {_MOST_BITS}.",
+            "Use fewer levels or smaller codebooks.",
         )
     if config.behaviour_loss > 0 and config.behaviour_loss_level > config.levels:
         raise ConfigError(

@@ -20,7 +20,7 @@ from torch import nn
 
 from genrec.config import LoraOptions, TrainConfig
 from genrec.errors import ModelError
-from genrec.run import atomic_folder
+from genrec.files import atomic_folder
 
 if TYPE_CHECKING:
     from peft import PeftModel

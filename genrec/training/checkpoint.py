@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from genrec.errors import ConfigError, RunError
-from genrec.run import atomic_folder
+from genrec.files import atomic_folder
 
 
 @dataclass

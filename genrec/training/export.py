@@ -19,9 +19,10 @@ from genrec.adapter import adapter_folder, with_adapter
 from genrec.data.catalog import Catalog
 from genrec.data.splits import training_sequences
 from genrec.errors import ModelError, RunError
+from genrec.files import atomic_folder
 from genrec.progress import SILENT, Progress
 from genrec.prompting import compile_history_prompt, load_templates
-from genrec.run import Run, StageReport, atomic_folder
+from genrec.run import Run, StageReport
 from genrec.tokenizers.codes import SemanticIds
 from genrec.vocabulary import VOCABULARY_FILE, SidVocabulary, sid_token
 

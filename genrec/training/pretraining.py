@@ -21,8 +21,9 @@ from genrec.config import PretrainConfig, TrainConfig, dump_config
 from genrec.data.text_source import TextSource
 from genrec.errors import DataError, RunError
 from genrec.examples import Example
+from genrec.files import atomic_folder
 from genrec.progress import SILENT, Progress
-from genrec.run import Run, StageReport, atomic_folder, text_checksum, write_json
+from genrec.run import Run, StageReport, text_checksum, write_json
 from genrec.training.corpus import pack_corpus, read_corpus, texts_of
 from genrec.training.export import neutral_generation
 from genrec.training.loop import Trainer, TrainingTask

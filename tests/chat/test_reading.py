@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 
 from genrec.chat import Dialogue
@@ -9,6 +10,7 @@ from genrec.chat.catalogue_index import CatalogueIndex
 from genrec.chat.feelings import feeling_of
 from genrec.chat.reading import read_message
 from genrec.chat.words import joined, normalise, tokens_of
+from genrec.data.catalog import Catalog
 
 
 @pytest.mark.parametrize(
@@ -120,6 +122,32 @@ def test_years(film_dialogue: Dialogue, text: str, low: float | None, high: floa
 def test_a_range_is_wanted_or_refused_as_values_are(film_dialogue: Dialogue, text: str, kind: str):
     (found,) = read_message(film_dialogue.index, text, has_slate=False).ranges
     assert (found.kind, found.span.low, found.span.high) == (kind, 1980, 1989)
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [
+        ("anything under 1,000 from Acme", None, 1000),
+        ("under 9.99 dollars", None, 9.99),
+        ("over 1,250.50 euros", 1250.5, None),
+        ("between 10 and 20 dollars", 10, 20),
+        ("under 90 minutes", 0, 0),  # 0, 0: no price is said
+        ("between 2 and 4 players", 0, 0),
+    ],
+)
+def test_prices(text: str, low: float | None, high: float | None):
+    table = {"item_id": ["a", "b"], "title": ["A", "B"], "brand": ["Acme", "Böll"], "price": [5.0, 1500.0]}
+    found = read_message(CatalogueIndex.build(Catalog(pl.DataFrame(table))), text, has_slate=False).ranges
+    assert [(one.span.attribute, one.span.low, one.span.high) for one in found] == (
+        [] if low == high == 0 else [("price", low, high)]
+    )
+
+
+@pytest.mark.parametrize("text", ["nothing from Böll", "nothing by Böll", "nothing made by Böll"])
+def test_what_comes_from_somebody_is_refused_as_what_is_with_something(text: str):
+    table = {"item_id": ["a", "b"], "title": ["One", "Two"], "brand": ["Acme", "Böll"]}
+    found = read_message(CatalogueIndex.build(Catalog(pl.DataFrame(table))), text, has_slate=False)
+    assert [(one.value.value, one.kind) for one in found.asked] == [("Böll", "unwanted")]
 
 
 def test_a_message_of_a_thousand_ranges_is_read(film_dialogue: Dialogue):

@@ -15,7 +15,8 @@ from genrec.data.attributes import Attribute
     [
         (["x", None, "x", "y"], [["x"], [], ["x"], ["y"]]),
         ([1994.0, None, 1994.5], [["1994"], [], ["1994.5"]]),
-        ([True, False, None], [["True"], ["False"], []]),
+        ([True, False, None], [["true"], ["false"], []]),
+        (["True", "FALSE", "Truth"], [["true"], ["false"], ["Truth"]]),
         ([["a", "b", "a"], None, [], ["b", None, "c"]], [["a", "b"], [], [], ["b", "c"]]),
         ([[1, 2], [2, 2]], [["1", "2"], ["2"]]),
         ([None, None], [[], []]),

@@ -41,7 +41,7 @@ BAD_ROWS = [
     ("items", 'c,"Gamma', "items.csv, line 4: is not a CSV row: unexpected end of data"),
     ("log", "u,zzz,3,", 'log.csv, line 4, column "item_id": "zzz" is not an item of items.csv'),
     ("log", "u,a,soon,", 'log.csv, line 4, column "timestamp": "soon" is not a timestamp. Expected Unix'),
-    ("log", "u,a,,", 'log.csv, line 4, column "timestamp": is empty. Expected a timestamp, as in the first'),
+    ("log", "u,a,,", 'log.csv, line 4, column "timestamp": is empty. Expected a timestamp, as other rows have one'),
     ("log", "u,a,1393545600000,", 'column "timestamp": "1393545600000" is too large. Expected Unix seconds'),
     ("log", "u,a,3,good", 'log.csv, line 4, column "rating": "good" is not a number'),
     ("log", "u,a,3,nan", 'column "rating": "nan" is not a number'),
@@ -122,8 +122,26 @@ def test_a_bad_json_line_is_named(tmp_path: Path, row: str, message: str) -> Non
 def test_json_rows_have_all_a_timestamp_or_none(tmp_path: Path) -> None:
     items = '{"item_id": "a", "title": "Alpha"}'
     log = '{"user_id": "u", "item_id": "a"}\n{"user_id": "v", "item_id": "a", "timestamp": 5}'
-    with pytest.raises(BadRowsError, match=r"line 2.*5 stands alone"):
+    with pytest.raises(BadRowsError, match=r"^1 bad row(.|\n)*line 1, column \"timestamp\": is empty"):
         ingest_text(tmp_path, items, log, ending=".jsonl")
+
+
+def test_one_row_without_a_time_is_the_bad_one_wherever_it_stands(tmp_path: Path) -> None:
+    log = "".join(f"u,{item},{time}\n" for item, time in (("a", ""), ("b", 3), ("c", 2), ("d", 1)))
+    (tmp_path / "items.csv").write_text("item_id,title\n" + "".join(f"{item},{item.upper()}\n" for item in "abcd"))
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + log)
+    run = Run.create(tmp_path / "run")
+    config = IngestConfig(min_interactions=1, on_bad_row="skip")
+    ingest(run, "tables", [tmp_path / "items.csv", tmp_path / "log.csv"], config)
+    assert pl.read_parquet(run.path / "interactions.parquet")["item_id"].to_list() == ["d", "c", "b"]
+    assert '"row": 2' in (run.path / "rejected.jsonl").read_text()
+
+
+@pytest.mark.parametrize("times", [("2024-01-01", "20240102"), ("20240102", "2024-01-01"), ("2024", "2024-01-01")])
+def test_digits_that_may_be_a_date_do_not_stand_beside_dates(tmp_path: Path, times: tuple[str, str]) -> None:
+    log = "user_id,item_id,timestamp\n" + "".join(f"u,a,{time}\n" for time in times)
+    with pytest.raises(BadRowsError, match=r"line 3.*written otherwise than other rows"):
+        ingest_text(tmp_path, "item_id,title\na,Alpha", log)
 
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl"])

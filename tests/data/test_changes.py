@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from genrec.data.catalog import Catalog
 from genrec.data.changes import read_changed_items, read_new_items, read_removed_ids, with_rows
 from genrec.errors import BadRowsError, DataError
+from genrec.progress import SilentProgress
 
 TABLE = pl.DataFrame(
     {
@@ -139,6 +141,35 @@ def test_rows_are_replaced_in_place_and_appended_in_order() -> None:
     assert table["item_id"].to_list() == ["a", "b", "c", "d", "e"]
     assert table["title"].to_list() == ["A", "B2", "C", None, None]
     assert table.filter(pl.col("item_id").is_in(["a", "c"])).equals(TABLE[[0, 2]])
+
+
+def test_a_column_of_any_name_survives_a_change() -> None:
+    table = TABLE.with_columns(_row=pl.Series(["x", "y", "z"]))
+    assert with_rows(table, {1: {"item_id": "b", "_row": "new"}})["_row"].to_list() == ["x", "new", "z"]
+
+
+@pytest.mark.parametrize("cell", ["x|z", "['x', 'z']", '["x", "z"]'])
+def test_a_list_is_read_from_text_as_ingest_reads_it(tmp_path: Path, cell: str) -> None:
+    with (tmp_path / "new.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["item_id", "title", "genres", "tags"], ["d", "D", cell, ""]])
+    assert new(tmp_path / "new.csv")[0]["genres"] == ["x", "z"]
+    assert changed(write(tmp_path, [{"item_id": "b", "genres": cell}]))[0]["genres"] == ["x", "z"]
+
+
+def test_a_web_address_takes_no_file_away(tmp_path: Path) -> None:
+    address = "https://example.org/a.png"
+    with pytest.raises(BadRowsError, match=r'column "image": .* is an address, and nothing is fetched'):
+        changed(write(tmp_path, [{"item_id": "a", "image": address}]))
+    said: list[str] = []
+
+    class Heard(SilentProgress):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    file = write(tmp_path, [{"item_id": "d", "title": "D", "image": address}])
+    [item] = read_new_items(file, CATALOG, removed=REMOVED, title_required=False, media_root=tmp_path, progress=Heard())
+    assert item["image"] is None
+    assert said == ["1 media cells are web addresses; nothing is fetched, they count as missing."]
 
 
 def test_media_paths_become_relative_to_the_folder_of_the_first_table(tmp_path: Path) -> None:

@@ -37,6 +37,14 @@ def reason(path: Path, max_megapixels: float = 1.0) -> str:
     return caught.value.reason
 
 
+def test_a_dark_picture_of_deep_greys_is_dark_in_every_format(tmp_path: Path) -> None:
+    grey = np.full((16, 24), 600, np.uint16)
+    grey[:8] = 500
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    (tmp_path / "deep.pgm").write_bytes(b"P5\n24 16\n65535\n" + grey.astype(">u2").tobytes())
+    assert read(tmp_path / "deep.png").max() == read(tmp_path / "deep.pgm").max() == 2
+
+
 @pytest.mark.parametrize(
     ("name", "mode"),
     [

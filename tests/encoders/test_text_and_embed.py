@@ -161,6 +161,19 @@ def catalog_of(*rows: dict[str, object]) -> Catalog:
     return Catalog(pl.DataFrame([{"item_id": f"i{number}", **row} for number, row in enumerate(rows)]))
 
 
+def test_a_name_of_a_prompt_that_the_model_does_not_have_is_refused(tiny_model: Path) -> None:
+    # sentence-transformers gives models without prompts an empty `query` and an empty `document`.
+    with pytest.raises(ConfigError, match=r"no prompt named 'document'; its prompts are: none"):
+        TextEncoder(str(tiny_model), prompt="document")
+
+
+def test_an_id_that_stands_for_a_title_is_no_text_in_a_template_either() -> None:
+    catalog = Catalog(pl.DataFrame({"item_id": ["a", "b"], "title": ["a", "Lamp"], "genres": [["X"], ["Y"]]}))
+    config = EmbedConfig(behaviour_model=None, text_template="{{ title }} {{ genres }}")
+    assert item_texts(catalog, config) == ["X", "Lamp Y"]
+    assert item_texts(catalog, config.model_copy(update={"text_template": "{{ title }}"})) == [None, "Lamp"]
+
+
 def test_a_template_is_filled_from_the_columns_and_missing_cells_are_empty() -> None:
     catalog = catalog_of(
         {"title": "Lamp {{ 7 * 7 }}", "brand": "IKEA", "genres": ["Home", "Light"], "year": 1999},

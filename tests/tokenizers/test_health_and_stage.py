@@ -187,11 +187,12 @@ def test_vectors_can_be_joined_as_they_are_and_the_largest_win(run: Run) -> None
         ({"behaviour_loss": 0.1, "behaviour_loss_level": 3}, "there are 2 levels"),
         ({"method": "residual-kmeans", "balance": 1.0}, "residual-kmeans balances no codes"),
         ({"method": "random", "item_codes": 8}, "random gets no further codes"),
+        ({"levels": 6, "codebook_size": 4096}, "need 72 bits; the trie has 64"),
     ],
 )
 def test_options_that_fit_no_modality_method_or_level_are_refused(run: Run, options: dict, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
-        tokenize(run, TokenizeConfig(levels=2, codebook_size=8, **options))
+        tokenize(run, TokenizeConfig(**({"levels": 2, "codebook_size": 8} | options)))
 
 
 @pytest.mark.parametrize(("method", "sizes"), [("random", (32, 32)), ("item-id", (NUM_ITEMS,))])

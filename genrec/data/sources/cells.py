@@ -59,6 +59,7 @@ class InputLog:
     problems: list[Problem] = field(default_factory=list)
     num_control_characters: int = 0
     num_addresses: int = 0  # of files elsewhere, which count as missing
+    addresses_are_wrong: bool = False  # where the file that an item has would be lost by one
 
     @property
     def num_rejected_rows(self) -> int:
@@ -213,32 +214,35 @@ def parse_rating(value: Any) -> float | None:
 class TimestampCells:
     """Parses timestamps of one table: Unix time (`ticks_per_second` 1 or 1000) or ISO 8601, to seconds.
 
-    The first row decides whether the table has timestamps: all rows have one or none has.
+    All rows have one or none has: who reads the table looks when all are read (`records`). Of dates, one column has
+    one kind: 20240102 beside 2024-01-02 would be a day of 1970.
     """
 
     ticks_per_second: int = 1
-    has_timestamps: bool | None = None
+    kinds: set[str] = field(default_factory=set)
 
     def __call__(self, value: Any) -> float | None:
-        """Seconds since 1970 (UTC), or None where the table has no timestamps."""
-        empty = value is None or value == ""
-        if self.has_timestamps is None:
-            self.has_timestamps = not empty
-        if empty and not self.has_timestamps:
-            return None
-        if empty:
-            raise BadCellError("is empty", "a timestamp, as in the first row (or none in any row)")
-        if not self.has_timestamps:
-            raise BadCellError(f"{shown(value)} stands alone", "no timestamp, as in the first row")
-        return self._seconds(value)
+        """Seconds since 1970 (UTC), or None for an empty cell."""
+        return None if value is None or value == "" else self._seconds(value)
 
     def _seconds(self, value: Any) -> float:
         number = _number(value)
+        kind = "ISO 8601" if number is None else "digits that may be a date" if _may_be_date(value) else "Unix time"
+        self.kinds.add(kind)
+        if {"ISO 8601", "digits that may be a date"} <= self.kinds:
+            found = f"{shown(value)} is written otherwise than other rows are"
+            raise BadCellError(found, "one kind of time in all rows")
         if number is None:
             return _iso_seconds(value)
         if abs(number / self.ticks_per_second) >= _LATEST_SECONDS:
             raise BadCellError(f"{shown(value)} is too large", "Unix seconds (are these milliseconds?) or ISO 8601")
         return number / self.ticks_per_second
+
+
+def _may_be_date(value: Any) -> bool:
+    """Whether digits read as a year or as year, month and day: 2024, 20240102."""
+    text = str(value).strip()
+    return re.fullmatch(r"(?:19|20)\d\d(?:(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))?", text) is not None
 
 
 def _iso_seconds(value: Any) -> float:
@@ -271,6 +275,8 @@ def parse_media(value: Any, folder: Path, log: InputLog) -> str | None:
     if value is None or value == "":
         return None
     if isinstance(value, str) and value.startswith(("https://", "http://")):
+        if log.addresses_are_wrong:
+            raise BadCellError(f"{shown(value)} is an address, and nothing is fetched", "a path, or an empty cell")
         log.num_addresses += 1
         return None
     expected = "a path relative to the table, or an empty cell"

@@ -182,7 +182,12 @@ def read_interactions(
         "explanation": text_cell,
     }
     cells = [(ours[name], parsers[name]) for name in INTERACTION_SCHEMA if name in ours]
-    records = _parse_interactions(read_rows(file, log, progress=progress), cells, file.name, log)
+    records, untimed = _parse_interactions(read_rows(file, log, progress=progress), cells, file.name, log)
+    if 0 < len(untimed) < len(records):
+        for number in untimed.values():
+            expected = "a timestamp, as other rows have one (or none in any row)"
+            log.reject(file.name, number, found="is empty", expected=expected, column=ours["timestamp"])
+        records = [record for place, record in enumerate(records) if place not in untimed]
     columns = zip(*records, strict=True) if records else ([] for _ in cells)
     values = dict(zip((name for name in INTERACTION_SCHEMA if name in ours), columns, strict=True))
     series = [
@@ -194,8 +199,11 @@ def read_interactions(
 
 def _parse_interactions(
     rows: Iterator[Row], cells: Sequence[tuple[str, Callable[[Any], Any]]], name: str, log: InputLog
-) -> list[tuple[Any, ...]]:
-    records = []
+) -> tuple[list[tuple[Any, ...]], dict[int, int]]:
+    """What the good rows hold, and those without a time: their place among them → the row's number."""
+    records: list[tuple[Any, ...]] = []
+    untimed: dict[int, int] = {}
+    time = next((place for place, (_, parse) in enumerate(cells) if isinstance(parse, TimestampCells)), None)
     for number, row in rows:
         record = []
         for column, parse in cells:
@@ -204,8 +212,10 @@ def _parse_interactions(
             except BadCellError as error:
                 log.reject(name, number, found=error.found, expected=error.expected, column=column)
         if len(record) == len(cells):
+            if time is not None and record[time] is None:
+                untimed[len(records)] = number
             records.append(tuple(record))
-    return records
+    return records, untimed
 
 
 def _cached(parse: Callable[[Any], str]) -> Callable[[Any], str]:
