@@ -4,8 +4,9 @@ The retriever (`baselines.two_tower`) learns from training histories, the weight
 `learn_from: dialogues` the cases are those of the run's dialogues that are kept for validation: what somebody
 recommended after what had been mentioned. While weights are fitted, only training dialogues are counted.
 
-Most users fit a blend (see `baselines.blend`). The others choose: whether a weighted sum is enough (unless the hidden
-layer is ahead by two standard errors), and, by decoding, how strongly evidence joins and as what. Choices of that list
+Most users fit a blend (see `baselines.blend`), and say whether a weighted sum is enough: unless a hidden layer that the
+other half of them taught is ahead by two standard errors. The others choose, by decoding, how strongly evidence joins
+and as what. Choices of that list
 differ by less than they can tell, so of those within one standard error of the best it takes the first of the list (the
 rule of Breiman et al. 1984, sec. 3.4.3, with the list in the order of what did best on other users). `nothing` is among
 the choices: evidence that harms is not used.
@@ -25,8 +26,8 @@ from numpy.typing import NDArray
 
 from genrec import metrics
 from genrec.baselines.base import rank_all
-from genrec.baselines.blend import Blend, BlendBaseline, fit_blend, with_network
-from genrec.baselines.candidates import gather_candidates
+from genrec.baselines.blend import Blend, BlendBaseline, fit_blend, held_out_ranks, with_network
+from genrec.baselines.candidates import Candidates, gather_candidates
 from genrec.baselines.signals import SignalSource
 from genrec.baselines.two_tower import train_two_tower
 from genrec.config import EvidenceConfig, dump_config
@@ -58,6 +59,7 @@ _CUTOFF = 10
 # The model weighs 1. On other users than those who chose, 5 was ahead on Amazon Beauty (docs/experiments.md).
 _PRODUCTS = (5.0, 3.0, 8.0, 2.0, 1.4, 1.0)
 _MIXTURES = (0.8, 0.4)
+_LEAST_FITTING = 10  # users, below which nothing can be told
 _CHOOSERS = 2000  # at most: every one is decoded nine times
 _SHARES_OF = 200  # users over whom the report averages what spoke
 
@@ -89,7 +91,7 @@ def weigh_evidence(
         signals = load_signals(run, modality, catalog=catalog, tower=tower, turns=turns)
         # Items that were held out teach nothing here either: they are no candidates and in no answer.
         known = ~removed_items(run, catalog=catalog) & ~cold_items(run)
-        blend = _fit(signals, fitting, choosing, known=known, seed=config.seed, progress=progress)
+        blend = _fit(signals, fitting, known=known, seed=config.seed, progress=progress)
         found, chosen = _choose(recommender, signals, choosing, blend, known=known, progress=progress)
         report = _report(
             recommender.with_evidence(chosen), config, choosing, found=found, num_fitting=len(fitting), path=run.path
@@ -135,28 +137,32 @@ def _split_users(run: Run, config: EvidenceConfig, catalog: Catalog) -> tuple[Ev
 def _fit(
     signals: SignalSource,
     fitting: EvaluationCases,
-    choosing: EvaluationCases,
     *,
     known: NDArray[np.bool_],
     seed: int,
     progress: Progress,
 ) -> Blend:
-    """What the fitting users say, in the shape that the choosing users prefer."""
+    """What the fitting users say, in the shape that pays among them."""
     candidates = gather_candidates(signals, fitting, may_teach=known, seed=seed, progress=progress)
     if len(candidates.starts) == 0:
         raise DataError("no validation user's next item is among anybody's candidates.", "Use more users.")
     plain = fit_blend(candidates)
-    layered = with_network(plain, candidates, seed=seed, progress=progress)
-    return layered if _is_better(layered, plain, signals, choosing, known) else plain
+    if not _layer_pays(candidates, seed=seed, progress=progress):
+        return plain
+    return with_network(plain, candidates, seed=seed, progress=progress)
 
 
-def _is_better(
-    layered: Blend, plain: Blend, signals: SignalSource, cases: EvaluationCases, known: NDArray[np.bool_]
-) -> bool:
-    """Whether the hidden layer is worth its two thousand numbers: ahead of the sum by more than two standard errors."""
-    blends = {"plain": plain, "layered": layered}
-    ranked = {name: _ranked(signals, blend, cases, known) for name, blend in blends.items()}
-    return first_of_the_best({name: _ndcg(one, cases) for name, one in ranked.items()}, errors=2.0) == "layered"
+def _layer_pays(candidates: Candidates, *, seed: int, progress: Progress) -> bool:
+    """Whether the hidden layer is worth its two thousand numbers: ahead of the sum by more than two standard errors.
+
+    All fitting users tell, each by what the other half of them taught: the choosing users are too few, and whether they
+    saw the gain was chance.
+    """
+    if len(candidates.starts) < _LEAST_FITTING:
+        return False
+    ranks = held_out_ranks(candidates, seed=seed, progress=progress)
+    ndcg = {name: metrics.ndcg(one.astype(np.float64), _CUTOFF) for name, one in ranks.items()}
+    return first_of_the_best(ndcg, errors=2.0) == "layered"
 
 
 def _choose(

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from genrec import pipeline
-from genrec.baselines.blend import fit_blend, with_network
+from genrec.baselines.blend import _ranks, fit_blend, held_out_ranks, with_network
 from genrec.baselines.candidates import gather_candidates
 from genrec.baselines.signals import Feature
 from genrec.baselines.two_tower import TwoTower
@@ -25,9 +25,10 @@ from genrec.data.splits import evaluation_cases
 from genrec.errors import RunError
 from genrec.evidence import Evidence
 from genrec.evidence_source import EvidenceSource, load_content, retriever_file, weights_file
+from genrec.progress import SILENT
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run
-from genrec.weighing import _is_better, first_of_the_best, weigh_evidence
+from genrec.weighing import _LEAST_FITTING, _layer_pays, first_of_the_best, weigh_evidence
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,8 @@ class TwoSignals:
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_a_hidden_layer_is_kept_only_where_users_that_it_has_not_seen_are_better_off(together: bool) -> None:
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_hidden_layer_is_kept_only_where_users_that_it_has_not_seen_are_better_off(together: bool, seed: int) -> None:
     signals, rng = TwoSignals(), np.random.default_rng(2)
     first, second = signals.tables
     truth = 5.0 * np.minimum(first, second) if together else 2.0 * first + 2.0 * second
@@ -93,14 +95,38 @@ def test_a_hidden_layer_is_kept_only_where_users_that_it_has_not_seen_are_better
         Sequences.from_lists([str(user) for user in range(6000)], [[item] for item in histories]),
         targets.astype(np.int32),
     )
-    fitting, choosing = cases.select(np.arange(6000) < 4500), cases.select(np.arange(6000) >= 4500)
-    candidates = gather_candidates(signals, fitting)
-    plain = fit_blend(candidates)
-    layered = with_network(plain, candidates)
-    live = np.ones(300, dtype=bool)
-    assert _is_better(layered, plain, signals, choosing, live) is together
-    live[targets[4500:]] = False  # nobody's next item can be named
-    assert not _is_better(layered, plain, signals, choosing, live)
+    candidates = gather_candidates(signals, cases, seed=seed)
+    assert _layer_pays(candidates, seed=seed, progress=SILENT) is together
+    assert not _layer_pays(candidates.first(_LEAST_FITTING - 1), seed=seed, progress=SILENT)
+    ranks = held_out_ranks(candidates, seed=seed)
+    assert {name: one.shape for name, one in ranks.items()} == {
+        "plain": candidates.starts.shape,
+        "layered": candidates.starts.shape,
+    }
+
+
+def test_the_rank_of_a_target_among_its_candidates_is_that_of_the_scores_that_are_served() -> None:
+    signals, rng = TwoSignals(), np.random.default_rng(3)
+    histories = rng.integers(0, 300, size=400)
+    targets = (signals.tables[0][histories] + rng.gumbel(size=(400, 300))).argmax(axis=1).astype(np.int32)
+    users = [str(user) for user in range(400)]
+    cases = EvaluationCases(Sequences.from_lists(users, [[item] for item in histories]), targets)
+    whole = gather_candidates(signals, cases)
+    chosen = np.random.default_rng(4).random(len(whole.starts)) < 0.3
+    part = whole.only(chosen)
+    assert len(part.starts) == chosen.sum()
+    np.testing.assert_array_equal(part.features[part.targets], whole.features[whole.targets[chosen]])
+    blend = with_network(fit_blend(whole), whole)
+    for candidates, expected in ((whole, _ranks(blend, whole)), (part, _ranks(blend, whole)[chosen])):
+        np.testing.assert_array_equal(_ranks(blend, candidates), expected)
+    ends = np.append(whole.starts[1:], len(whole.features))
+    for user in range(5):
+        rows = slice(whole.starts[user], ends[user])
+        features, weights = whole.features[rows], np.array([blend.weights[name] for name in whole.names])
+        assert blend.network is not None
+        scores = features @ weights + blend.network.scores(features.T, features.max(axis=0), whole.lengths[user])
+        better = scores > scores[whole.targets[user] - whole.starts[user]]
+        assert _ranks(blend, whole)[user] == 1 + better.sum()
 
 
 def test_a_loaded_recommender_scores_as_model_and_evidence_together_say(weighed: Path) -> None:

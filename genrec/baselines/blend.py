@@ -143,6 +143,37 @@ def with_network(blend: Blend, candidates: Candidates, *, seed: int = 0, progres
     return replace(blend, network=fit_network(candidates, blend.weights, q=_Q, seed=seed, progress=progress))
 
 
+def held_out_ranks(
+    candidates: Candidates, *, seed: int = 0, progress: Progress = SILENT
+) -> dict[str, NDArray[np.int64]]:
+    """Whether a hidden layer pays: the rank of every user's target among its candidates, from 1, (C,), under the
+    `plain` sum and the `layered` one, each fitted on the other half of the users."""
+    first = np.random.default_rng(seed).permutation(len(candidates.starts)) < len(candidates.starts) // 2
+    found = {name: np.zeros(len(first), dtype=np.int64) for name in ("plain", "layered")}
+    for fits in (first, ~first):
+        part = candidates.only(fits)
+        plain = fit_blend(part)
+        asked = candidates.only(~fits)
+        for name, blend in (("plain", plain), ("layered", with_network(plain, part, seed=seed, progress=progress))):
+            found[name][~fits] = _ranks(blend, asked)
+    return found
+
+
+def _ranks(blend: Blend, candidates: Candidates) -> NDArray[np.int64]:
+    """The rank of every user's target among its candidates, (C,); of equal scores the target's is the last."""
+    totals = candidates.features @ np.array([blend.weights[name] for name in candidates.names], dtype=np.float32)
+    ends = np.append(candidates.starts[1:], len(totals))
+    ranks = np.zeros(len(ends), dtype=np.int64)
+    for user, (start, end) in enumerate(zip(candidates.starts, ends, strict=True)):
+        scores = totals[start:end]
+        if blend.network is not None:
+            features = candidates.features[start:end]
+            length = int(candidates.lengths[user])
+            scores = scores + blend.network.scores(features.T, features.max(axis=0), length)
+        ranks[user] = np.count_nonzero(scores >= scores[candidates.targets[user] - start])
+    return ranks
+
+
 def _loss(weights: Floats, candidates: Candidates, q: float) -> tuple[float, Floats]:
     """Minus the mean of (P(target)^q − 1) / q (q = 1 stands for the logarithm), with its gradient."""
     features, starts = candidates.features, candidates.starts

@@ -40,6 +40,15 @@ class Candidates:
         kept = self.starts[:users], self.targets[:users], self.lengths[:users]
         return Candidates(self.features[:end], *kept, self.names, self.scales)
 
+    def only(self, users: NDArray[np.bool_]) -> Candidates:
+        """Those of some users, (C,)."""
+        sizes = np.diff(self.starts, append=len(self.features))
+        kept = np.cumsum(sizes[users]) - sizes[users]
+        places = kept + (self.targets - self.starts)[users]
+        return Candidates(
+            self.features[np.repeat(users, sizes)], kept, places, self.lengths[users], self.names, self.scales
+        )
+
 
 def gather_candidates(
     signals: SignalSource,
