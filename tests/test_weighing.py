@@ -7,18 +7,19 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from genrec import pipeline
+from genrec import pipeline, tuning, weighing
 from genrec.baselines.blend import _ranks, fit_blend, held_out_ranks, with_network
 from genrec.baselines.candidates import gather_candidates
 from genrec.baselines.signals import Feature
 from genrec.baselines.two_tower import TwoTower
 from genrec.baselines_of_run import make_baselines
-from genrec.config import EvaluateConfig, EvidenceConfig, TrainConfig
+from genrec.config import EvaluateConfig, EvidenceConfig, TrainConfig, TuneConfig, load_config
 from genrec.data.catalog import Catalog
 from genrec.data.sequences import EvaluationCases, Sequences
 from genrec.data.splits import evaluation_cases
@@ -103,6 +104,26 @@ def test_a_hidden_layer_is_kept_only_where_users_that_it_has_not_seen_are_better
         "plain": candidates.starts.shape,
         "layered": candidates.starts.shape,
     }
+
+
+def test_every_choice_looks_at_the_validation_split_alone(
+    tiny_copy: Path, tiny_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    for module in (weighing, tuning, pipeline):
+        read = module.evaluation_cases
+
+        def noted(run: Run, split: Any, read: Callable[..., EvaluationCases] = read) -> EvaluationCases:
+            asked.append(split)
+            return read(run, split)
+
+        monkeypatch.setattr(module, "evaluation_cases", noted)
+    run = Run.open(tiny_copy)
+    pipeline.train(run, load_config(TrainConfig, tiny_files / "train.yaml").model_copy(update={"epochs": 1}))
+    weighing.weigh_evidence(run, EvidenceConfig(beam_width=10))
+    tuning.tune_baselines(run, TuneConfig(baselines=("transitions",), trials=2))
+    assert set(asked) == {"validation"}
+    assert len(asked) >= 3
 
 
 def test_the_rank_of_a_target_among_its_candidates_is_that_of_the_scores_that_are_served() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -118,3 +119,51 @@ def test_a_key_file_is_read_and_its_faults_are_named(tmp_path: Path):
             read_keys(file)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_keys(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "field", "expected"),
+    [
+        ("--host", "127.0.0.2", "host", "127.0.0.2"),
+        ("--port", "8123", "port", 8123),
+        ("--allowed-host", "films.example", "allowed_hosts", ("films.example",)),
+        ("--database", "sqlite:///x.sqlite", "database", "sqlite:///x.sqlite"),
+        ("--threads", "1", "threads", 1),
+        ("--beam-width", "30", "beam_width", 30),
+        ("--remember-mb", "64", "remember_mb", 64),
+        ("--weights", "bfloat16", "weights", "bfloat16"),
+        ("--queue-size", "7", "queue_size", 7),
+        ("--timeout", "3", "timeout", 3.0),
+    ],
+)
+def test_an_option_of_the_command_reaches_the_service(
+    tiny_run: Path,
+    genrec: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    value: str,
+    field: str,
+    expected: object,
+) -> None:
+    served: list[ServeConfig] = []
+    monkeypatch.setattr("genrec.server.process.serve_run", lambda run, settings, **_: served.append(settings))
+    done = genrec("serve", tiny_run, option, value)
+    assert done.status == 0, done.err
+    assert getattr(served[0], field) == expected != getattr(ServeConfig(), field)
+
+
+def test_the_keys_of_a_file_are_asked_for_also_where_only_this_machine_can_ask(
+    tiny_run: Path,
+    tiny_recommender: Recommender,
+    genrec: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    served: list[ServeConfig] = []
+    monkeypatch.setattr("genrec.server.process.serve_run", lambda run, settings, **_: served.append(settings))
+    (tmp_path / "keys").write_text("\n".join(KEYS))
+    assert genrec("serve", tiny_run, "--api-key-file", tmp_path / "keys").status == 0
+    assert served[0].api_keys == KEYS
+    with serving(tiny_run, lambda: tiny_recommender, api_keys=served[0].api_keys) as client:
+        assert client.get("/v1/models").status_code == 401
+        assert client.get("/v1/models", headers={"authorization": f"Bearer {KEYS[1]}"}).status_code == 200

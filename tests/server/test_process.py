@@ -73,7 +73,9 @@ def test_a_kill_under_load_loses_no_acknowledged_message_and_sigterm_finishes_wh
     for thread in accepted:
         thread.start()
     pause = threading.Event()
+    until = time.monotonic() + 120
     while _asked(again.address) < len(accepted):
+        assert time.monotonic() < until, answers
         pause.wait(0.02)
     assert again.end(signal.SIGTERM) in {0, -signal.SIGTERM}
     for thread in accepted:

@@ -137,7 +137,7 @@ def test_work_that_pauses_is_left_when_nobody_waits_for_it_any_more(tiny_recomme
         await worker.run(recommend(["i1"]))  # the worker is free
         return long.paused
 
-    worker = worker_of(lambda: tiny_recommender, timeout=0.05)
+    worker = worker_of(lambda: tiny_recommender, timeout=2.0)  # long enough for the worker to begin
     assert asyncio.run(leave()) > 0
     worker.stop(seconds=30)
 
@@ -273,17 +273,17 @@ def test_a_change_of_which_the_second_half_failed_once_is_served_all_the_same(
 
     def failing_twice() -> Explainer:
         failing[0] -= 1
+        failures.append(worker.failure)  # what was said of the attempt before
         if failing[0] >= 0:
             raise OSError("a disk that sleeps")
         return explain()
 
+    failures: list[str] = []
     monkeypatch.setattr(recommender, "explainer", failing_twice)
     (tiny_copy / "gone.txt").write_text("i4\n")
     remove_items(Run.open(tiny_copy), tiny_copy / "gone.txt", when="2026-01-02T03:04:05+00:00")
-    failures = set()
     until = time.monotonic() + 30
     while time.monotonic() < until:
-        failures.add(worker.failure)
         dialogue = worker.dialogue
         assert dialogue is not None
         if dialogue.recommender.trie.num_items == 29 and not worker.failure:

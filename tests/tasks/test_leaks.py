@@ -14,7 +14,7 @@ from genrec import pipeline
 from genrec.chat.learning import learn_dialogues
 from genrec.config import DialoguesConfig, EmbedConfig, IngestConfig, TokenizeConfig, TrainConfig, load_config
 from genrec.data.catalog import Catalog
-from genrec.data.dialogues import DialogueTurn
+from genrec.data.dialogues import DialogueTurn, load_turns
 from genrec.data.ingest import ingest
 from genrec.data.splits import cold_items
 from genrec.encoders.embed import embed
@@ -29,6 +29,7 @@ from genrec.tasks.leaks import LeakCheck
 from genrec.tasks.loading import read_tasks
 from genrec.tasks.sources import Texts
 from genrec.tasks.titles import holds_title
+from genrec.training.corpus import run_documents
 from tests.dialogues import write_tiny_dialogues
 from tests.reviewed import review_of, write_reviewed
 from tests.tasks.conftest import Tiny, open_run
@@ -49,6 +50,24 @@ def cold(tiny_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     pipeline.train(run, train.model_copy(update={"epochs": 1}))
     learn_dialogues(run, [write_tiny_dialogues(folder / "turns.jsonl")], DialoguesConfig())
     return open_run(run.path)
+
+
+def test_a_base_that_is_pretrained_on_a_run_reads_nothing_that_is_held_out(cold: Tiny) -> None:
+    documents = list(run_documents(cold.run))
+    catalog, held_out = Catalog.load(cold.run), cold_items(cold.run)
+    splits = pl.read_parquet(cold.run.path / "splits.parquet")
+    for split in ("train", "validation", "test", "held-out"):
+        for user, item in splits.filter(pl.col("split") == split).select("user_id", "item_id").iter_rows():
+            assert (review_of(user, item) in documents) == (split == "train")
+    for row, item_id in enumerate(catalog.item_ids):
+        assert any(f"the tale {item_id} of it." in text for text in documents) == (not held_out[row])
+        if held_out[row]:
+            assert not any(holds_title(catalog.titles[row], text) for text in documents)
+    turns = load_turns(cold.run, "validation", catalog=catalog)
+    said = {text for turn in turns for text in turn.context if text}
+    taught = {text for turn in load_turns(cold.run, "train", catalog=catalog) for text in turn.context}
+    assert said - taught
+    assert not any(text in document for text in said - taught for document in documents)
 
 
 def check_of(tiny: Tiny) -> LeakCheck:
