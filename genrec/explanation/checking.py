@@ -187,7 +187,7 @@ class Checker:
             frozenset(columns or ()),
             frozenset(made_by),
             order,
-            in_order and (len(numbers) < 2 or re.search("n[ob]+n", order) is not None),
+            in_order and (len(numbers) < 2 or not self._language.words.of or bool(re.search("n[ob]+n", order))),
         )
 
     def _readings(self, clause: _Clause) -> Iterator[tuple[int, ...]]:
