@@ -87,6 +87,10 @@ def xrec_rows(folder: Path, name: str) -> Rows:
 def pair_rows(path: Path, constant: str) -> Rows:
     """Lines of any system. Features are those of the lines, or else words of some references and not of most."""
     pairs = list(read_lines(path))
+    if lacking := [number for number, pair in enumerate(pairs, 1) if not {"pred", "ref"} <= pair.keys()]:
+        raise DataError(f"{path}, line {lacking[0]} lacks pred or ref.", "Give both in every line.")
+    if not all("template" in pair for pair in pairs):
+        print(f"{path}: not every line has a template; its row is left out.", file=sys.stderr)
     references = [str(pair["ref"]) for pair in pairs]
     named = tuple(sorted({str(pair["feature"]).casefold() for pair in pairs if "feature" in pair}))
     named_by_all = all("template" in pair for pair in pairs)

@@ -72,8 +72,8 @@ def made_up(prefix: NDArray[np.uint64], code: NDArray[np.int64]) -> Floats:
 
 
 def random_trie(rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.bool_], ItemTrie]:
-    """Codes (R, L), which rows are valid, and their trie."""
-    sizes = rng.integers(1, 10, rng.integers(1, 5)).tolist()
+    """Codes (R, L), which rows are valid, and their trie: prefixes of up to 20 bits, half of them beyond its table."""
+    sizes = rng.integers(1, rng.choice([10, 33]), rng.integers(1, 5)).tolist()
     rows = int(rng.integers(1, 61))
     codes = np.stack([rng.integers(0, size, rows) for size in sizes], axis=1)
     live = rng.random(rows) < rng.choice([1.0, 0.7])

@@ -14,7 +14,8 @@ from genrec.run import text_checksum
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 
-_FILTERS_KEPT = 256  # the newest; one is a bit or a number per item
+_FILTERS_KEPT = 256  # the newest, and fewer where items are many: one is a number per item at most
+_NUMBERS_KEPT = 1 << 27  # of all of them: half a gigabyte
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,8 @@ class AttributeFilters:
             for name, value in allow.items():
                 mask &= self.attribute(name).mask(value)
             found = self._filters[key] = ItemFilter.allowing(self.trie, mask)
-            for oldest in list(self._filters)[:-_FILTERS_KEPT]:
+            kept = min(_FILTERS_KEPT, max(8, _NUMBERS_KEPT // max(1, self.trie.num_items)))
+            for oldest in list(self._filters)[:-kept]:
                 self._filters.pop(oldest, None)  # another thread may have been here
         return found
 

@@ -79,9 +79,16 @@ def frequent_features(references: Sequence[str], *, least: float = 0.005, most: 
 
 
 def features_of(texts: Sequence[str], features: Sequence[str]) -> list[set[str]]:
-    """The features that each text says, (R,)."""
-    known = set(features)
-    return [words(text) & known for text in texts]
+    """The features that each text says, (R,): single words, or several that stand in a row ("battery life")."""
+    known = {feature for feature in features if " " not in feature.strip()}
+    phrases = {feature: " ".join(_WORD.findall(feature.casefold())) for feature in features if feature not in known}
+    found = []
+    for text in texts:
+        line = f" {' '.join(_WORD.findall(text.casefold()))} "
+        found.append(
+            words(text) & known | {feature for feature, phrase in phrases.items() if phrase and f" {phrase} " in line}
+        )
+    return found
 
 
 def feature_match(features: Sequence[str]) -> RowMetric:

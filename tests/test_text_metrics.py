@@ -20,6 +20,7 @@ from genrec.text_metrics import (
     feature_coverage,
     feature_diversity,
     feature_match,
+    features_of,
     frequent_features,
     rare_word_precision,
     rare_word_recall,
@@ -54,6 +55,9 @@ def test_features_match_cover_and_are_shared() -> None:
     by_pairs = [len(set(a.split()) & set(b.split()) & set(features)) for i, a in enumerate(texts) for b in texts[:i]]
     assert feature_diversity(texts, features) == pytest.approx(np.mean(by_pairs))
     assert unique_sentence_ratio(["a", "b", "a"]) == 2 / 3
+    phrases = ("Battery life", "life", "cold ship")
+    said = features_of(["The battery-life is short", "A long life; no battery.", "the COLD  ship sails"], phrases)
+    assert said == [{"Battery life", "life"}, {"life"}, {"cold ship"}]
     assert frequent_features(REFERENCES, least=0.5, most=0.5) == ("cold", "rain")
 
 
