@@ -30,7 +30,7 @@ class MediaFile:
         """The file's absolute path. Raises UnreadableInputError where it is no file inside `root`, or empty."""
         try:
             path = (self.root / self.name).resolve()
-            if not path.is_relative_to(self.root):
+            if not path.is_relative_to(self.root.resolve()):
                 raise UnreadableInputError(f"leads outside {self.root}")
             if not path.exists():
                 raise UnreadableInputError("does not exist")
