@@ -81,16 +81,32 @@ def _best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def batches(
-    rows: PackedRows, rows_per_batch: int, *, rank: int, world_size: int, rng: np.random.Generator
-) -> Iterator[PackedRows]:
-    """This process's batches of an epoch: rows in a drawn order, dealt out so that all get equally many."""
+    rows: PackedRows,
+    weights: NDArray[np.int64],
+    rows_per_batch: int,
+    *,
+    rank: int,
+    world_size: int,
+    together: int,
+    rng: np.random.Generator,
+) -> Iterator[tuple[PackedRows, float]]:
+    """This process's batches of an epoch: rows in a drawn order, dealt out so that all get equally many.
+
+    Beside each one, what its mean loss counts in an optimizer step of `together` batches, so that the step is that of
+    all their targets at once, however unequal the batches are: the share of its rows' `weights` (R,) in those of the
+    step, times the processes, which average over one another.
+    """
     order = rng.permutation(len(rows))
-    per_step = rows_per_batch * world_size
+    per_batch = rows_per_batch * world_size
     steps = num_batches(len(rows), rows_per_batch, world_size)
-    # The last step is filled up from the beginning, so that no process waits for another's gradient.
-    order = np.resize(order, steps * per_step) if world_size > 1 else order
-    for step in range(steps):
-        yield rows.select(order[step * per_step : (step + 1) * per_step][rank::world_size])
+    # The last batch is filled up from the beginning, so that no process waits for another's gradient.
+    order = np.resize(order, steps * per_batch) if world_size > 1 else order
+    for first in range(0, steps, together):
+        whole = order[first * per_batch : (first + together) * per_batch]
+        total = max(1, int(weights[whole].sum()))
+        for start in range(0, len(whole), per_batch):
+            own = whole[start : start + per_batch][rank::world_size]
+            yield rows.select(own), world_size * int(weights[own].sum()) / total
 
 
 def num_batches(num_rows: int, rows_per_batch: int, world_size: int) -> int:

@@ -151,17 +151,23 @@ class Trainer:
         rng = np.random.default_rng([config.seed, state.epoch])
         rows = pack(self.task.make_examples(rng), self.row_tokens, rng)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        micro_batches = batches(rows, self._rows_per_batch, rank=rank, world_size=world, rng=rng)
+        micro_batches = batches(
+            rows,
+            self.loss.row_weights(rows),
+            self._rows_per_batch,
+            rank=rank,
+            world_size=world,
+            together=config.gradient_accumulation,
+            rng=rng,
+        )
         total = self._num_steps(rows)
         wrapped.train()
-        for index, batch in enumerate(micro_batches):
+        for index, (batch, counts) in enumerate(micro_batches):
             if index < state.step_in_epoch:
                 continue
             started = time.monotonic()
-            first = index - index % config.gradient_accumulation  # of this optimizer step
-            step_size = min(config.gradient_accumulation, total - first)
-            last_of_step = index + 1 == first + step_size
-            loss = self._micro_batch(wrapped, optimizer, batch, (index / total, step_size, last_of_step))
+            last_of_step = (index + 1) % config.gradient_accumulation == 0 or index + 1 == total
+            loss = self._micro_batch(wrapped, optimizer, batch, (index / total, counts, last_of_step))
             state.epoch_loss_sum += loss
             state.step_in_epoch, state.step = index + 1, state.step + 1
             state.seconds += time.monotonic() - started
@@ -172,13 +178,13 @@ class Trainer:
                 self._save()
         self._end_of_epoch(wrapped, total)
 
-    def _micro_batch(self, wrapped: Any, optimizer: Any, batch: PackedRows, place: tuple[float, int, bool]) -> float:
+    def _micro_batch(self, wrapped: Any, optimizer: Any, batch: PackedRows, place: tuple[float, float, bool]) -> float:
         """Forward, backward and, at the end of a step, the update.
 
-        `place` is (share of epoch, micro-batches of the step, end of step).
+        `place` is (share of epoch, what its loss counts in the step, end of step).
         """
         config, state = self.config, self.state
-        share, step_size, last_of_step = place
+        share, counts, last_of_step = place
         rate = learning_rate(config, (state.epoch + share) / config.epochs)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
@@ -201,7 +207,7 @@ class Trainer:
                 f"the loss is {value} at epoch {state.epoch + 1}, step {state.step}.",
                 "Lower learning_rate, or train with precision: float32.",
             )
-        self.accelerator.backward(loss / step_size)
+        self.accelerator.backward(loss * counts)
         if last_of_step:
             self.accelerator.clip_grad_norm_(wrapped.parameters(), config.max_gradient_norm)
             optimizer.step()

@@ -36,6 +36,8 @@ from genrec.vocabulary import SidVocabulary
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from genrec.training.batching import PackedRows
+
 _MANY_ITEMS = 2048  # from here a softmax does not fit a CPU's cache as a whole
 _LOGITS_AT_ONCE = 1 << 26  # 256 MB, of which the softmax keeps as much again
 
@@ -199,6 +201,16 @@ class PackedLoss(nn.Module):
             total = total + self._words_sum(output, hidden[is_text], labels[is_text])
         mean: Tensor = total / (count + is_text.sum()).clamp(min=1)
         return mean
+
+    def row_weights(self, rows: PackedRows) -> NDArray[np.int64]:
+        """What the targets of every row count in a mean loss, (R,): an item's own token as much as its codes."""
+        labels, wanted = rows.tokens[:, 1:], rows.targets[:, 1:] & (rows.positions[:, 1:] > 0)
+        counts: NDArray[np.int64] = wanted.sum(1)
+        if self._vocabulary.item_rows:
+            first, size = self._vocabulary.groups[-1]
+            own = wanted & (labels >= first) & (labels < first + size)
+            counts = counts + (len(self._vocabulary.codebook_sizes) - 1) * own.sum(1)
+        return counts
 
     def finish(self) -> None:
         """Leave the model whole and without hooks: what comes next may put in dropout of its own."""

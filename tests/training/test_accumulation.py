@@ -1,7 +1,8 @@
-"""Gradients accumulated over several batches are the mean over these batches, also where an epoch ends early."""
+"""Gradients accumulated over several batches are those of all their targets, also where an epoch ends early."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from genrec.examples import Example
 from tests.training.test_loop import full_rows, settings, trainer
 
 
@@ -26,6 +28,25 @@ def test_two_accumulated_batches_are_one_of_double_size(tmp_path: Path):
     for name, state in one.items():
         torch.testing.assert_close(state["exp_avg"], two[name]["exp_avg"], atol=1e-7, rtol=1e-4)
         torch.testing.assert_close(state["exp_avg_sq"], two[name]["exp_avg_sq"], atol=1e-9, rtol=1e-4)
+
+
+def test_batches_with_few_targets_count_as_little_as_these(tmp_path: Path):
+    """Answers alone are learned, so some rows have one target and others twenty."""
+
+    def uneven(rng: np.random.Generator) -> list[Example]:
+        made = full_rows(rng)
+        few = [replace(example, targets=np.arange(len(example.tokens)) == 9) for example in made[::2]]
+        return [*few, *made[1::2]]
+
+    gradients = []
+    for name, changes in (("one", {"batch_tokens": 512}), ("two", {"gradient_accumulation": 2})):
+        config = settings(epochs=1, dropout=0.0, max_gradient_norm=1e9, learning_rate=1e-12, **changes)
+        training = trainer(tmp_path / name, config, make_examples=uneven)
+        training.run(resume=False)
+        weights = training.model.named_parameters()
+        gradients.append({name: training.optimizer.state[weight]["exp_avg"] for name, weight in weights})
+    for name, one in gradients[0].items():
+        torch.testing.assert_close(one, gradients[1][name], atol=1e-7, rtol=1e-3)
 
 
 def test_a_short_last_step_has_the_gradient_of_its_own_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

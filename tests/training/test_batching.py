@@ -105,12 +105,14 @@ def test_batches_are_dealt_out_evenly(world_size: int, num_rows: int, rows_per_b
     for rank in range(world_size):
         own = batches(
             numbered_rows(num_rows),
+            np.ones(num_rows, dtype=np.int64),
             rows_per_batch,
             rank=rank,
             world_size=world_size,
+            together=1,
             rng=np.random.default_rng(4),
         )
-        dealt.append([batch.tokens[:, 0].tolist() for batch in own])
+        dealt.append([batch.tokens[:, 0].tolist() for batch, _ in own])
     steps = num_batches(num_rows, rows_per_batch, world_size)
     assert [len(own) for own in dealt] == [steps] * world_size
     seen = [row for own in dealt for batch in own for row in batch]
@@ -125,11 +127,28 @@ def test_batches_are_dealt_out_evenly(world_size: int, num_rows: int, rows_per_b
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_a_step_of_several_processes_reads_the_rows_of_one_larger_batch(world_size: int):
-    rows = numbered_rows(16)
-    alone = batches(rows, 2 * world_size, rank=0, world_size=1, rng=np.random.default_rng(1))
-    together = [
-        batches(rows, 2, rank=rank, world_size=world_size, rng=np.random.default_rng(1)) for rank in range(world_size)
-    ]
-    for batch, *parts in zip(alone, *together, strict=True):
-        joined = np.concatenate([part.tokens[:, 0] for part in parts])
+    rows, weights = numbered_rows(16), np.arange(16)
+
+    def dealt(rows_per_batch: int, *, rank: int, world_size: int) -> list[tuple[PackedRows, float]]:
+        places = {"rank": rank, "world_size": world_size}
+        return list(batches(rows, weights, rows_per_batch, **places, together=1, rng=np.random.default_rng(1)))
+
+    alone = dealt(2 * world_size, rank=0, world_size=1)
+    together = [dealt(2, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for (batch, counts), *parts in zip(alone, *together, strict=True):
+        joined = np.concatenate([part.tokens[:, 0] for part, _ in parts])
         assert sorted(joined.tolist()) == sorted(batch.tokens[:, 0].tolist())
+        assert counts == 1
+        # Processes average: each row counts by its weight in the whole step, whoever reads it.
+        for part, share in parts:
+            assert share / world_size == pytest.approx(part.tokens[:, 0].sum() / joined.sum())
+
+
+def test_batches_of_a_step_count_by_their_targets():
+    weights = np.array([1, 1, 8, 2, 3])
+    own = list(batches(numbered_rows(5), weights, 1, rank=0, world_size=1, together=2, rng=np.random.default_rng(0)))
+    rows = [int(batch.tokens[0, 0]) for batch, _ in own]
+    for first in (0, 2, 4):
+        step = rows[first : first + 2]
+        shares = [share for _, share in own[first : first + 2]]
+        np.testing.assert_allclose(shares, weights[step] / weights[step].sum())

@@ -326,6 +326,8 @@ def test_a_token_of_an_items_own_weighs_as_much_as_its_codes_together():
         for place, (first, last) in enumerate(groups)
     ]
     assert found.item() == pytest.approx(np.average(losses, weights=[1, 1, 2, 2, 1]), rel=1e-5)
+    rows = pack([Example(tokens, np.arange(6) > 0)], 8, np.random.default_rng(0))
+    assert loss.row_weights(rows).tolist() == [1 + 1 + 2 + 2 + 1]
 
 
 @pytest.mark.parametrize("adapter", ["none", "rows", "lora"])
