@@ -47,13 +47,18 @@ class Branch:
 
 
 def branches(live: LiveCatalogue, ranked: RankedItem) -> list[Branch]:
-    """The steps to a ranked item, first level first. Raises ConfigError for an answer merged from several searches."""
+    """The steps to a ranked item, first level first.
+
+    Raises ConfigError for an answer merged from several searches, and for an item that was removed since.
+    """
     if len(ranked.trail) != live.trie.num_levels:
         raise ConfigError(
             "this answer has no steps: it was merged from several searches.", "Ask one recommender without views."
         )
     trie, lo, hi = live.trie, np.array([0]), np.array([live.trie.num_items])
     position = trie.positions([ranked.item_index])
+    if position[0] < 0:
+        raise ConfigError("this item was removed since it was ranked.", "Rank again, then ask for the branches.")
     found, before = [], 0.0
     for level, score in enumerate(ranked.trail):
         below = trie.children(level, lo, hi)
@@ -61,7 +66,9 @@ def branches(live: LiveCatalogue, ranked: RankedItem) -> list[Branch]:
         lo, hi = below.lo[own : own + 1], below.hi[own : own + 1]
         rows = trie.items[lo[0] : hi[0]]
         common = _common(live.catalog.table, rows) if len(rows) > 1 else ()
-        chance = math.exp(score - before) if score > -math.inf else 0.0  # behind a code of no chance nothing has one
+        chance = (
+            min(1.0, math.exp(score - before)) if score > -math.inf else 0.0
+        )  # behind a code of no chance nothing has one
         found.append(Branch(level, int(below.code[own]), chance, len(rows), common))
         before = score
     return found
@@ -82,7 +89,7 @@ def _common(table: pl.DataFrame, rows: NDArray[np.int32]) -> tuple[Common, ...]:
 
 
 def _values(cell: Any) -> Sequence[Any]:
-    return cell if isinstance(cell, list) else [] if cell is None else [cell]
+    return [value for value in (cell if isinstance(cell, list) else [cell]) if value is not None]
 
 
 def _share_of_all(column: pl.Series, value: Any) -> float:

@@ -64,7 +64,11 @@ class Evidence:
             expected = "0 to 1 for a mixture" if join == "mixture" else "a finite number of at least 0"
             raise ConfigError(f"the weight of evidence is {weight}; expected {expected}.")
         by_position = given[trie.items]
-        total = by_position.sum()
+        with np.errstate(over="ignore"):
+            total = by_position.sum()
+        if not np.isfinite(total):  # finite numbers whose sum is beyond float64
+            by_position = by_position / by_position.max()
+            total = by_position.sum()
         return cls(trie, by_position / total if total > 0 else by_position, float(weight), join)
 
     @classmethod
@@ -159,23 +163,26 @@ class EvidenceTerms:
     ) -> EvidenceTerms | None:
         """The terms of U users, None where nobody has evidence.
 
-        A user without evidence has weight 0, and so has a product whose evidence knows none of the allowed items.
+        A user without evidence has weight 0, and so has a product whose evidence knows none of the allowed items:
+        a draw beside it is one from the model alone.
         """
         if all(one is None for one in evidence):
             return None
         mass = np.zeros((len(evidence), num_items))
+        given = list(evidence)
         for user, (one, allowed) in enumerate(zip(evidence, filters, strict=True)):
             if one is not None:
                 mass[user] = one.mass if allowed is None else one.within(allowed)
-        weight = np.array([0.0 if one is None else one.weight for one in evidence])
-        mixed = np.array([one is not None and one.join == "mixture" for one in evidence])
-        is_drawn = np.array([one is not None and one.noise is not None for one in evidence])
-        weight[~mixed & ~is_drawn & ~mass.any(axis=1)] = 0.0
+                if one.join == "product" and not mass[user].any():
+                    nothing = np.ones(num_items)
+                    given[user] = None if one.noise is None else replace(one, mass=nothing, weight=1.0)
+        weight = np.array([0.0 if one is None else one.weight for one in given])
+        mixed = np.array([one is not None and one.join == "mixture" for one in given])
         terms = cls._summed(mass, weight, mixed, renormalise)
-        if not is_drawn.any():
+        if all(one is None or one.noise is None for one in given):
             return terms
-        drawn = np.full((len(evidence), num_items), np.nan)
-        for user, (one, allowed) in enumerate(zip(evidence, filters, strict=True)):
+        drawn = np.full((len(given), num_items), np.nan)
+        for user, (one, allowed) in enumerate(zip(given, filters, strict=True)):
             if one is not None and one.noise is not None:
                 drawn[user] = one.drawn_terms(allowed, renormalise=renormalise)
         return replace(terms, drawn=drawn)
@@ -202,6 +209,8 @@ class EvidenceTerms:
         if renormalise:
             total = mass.sum(axis=1, keepdims=True)
             mass = mass / np.where(total > 0, total, 1.0)
+            # What knows none of the allowed items takes no share of the one that all of them make.
+            weight = np.where(mixed & (total[:, 0] == 0), 0.0, weight)
         sums = np.zeros((len(mass), mass.shape[1] + 1))
         np.cumsum(mass, axis=1, out=sums[:, 1:])
         return cls(mass, sums, weight, mixed)

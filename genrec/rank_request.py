@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from genrec.data.attributes import Attribute
 from genrec.decoding.engine import RankedItem
-from genrec.errors import ConfigError
+from genrec.errors import ConfigError, TrieError
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 
@@ -158,8 +158,13 @@ def rank_within_limits(
 ) -> list[list[RankedItem]]:
     """The answers of `rank` to requests, of which some have limits, at most `k` each.
 
-    `rank` answers requests without limits with the best items, at most as many as asked for.
+    `rank` answers requests without limits with the best items, at most as many as asked for. Raises TrieError for a
+    limit of another catalogue.
     """
+    if any(limit.attribute.num_rows != trie.num_rows for request in requests for limit in request.limits):
+        raise TrieError(
+            "a limit was made for another catalogue.", "Make limits again after items were added: `recommender.limits`."
+        )
     readings = [_Reading(request, used=[Counter() for _ in request.limits]) for request in requests]
     asked = [replace(request, limits=()) for request in requests]
     pending = list(range(len(requests)))

@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genrec import Recommender
+from genrec.branches import branches
 from genrec.data.attributes import Attribute
 from genrec.data.catalog import Catalog
 from genrec.decoding.engine import BeamWidth, RankedItem
 from genrec.decoding.scripted import ScriptedEngine, item_scores_script
-from genrec.errors import ConfigError
+from genrec.errors import ConfigError, TrieError
 from genrec.evidence import Evidence
+from genrec.live_catalogue import LiveCatalogue
 from genrec.prompting import HistoryPrompt
 from genrec.rank_request import Limit, RankRequest, rank_with_new, rank_within_limits
 from genrec.trie import ItemTrie
@@ -278,3 +280,24 @@ def test_branches_name_each_step_its_chance_its_items_and_what_they_have_in_comm
     merged = RankedItem(0, -1.0, "level", -1.0)
     with pytest.raises(ConfigError, match="merged from several searches"):
         recommender.branches(merged)
+
+
+def test_branches_of_an_item_that_was_removed_and_of_lists_with_empty_places() -> None:
+    codes = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    table = pl.DataFrame(
+        {"item_id": list("abcd"), "title": list("abcd"), "genres": [["X", None], ["X", None], ["Y"], ["Y"]]}
+    )
+    ranked = RankedItem(0, -1.0, "level", -1.0, trail=(-0.5, -0.4999999))
+    steps = branches(LiveCatalogue(Catalog(table), ItemTrie.build(codes, (2, 2)), codes), ranked)
+    assert [(one.attribute, one.value) for one in steps[0].common] == [("genres", "X")]
+    assert [step.chance <= 1 for step in steps] == [True, True]
+    left = ItemTrie.build(codes, (2, 2), live=np.array([False, True, True, True]))
+    with pytest.raises(ConfigError, match="was removed since it was ranked"):
+        branches(LiveCatalogue(Catalog(table), left, codes), ranked)
+
+
+def test_a_limit_of_another_catalogue_is_refused() -> None:
+    recommender = make_recommender()
+    limits = (Limit(Attribute.of("genres", pl.Series(["X", "Y"])), 1),)
+    with pytest.raises(TrieError, match="made for another catalogue"):
+        recommender.rank([RankRequest(np.array([1], np.int32), limits=limits)], 3)

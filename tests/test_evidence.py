@@ -80,6 +80,33 @@ def test_a_product_with_nothing_that_is_allowed_leaves_the_model_alone(allowed: 
     assert found == alone
 
 
+def test_a_draw_beside_a_product_with_nothing_that_is_allowed_is_one_from_the_model() -> None:
+    trie, draws = ItemTrie.build([[0], [1], [2]], (3,)), 2000
+    chances = np.array([0.2, 0.3, 0.5])
+    engine = ScriptedEngine(item_scores_script(trie, {(0,): np.log(chances)}))
+    nothing = Evidence.from_mass(trie, [0.0, 0.0, 0.0], weight=3.0)
+    seeds = [np.random.default_rng([1, draw]) for draw in range(draws)]
+    evidence = [Evidence.drawing(trie, rng, beside=nothing) for rng in seeds]
+    found = engine.rank([[0]] * draws, trie, beam_width=3, k=1, evidence=evidence)
+    seen = np.bincount([answer[0].item_index for answer in found], minlength=3) / draws
+    np.testing.assert_allclose(seen, chances, atol=0.05)
+    assert np.isfinite([answer[0].score for answer in found]).all()
+
+
+def test_chances_add_up_to_one_also_where_a_mixture_knows_no_allowed_item() -> None:
+    trie = ItemTrie.build([[0], [1], [2]], (3,))
+    engine = ScriptedEngine(item_scores_script(trie, {(0,): np.log([0.2, 0.3, 0.5])}), score_mode="renormalised")
+    mixture = Evidence.from_mass(trie, [0.0, 1.0, 0.0], weight=0.6, join="mixture")
+    allowed = ItemFilter.allowing(trie, np.array([True, False, True]))
+    [found] = engine.rank([[0]], trie, beam_width=3, k=3, allowed=[allowed], evidence=[mixture])
+    assert sum(np.exp(item.score) for item in found) == pytest.approx(1, rel=1e-5)
+
+
+def test_numbers_whose_sum_is_too_large_are_evidence_all_the_same() -> None:
+    trie = ItemTrie.build([[0], [1], [2]], (3,))
+    np.testing.assert_allclose(Evidence.from_mass(trie, [1e308, 1e308, 0], weight=1.0).mass, [0.5, 0.5, 0])
+
+
 def test_evidence_that_forbids_everything_has_no_mass() -> None:
     trie = ItemTrie.build([[0], [1]], (2,))
     assert not Evidence.from_scores(trie, [-np.inf, -np.inf], weight=0.5).mass.any()

@@ -54,6 +54,11 @@ class Attribute:
         value_starts = np.concatenate([[0], np.bincount(values, minlength=len(numbers)).cumsum()])
         return cls(name, numbers, values, row_starts, owners[np.argsort(values, kind="stable")], value_starts)
 
+    @property
+    def num_rows(self) -> int:
+        """R, of the catalogue that it was read from."""
+        return len(self.row_starts) - 1
+
     def of_row(self, row: int) -> list[int]:
         """Numbers of a row's values, each once."""
         return self.values[self.row_starts[row] : self.row_starts[row + 1]].tolist()
@@ -73,7 +78,7 @@ class Attribute:
                 f"attribute {self.name!r} cannot be compared with {wrong[0]!r}.",
                 "Give a text, a number or a boolean, or a list of them: an item matches if it has one of them.",
             )
-        found = np.zeros(len(self.row_starts) - 1, dtype=np.bool_)
+        found = np.zeros(self.num_rows, dtype=np.bool_)
         for text in map(_as_text, values):
             if text in self.numbers:
                 found[self.rows_with(self.numbers[text])] = True

@@ -152,6 +152,9 @@ def check_model(model: PreTrainedModel, vocabulary: SidVocabulary) -> None:
         )
     if not model._supports_attention_backend:
         raise ModelError(f"{name} has attention of its own, which cannot share a prompt.", _SUPPORTED)
+    for field in ("attn_logit_softcapping", "final_logit_softcapping"):
+        if getattr(config, field, None) is not None:  # too little to be measured while weights are small
+            raise ModelError(f"{name} caps its scores ({field}: {getattr(config, field)}).", _SUPPORTED)
     rows = output_layer(model).out_features
     needed = max(map(sum, vocabulary.groups))
     if needed > rows:

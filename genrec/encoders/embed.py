@@ -75,8 +75,9 @@ def embed(run: Run, config: EmbedConfig, *, progress: Progress = SILENT) -> Stag
     outputs: list[Path] = []
     facts: dict[str, dict[str, object]] = {}
     words = []
-    for modality, make in makers.items():
-        made = make(job)
+    # All of them before the first is written: where one fails, the vectors of a finished run stay what they were.
+    every = {modality: make(job) for modality, make in makers.items()}
+    for modality, made in every.items():
         outputs += [*made.embeddings.save(run), *write_problems(run, modality, made.problems)]
         facts[modality] = {**_facts(made.embeddings), **made.facts}
         words += [" ".join([_sentence(made.embeddings), *made.words]), *problem_words(modality, made.problems)]

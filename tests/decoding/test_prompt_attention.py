@@ -203,11 +203,11 @@ def test_a_mask_that_another_thread_made_while_we_read_holds_for_a_model_that_ca
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_attention_that_is_not_the_plain_one_is_refused() -> None:
-    torch.manual_seed(1)
-    capped = loud(Gemma2ForCausalLM(Gemma2Config(**SHAPE, **HEADS, attn_logit_softcapping=1.0)))
-    with pytest.raises(ModelError, match="its attention is not the plain one"):
-        TransformersEngine(capped, None, vocabulary=VOCABULARY)
+@pytest.mark.parametrize("field", ["attn_logit_softcapping", "final_logit_softcapping"])
+def test_caps_are_refused_by_name_while_weights_are_too_small_to_meet_them(field: str) -> None:
+    caps = {"attn_logit_softcapping": None, "final_logit_softcapping": None} | {field: 50.0}
+    with pytest.raises(ModelError, match=f"caps its scores .{field}: 50"):
+        TransformersEngine(Gemma2ForCausalLM(Gemma2Config(**SHAPE, **HEADS, **caps)), None, vocabulary=VOCABULARY)
 
 
 @pytest.fixture
