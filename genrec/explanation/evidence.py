@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from genrec.explanation.facts import Facts, OwnText, folded
+from genrec.explanation.quoting import sentences, unstopped
 
 MIN_PEOPLE = 2  # "1 person who chose X also chose Y" is a fact about one person
 _MAX_SHARE = 0.5  # an attribute of more of the items says nothing about one of them
@@ -222,8 +223,8 @@ def _is_about(tag: OwnText, text: str) -> bool:
 
 
 def _telling_sentence(review: str, about: set[str]) -> str | None:
-    for sentence in re.split(r"(?<=[.!?])\s+", review):
+    for sentence in sentences(review):
         short = len(sentence.split()) <= _MAX_QUOTED_WORDS
         if short and about & set(_WORD.findall(sentence.casefold())):
-            return sentence.rstrip(".!?")
+            return unstopped(sentence)
     return None

@@ -163,12 +163,14 @@ class _Task:
         self._writer = Writer(language, facts, subject)
         self._checker = Checker(language, facts, subject)
         self.evidence = _find(facts, subject, style)[: style.evidence]
+        description = self._writer.description(style)  # a sentence that the check refuses is left out
+        self._description = description if self._bears_out(description) else ""
         self._model_text: str | None = None
         self._attempts = self._num_unsupported = 0
         self._statements: list[Statement] = []
 
     def draft(self, attempt: int) -> Draft:
-        lines = self._writer.lines(self.evidence, style=self._style)
+        lines = self._writer.lines(self.evidence, description=self._description)
         return Draft("\n".join(f"- {line}" for line in lines), self._wording.style, attempt, self._wording.tone)
 
     def accepts(self, text: str) -> bool:
@@ -207,18 +209,19 @@ class _Task:
         for _ in range(2):
             if not self.evidence:
                 return ""
-            text = self._writer.text(self.evidence, style=self._style, tone=self._wording.tone)
+            text = self._writer.text(
+                self.evidence, style=self._style, tone=self._wording.tone, description=self._description
+            )
             self._statements = self._checker.check(text)
             verdicts = {statement.verdict for statement in self._statements}
             if "unsupported" not in verdicts:
                 return text if "supported" in verdicts else ""
-            sentences = [(evidence, self._writer.sentence(evidence)) for evidence in self.evidence]
-            self.evidence = [
-                evidence
-                for evidence, sentence in sentences
-                if all(statement.verdict == "supported" for statement in self._checker.check(sentence))
-            ]
+            self.evidence = [one for one in self.evidence if self._bears_out(self._writer.sentence(one))]
         return ""
+
+    def _bears_out(self, sentence: str) -> bool:
+        """Whether the check supports all that a sentence of the template says."""
+        return all(statement.verdict == "supported" for statement in self._checker.check(sentence))
 
 
 def _find(facts: Facts, subject: Subject, style: Style) -> list[Evidence]:

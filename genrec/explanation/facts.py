@@ -126,13 +126,13 @@ class Facts:
         return plain(self.catalog.table["description"][item] or "")
 
     @cached_property
-    def values(self) -> dict[str, frozenset[str]]:
-        """Folded value → the columns in which some item of the catalogue has it."""
-        found: dict[str, set[str]] = {}
+    def values(self) -> dict[str, frozenset[tuple[str, str]]]:
+        """Folded value → (column, value as written) of all items of the catalogue."""
+        found: dict[str, set[tuple[str, str]]] = {}
         for attributes in self._attributes:
             for column, value in attributes:
-                found.setdefault(folded(value), set()).add(column)
-        return {value: frozenset(columns) for value, columns in found.items()}
+                found.setdefault(folded(value), set()).add((column, value))
+        return {value: frozenset(pairs) for value, pairs in found.items()}
 
     @cached_property
     def num_items_with(self) -> dict[tuple[str, str], int]:

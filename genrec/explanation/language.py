@@ -65,10 +65,20 @@ class WordClasses(Config):
     pronoun: str = ""  # what may stand for an item
     of: str = ""  # what may stand between a count and its total
     by: str = ""  # behind these stands who made it
+    made: str = ""  # as with `by`, and who made it may stand before it
+    aim: str = ""  # behind these stands for whom it is
+    same: str = ""  # `together`, and a column without a value may follow: "the same director"
+    be: str = ""
+    singular: str = ""  # verbs that `you` and several people do not have: "„A“ hat Sie gewählt"
+    modal: str = ""  # beside `made` these speak of what is to come
+    which: str = ""  # behind these something is said of what was named
+    why: str = ""  # what is said beside these is said to be a reason, as behind `breaks`
     numbers: dict[str, int]
     breaks: str
     things: str = ""  # what an item is called: no claim, but not to be counted
-    doubt: str = ""  # beside these a source does not say what words that are cut out of it say; any class
+    refused: str = ""  # no text may have these: alternatives, conditions, what is to come
+    doubt: str = ""  # of files of before; quotations are whole sentences now
+    chosen_last: bool = False  # what was chosen stands behind the verb: "you chose A", not "Sie haben A gewählt"
 
     def kinds(self) -> dict[str, str]:
         """Folded word → its class. A word of two classes is a ConfigError."""
@@ -99,6 +109,7 @@ class Language(Config):
     style_words: dict[str, str]
     tone_words: dict[str, str] = Field(default_factory=dict)
     words: WordClasses
+    decimal: Literal[".", ","] = "."  # the mark in 2.5; the other one parts thousands
 
     @field_validator("request")
     @classmethod
@@ -111,11 +122,6 @@ class Language(Config):
     def kinds(self) -> Mapping[str, str]:
         """Folded word → its class (`neutral`, `you`, `choose`, …)."""
         return self.words.kinds()
-
-    @cached_property
-    def denials(self) -> frozenset[str]:
-        """Folded words beside which a source may say the opposite of what is cut out of it."""
-        return frozenset(folded(word) for word in (*self.words.negation.split(), *self.words.doubt.split()))
 
     @cached_property
     def _templates(self) -> dict[str, Template]:

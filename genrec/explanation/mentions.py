@@ -1,41 +1,74 @@
 """A text ─► the same text with one private character in place of every known mention, so that it can be parsed.
 
-Titles, attribute values, quotations of the person's own words and sentences of the item's description are found as
-they are written, longest first, sentences first; what is cut out of a denial is no quotation (`quoting`). What stands
-in quotation marks and is known to nobody stays what it is: words, which the check will not find anywhere. So a title
-that looks like a sentence is a title.
+Titles, values, names of columns, quotations of the person's own words and sentences of the item's description are
+found as they are written, sentences first, then the longest names; what is cut out of a sentence is no quotation
+(`quoting`). What may be several of these is all of them, and each is tried (`clauses`). What stands in quotation marks
+and is known to nobody stays what it is: words, which the check will not find anywhere. So a title that looks like a
+sentence is a title.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 from genrec.explanation.evidence import Subject
 from genrec.explanation.facts import Facts, folded, plain
 from genrec.explanation.language import Language
-from genrec.explanation.quoting import borne_out, stands_in, whole_sentences
+from genrec.explanation.quoting import stands_in, whole_sentences
 
 _FIRST = 0xE000  # private-use characters: no text of ours has any, and those of others are taken out first
 _LAST = 0xF8FF
 _PRIVATE = re.compile(f"[{chr(_FIRST)}-{chr(_LAST)}]")
 _PAIRS = {"“": "”", "„": "“”", '"': '"', "«": "»", "”": "”"}
 _WORD = re.compile(r"[^\W\d_]+")
-TOKEN = re.compile(r"[\ue000-\uf8ff]|\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[^\s]")  # of a marked text
 _PASSAGE_WORDS = 3  # shorter sentences of a description can be put together to say anything
+
+
+Role = Literal["item", "value", "quote", "passage", "column", "words"]
 
 
 @dataclass(frozen=True)
 class Mention:
-    """What stood in the text: items it may name, (column, value) pairs it may be, own words or a passage."""
+    """What stood in the text: items it may name, (column, value) pairs it may be, own words, a passage, columns.
+
+    `words` says whether it may as well be nothing but words of the language, as a column named `used` may.
+    """
 
     text: str
     items: tuple[int, ...] = ()
     attributes: frozenset[tuple[str, str]] = frozenset()
     own: str = ""
     passage: bool = False
+    columns: frozenset[str] = frozenset()
+    words: bool = False
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """All that it may be, at least one."""
+        may_be: dict[Role, object] = {
+            "item": self.items,
+            "value": self.attributes,
+            "quote": self.own,
+            "passage": self.passage,
+            "column": self.columns,
+            "words": self.words,
+        }
+        return tuple(role for role, found in may_be.items() if found)
+
+
+@dataclass
+class _Name:
+    """What a folded name is: the titles and other forms that are written so, and what they may mean."""
+
+    titles: set[str] = field(default_factory=set)
+    forms: set[str] = field(default_factory=set)
+    items: tuple[int, ...] = ()
+    attributes: set[tuple[str, str]] = field(default_factory=set)
+    columns: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -62,40 +95,59 @@ class Marker:
             self._by_title[title] = (*self._by_title.get(title, ()), item)
 
     def mark(self, text: str) -> Marked:
-        """Mark sentences of the description, then quotations, titles and values outside of quotation marks."""
+        """Mark sentences of the description, then what stands in quotation marks, then names outside of them."""
         marked = Marked(_PRIVATE.sub("\ufffd", text))
         self._mark_passages(marked)
         self._mark_quoted(marked)
-        titles = {self._facts.title(item): item for item in self._items}
-        named = [title for title in titles if title and title in marked.text and not self._only_words(title)]
-        for title in sorted(named, key=len, reverse=True):
-            mention = Mention(title, items=self._by_title[folded(title)])
-            self._replace(marked, re.escape(title), mention)
-        self._mark_values(marked, self._values)
+        self._mark_names(marked, self._names)
         return marked
 
     def mark_catalogue_values(self, part: str, marked: Marked) -> str:
         """`part` of a marked text with the values of the whole catalogue marked: what an item is *not*."""
-        text = folded(part)
-        found = {value: columns for value, columns in self._facts.values.items() if value in text}
+        text, names = folded(part), dict[str, _Name]()
+        for value, pairs in self._facts.values.items():
+            if value in text:
+                attributes = {(column, value) for column, _ in pairs}
+                names[value] = _Name(forms={written for _, written in pairs}, attributes=attributes)
         inner = Marked(part, marked.mentions)
-        self._mark_values(inner, {value: {(name, value) for name in columns} for value, columns in found.items()})
+        self._mark_names(inner, names)
         return inner.text
 
     @cached_property
-    def _values(self) -> dict[str, set[tuple[str, str]]]:
-        """Folded value → (column, folded value) of the item and the history; who has it is for the check to say."""
-        found: dict[str, set[tuple[str, str]]] = {}
+    def _names(self) -> dict[str, _Name]:
+        """Folded name → what it is: of the item, of the history, of a column. Who has it is for the check to say."""
+        found: dict[str, _Name] = {}
         for item in self._items:
+            title = self._facts.title(item)
+            named = found.setdefault(folded(title), _Name())
+            named.titles.add(title)
+            named.items = self._by_title[folded(title)]
             for column, value in self._facts.attributes(item):
-                found.setdefault(folded(value), set()).add((column, folded(value)))
+                named = found.setdefault(folded(value), _Name())
+                named.forms.add(value)
+                named.attributes.add((column, folded(value)))
+        for column in (*self._facts.attribute_columns, *self._facts.number_columns):
+            called = self._language.column(column)
+            for name in filter(None, map(plain, (called.one, called.many, column.replace("_", " ")))):
+                named = found.setdefault(folded(name), _Name())
+                named.forms.add(name)
+                named.columns.add(column)
         return found
 
-    def _mark_values(self, marked: Marked, values: dict[str, set[tuple[str, str]]]) -> None:
-        text = marked.text.casefold()
-        for value in sorted((value for value in values if value in text), key=len, reverse=True):
-            if not self._only_words(value):
-                self._replace(marked, _spaced(value), Mention(value, attributes=frozenset(values[value])))
+    def _mark_names(self, marked: Marked, names: dict[str, _Name]) -> None:
+        text = folded(marked.text)
+        for name in sorted((name for name in names if name and name in text), key=len, reverse=True):
+            known = names[name]
+            mention = Mention(name, attributes=frozenset(known.attributes), columns=frozenset(known.columns))
+            if self._only_words(name):  # outside of quotation marks it is no title and no value
+                mention = replace(mention, attributes=frozenset(), words=True)
+            else:
+                mention = replace(mention, words=self._has_words(name) and bool(known.columns))
+                for title in known.titles:
+                    self._replace(marked, re.escape(title), replace(mention, items=known.items))
+            if mention.attributes or mention.columns:
+                forms = "|".join(sorted(map(_spaced, {name, *known.forms}), key=len, reverse=True))
+                self._replace(marked, f"(?:{forms})", mention, any_case=True)
 
     def _mark_quoted(self, marked: Marked) -> None:
         """Replace “…” by a mention where what it holds is known; the longest known content wins."""
@@ -125,14 +177,14 @@ class Marker:
         if not name:
             return None
         items = self._by_title.get(name, ())
-        attributes = frozenset(self._values.get(name, ()))
+        attributes = frozenset(self._names[name].attributes if name in self._names else ())
         own = self._own_words(content)
         return Mention(written, items, attributes, own) if items or attributes or own else None
 
     def _own_words(self, content: str) -> str:
         wanted = plain(content)
         texts = (self._facts.texts_of(self._subject.user_id, item) for item in self._subject.history)
-        said = (borne_out(written.text, wanted, self._language) for one in texts for written in one)
+        said = (whole_sentences(written.text, wanted) for one in texts for written in one)
         return wanted if any(said) else ""
 
     def _mark_passages(self, marked: Marked) -> None:
@@ -156,17 +208,18 @@ class Marker:
             start += 1
 
     def _only_words(self, text: str) -> bool:
-        """Whether a name consists of words of the language: outside of quotation marks it is no name then."""
         return all(word.casefold() in self._language.kinds for word in _WORD.findall(text))
 
-    def _replace(self, marked: Marked, pattern: str, mention: Mention, *, limit: int = 0) -> None:
-        def letter(match: re.Match[str]) -> str:
-            return self._letter(
-                marked, Mention(match[0], mention.items, mention.attributes, mention.own, mention.passage)
-            )
+    def _has_words(self, text: str) -> bool:
+        return any(word.casefold() in self._language.kinds for word in _WORD.findall(text))
 
-        bounded = re.compile(rf"(?<!\w){pattern}(?!\w)", re.IGNORECASE if mention.attributes else 0)
-        marked.text = bounded.sub(letter, marked.text, count=limit)
+    def _replace(
+        self, marked: Marked, pattern: str, mention: Mention, *, limit: int = 0, any_case: bool = False
+    ) -> None:
+        bounded = re.compile(rf"(?<!\w){pattern}(?!\w)", re.IGNORECASE if any_case else 0)
+        marked.text = bounded.sub(
+            lambda match: self._letter(marked, replace(mention, text=match[0])), marked.text, count=limit
+        )
 
     @staticmethod
     def _letter(marked: Marked, mention: Mention) -> str:
@@ -184,14 +237,3 @@ def _spaced(value: str) -> str:
 def mentions_in(part: str, marked: Marked) -> Iterable[Mention]:
     """The mentions of a part of a marked text, in order."""
     return (marked.mentions[letter] for letter in part if letter in marked.mentions)
-
-
-def column_words(language: Language, facts: Facts) -> dict[str, frozenset[str]]:
-    """Word → the columns that it may name. Words with a class of their own, such as `the same`, name nothing."""
-    found: dict[str, set[str]] = {}
-    for column in (*facts.attribute_columns, *facts.number_columns):
-        names = language.column(column)
-        for word in TOKEN.findall(f"{names.one} {names.many} {column.replace('_', ' ')}"):
-            if word.casefold() not in language.kinds:
-                found.setdefault(word.casefold(), set()).add(column)
-    return {word: frozenset(columns) for word, columns in found.items()}

@@ -1,7 +1,7 @@
-"""Whether a source bears out words that are taken from it: they stand there, and the source does not deny them.
+"""What a source says: its sentences, and whether words that are taken from it are whole ones.
 
 "It is suitable for sensitive skin" stands in "it is not suitable for sensitive skin" word by word, once the right words
-are cut out. So what is left of the sentences that a piece comes from may hold no denial.
+are cut out. So only sentences from their beginning to their end say what the source says.
 """
 
 from __future__ import annotations
@@ -9,12 +9,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from genrec.explanation.language import Language
-
-# A sentence does not end behind an initial ("U.S. Marines") or a short title ("Dr. No").
-SENTENCE_END = re.compile(r"(?<=[.!?…])(?<!\b[A-Z]\.)(?<!\b[DMS][rt]\.)(?<!\bMrs\.)\s+")
+_STOP = re.compile(r"(?<=[.!?])\s+")
+_ABBREVIATIONS = (
+    "Mr Mrs Ms Dr Prof St Sr Jr Mt Ft Lt Col Sgt Gen Capt Cpt Cmdr Maj Cpl Pvt Adm Rev Hon Gov Sen Rep Fr Hr vs Vs"
+)
+# A sentence does not end behind an initial ("U.S. Marines"), a short title ("Dr. No") or dots ("It works... not").
+_GOES_ON = re.compile(rf"(?:\b(?:[A-Z]|{_ABBREVIATIONS.replace(' ', '|')})|\.)\.$")
+_NUMBERED = re.compile(r"\b(?:No|Nos|Nr|Vol|Pt)\.$")  # nor does it in "No. 1"
+_LONGEST_SHORT = 8  # letters that are looked at before a full stop
 _CUT_NUMBER = re.compile(r"\d[.,]\d")  # "4" does not stand in "4.5"
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+
+
+def sentences(source: str) -> list[str]:
+    """The sentences of a text on one line, in order."""
+    return [source[start:end] for start, end in _bounds(source)]
+
+
+def unstopped(sentence: str) -> str:
+    """A sentence without its full stop. A question keeps its mark, and so do dots: without it they say more."""
+    bare = sentence.rstrip(".!")
+    return sentence if bare.endswith(("?", "…")) or sentence.endswith("..") else bare
 
 
 def stands_in(source: str, words: str) -> bool:
@@ -22,27 +36,31 @@ def stands_in(source: str, words: str) -> bool:
     return next(_places(source, words), None) is not None
 
 
-def borne_out(source: str, words: str, language: Language) -> bool:
-    """Whether `words` stand in `source` somewhere without a denial in the rest of their sentences.
-
-    Denials are the words of the language's classes `negation` and `doubt`.
-    """
-    return any(not _denied(source, start, start + len(words), language) for start in _places(source, words))
-
-
 def whole_sentences(source: str, words: str) -> bool:
     """Whether `words` are sentences of `source`: from the beginning of one to the end of one, its full stop or not.
 
     A piece of a sentence may say something else than the sentence: "the worst film" out of "from the makers of …".
     """
-    starts = {0, *(found.end() for found in SENTENCE_END.finditer(source))}
-    ends = {len(source), *(found.start() for found in SENTENCE_END.finditer(source))}
-    ends |= {end - 1 for end in ends if source[end - 1 : end] in set(".!?…")}
+    bounds = _bounds(source)
+    starts = {start for start, _ in bounds}
+    ends = {cut for start, end in bounds for cut in range(start + len(unstopped(source[start:end])), end + 1)}
     return any(place in starts and place + len(words) in ends for place in _places(source, words))
 
 
+def _bounds(source: str) -> list[tuple[int, int]]:
+    """Where each sentence begins and ends."""
+    found, start = [], 0
+    for stop in _STOP.finditer(source):
+        before, following = source[max(0, stop.start() - _LONGEST_SHORT) : stop.start()], source[stop.end() :][:1]
+        if _GOES_ON.search(before) or following.islower() or (_NUMBERED.search(before) and following.isdigit()):
+            continue
+        found.append((start, stop.start()))
+        start = stop.end()
+    return [*found, (start, len(source))]
+
+
 def _places(source: str, words: str) -> Iterator[int]:
-    place = source.find(words)
+    place = source.find(words) if words else -1
     while place >= 0:
         end = place + len(words)
         around = source[:place][-1:] + source[end:][:1]
@@ -52,10 +70,3 @@ def _places(source: str, words: str) -> Iterator[int]:
         if not any(letter.isalnum() for letter in around) and not in_number:
             yield place
         place = source.find(words, place + 1)
-
-
-def _denied(source: str, start: int, end: int, language: Language) -> bool:
-    before = SENTENCE_END.split(source[:start])[-1]
-    after = "" if SENTENCE_END.match(source, end) else SENTENCE_END.split(source[end:], maxsplit=1)[0]
-    words = (word.casefold().replace("’", "'") for word in _WORD.findall(f"{before} {after}"))
-    return any(word in language.denials for word in words)

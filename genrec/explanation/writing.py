@@ -17,7 +17,7 @@ from genrec.explanation.evidence import (
 )
 from genrec.explanation.facts import Facts
 from genrec.explanation.language import Language, Style
-from genrec.explanation.quoting import SENTENCE_END
+from genrec.explanation.quoting import sentences
 
 _WORD = re.compile(r"[^\W_]+")
 _MAX_DESCRIPTION_WORDS = 60  # of its first sentence; a longer one is a text without full stops, and is left out
@@ -29,11 +29,11 @@ class Writer:
     def __init__(self, language: Language, facts: Facts, subject: Subject) -> None:
         self._language, self._facts, self._subject = language, facts, subject
 
-    def text(self, evidence: Sequence[Evidence], *, style: Style, tone: str) -> str:
+    def text(self, evidence: Sequence[Evidence], *, style: Style, tone: str, description: str = "") -> str:
         """The whole text of a style; `evidence` is not empty. Templates decide the words, never the facts."""
         language, item = self._language, self._subject.item
         used = list(evidence[: style.evidence])
-        lines = self.lines(used, style=style)
+        lines = self.lines(used, description=description)
         values = [value for one in used if isinstance(one, RecordFact) for value in one.values[:2]]
         named = {"item": self._title(item) if item is not None else ""}
         around = language.tone(tone)
@@ -48,15 +48,18 @@ class Writer:
         kept = (re.sub(r" {2,}", " ", line).strip() for line in text.split("\n"))
         return "\n".join(line for line in kept if line)
 
-    def lines(self, evidence: Sequence[Evidence], *, style: Style) -> list[str]:
-        """A sentence per piece of evidence and, where a text is about the item's record, its description's first."""
+    def lines(self, evidence: Sequence[Evidence], *, description: str = "") -> list[str]:
+        """A sentence per piece of evidence, then what `description` says."""
+        return [line for line in (*map(self.sentence, evidence), description) if line]
+
+    def description(self, style: Style) -> str:
+        """The first sentence of the item's description, where a text is about its record; "" where there is none."""
         language, item = self._language, self._subject.item
-        lines = [line for one in evidence if (line := self.sentence(one))]
-        if style.about == "record" and item is not None and (words := self._facts.description(item)):
-            first = SENTENCE_END.split(words, maxsplit=1)[0]
-            if len(first.split()) <= _MAX_DESCRIPTION_WORDS:
-                lines.append(language.render(language.sentences["description"], {"description": first}))
-        return lines
+        words = self._facts.description(item) if style.about == "record" and item is not None else ""
+        first = sentences(words)[0]
+        if not first or len(first.split()) > _MAX_DESCRIPTION_WORDS:
+            return ""
+        return language.render(language.sentences["description"], {"description": first})
 
     def sentence(self, evidence: Evidence) -> str:
         """One sentence that says one piece of evidence."""

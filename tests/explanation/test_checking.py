@@ -64,10 +64,14 @@ SUPPORTED = [
     "“Blade Runner”: A policeman hunts machines in the rain.",
     "This is for those who chose “Alien”.",
     "It is Science Fiction for those who chose “Alien”.",
-    "You chose “Alien”, because it is Science Fiction.",
     "“Blade Runner” (1982)",
     "It was made in 1982.",
-    "You wrote about “Alien”: “best of it”.",
+    "You wrote about “Alien”: “Never so afraid”.",
+    "Ridley Scott made “Blade Runner”.",
+    "It was made in 1982 by Ridley Scott.",
+    "Ridley Scott is the director of “Blade Runner”.",
+    "“Blade Runner” may be for you because you chose “Alien”.",
+    "Because it is a thriller.",
 ]
 UNSUPPORTED = {
     "a value of nobody": "“Blade Runner” is a musical.",
@@ -94,6 +98,7 @@ UNSUPPORTED = {
     "words that nobody wrote": "You wrote about “Alien”: “A masterpiece”.",
     "words about another item": "You wrote about “Toy Story”: “Never so afraid”.",
     "somebody else's words": "People wrote about “Alien”: “Never so afraid”.",
+    "a piece of a sentence of one's own": "You wrote about “Alien”: “best of it”.",
     "praise": "“Blade Runner” is a masterpiece.",
     "a feeling": "You love “Alien”.",
     "a comparison": "“Blade Runner” is better than “Alien”.",
@@ -142,7 +147,7 @@ UNSUPPORTED = {
     "a choice of the item beside another": "You chose “Alien” and it.",
     "a choice of the item in a comparison": "You watched it as you watched “Alien”.",
     "a choice of the item by you": "It was chosen by you, as “Alien” was.",
-    "a value of another, told of what one wrote": "You wrote about the Comedy “Alien”: “best of it”.",
+    "a value of another, told of what one wrote": "You wrote about the Comedy “Alien”: “Never so afraid”.",
     "a column of what one wrote about": "You wrote about the director of “Alien”: “The cold ship is the best of it”.",
     "a review as a tag": "You tagged “Alien” “Never so afraid”.",
     "a review as a name": "You called “Alien” “best of it”.",
@@ -194,7 +199,8 @@ def denying(facts: Facts) -> Facts:
         ("Nobody hears them, and the doctor hunts machines.", "supported"),
         ("The rain is cold.", "supported"),
         ("You wrote about “Alien”: “like this cold ship”.", "unsupported"),
-        ("You wrote about “Alien”: “not like this cold ship”.", "supported"),
+        ("You wrote about “Alien”: “not like this cold ship”.", "unsupported"),
+        ("You wrote about “Alien”: “I did not like this cold ship”.", "supported"),
         ("You wrote about “Alien”: “The crew was best”.", "supported"),
         ("You tagged “Aliens” “scary”.", "unsupported"),
         ("You tagged “Aliens” “not scary”.", "supported"),
@@ -206,11 +212,12 @@ def test_words_that_are_cut_out_of_a_denial_are_unsupported(
     assert verdicts(english, denying, text, Subject((ALIEN, ALIENS), BLADE, "gil")) == [verdict]
 
 
-def test_a_denial_is_known_by_the_words_of_the_language(german: Language, facts: Facts) -> None:
-    texts = {"ann": {ALIEN: (OwnText("review", "Das ist keine gute Creme."),)}}
+def test_what_is_cut_out_of_a_denial_is_unsupported_in_german(german: Language, facts: Facts) -> None:
+    texts = {"ann": {ALIEN: (OwnText("review", "Das ist fast eine gute Creme."),)}}
     told = replace(facts, own_texts=texts)
-    assert verdicts(german, told, "Sie haben über „Alien“ geschrieben: „gute Creme“.") == ["unsupported"]
-    assert verdicts(german, told, "Sie haben über „Alien“ geschrieben: „keine gute Creme“.") == ["supported"]
+    assert verdicts(german, told, "Sie haben über „Alien“ geschrieben: „eine gute Creme“.") == ["unsupported"]
+    whole = "Sie haben über „Alien“ geschrieben: „Das ist fast eine gute Creme“."
+    assert verdicts(german, told, whole) == ["supported"]
 
 
 @pytest.mark.parametrize(
@@ -331,7 +338,8 @@ def test_a_piece_of_a_number_is_no_quotation(english: Language, facts: Facts) ->
 def test_a_column_that_the_item_lacks_is_not_ascribed_to_it(english: Language, facts: Facts) -> None:
     subject = Subject((ALIEN,), NOTHING)
     assert verdicts(english, facts, "It has a director.", subject) == ["unsupported"]
-    assert verdicts(english, facts, "It has a director.") == ["no-claim"]
+    assert verdicts(english, facts, "It has a director.") == ["unsupported"]  # it does not say which
+    assert verdicts(english, facts, "It has the director Ridley Scott.") == ["supported"]
 
 
 def test_one_title_of_two_items_may_mean_either(english: Language, facts: Facts) -> None:

@@ -43,6 +43,9 @@ def explain(facts: Facts, request: ExplainRequest = ANN, wording: Wording = Word
     [
         ("A pragmatic U.S. Marine meets Dr. No. They talk.", "A pragmatic U.S. Marine meets Dr. No."),
         ("A ship lands. Nobody sees it.", "A ship lands."),
+        ("Lt. Ripley meets Col. Hicks. They talk.", "Lt. Ripley meets Col. Hicks."),
+        ("No. 1 of Sgt. Hicks vs. the machines. They talk.", "No. 1 of Sgt. Hicks vs. the machines."),
+        ("Gen. Hicks Jr. of St. Ives runs... and falls. They talk.", "Gen. Hicks Jr. of St. Ives runs... and falls."),
     ],
 )
 def test_a_description_is_told_up_to_the_end_of_its_first_sentence(facts: Facts, description: str, first: str):
@@ -50,6 +53,19 @@ def test_a_description_is_told_up_to_the_end_of_its_first_sentence(facts: Facts,
     told = replace(facts, catalog=Catalog(facts.catalog.table.with_columns(description=pl.Series(words))))
     text = explain(told, ExplainRequest((ALIEN,), HEAT), Wording("description")).text
     assert text.endswith(first)
+
+
+@pytest.mark.parametrize("code", ["en", "de"])
+@pytest.mark.parametrize("description", ["Great. A crew meets a stranger.", "Cold!", "A crew \ue000 meets a stranger."])
+def test_a_description_that_the_check_refuses_costs_its_own_line_alone(facts: Facts, description: str, code: str):
+    words = [description if row == HEAT else None for row in range(len(facts.catalog))]
+    told = replace(facts, catalog=Catalog(facts.catalog.table.with_columns(description=pl.Series(words))))
+    nothing = replace(facts, catalog=Catalog(facts.catalog.table.with_columns(description=pl.lit(None, pl.String))))
+    request, wording = ExplainRequest((ALIEN,), HEAT), Wording("description", code)
+    assert explain(told, request, wording).text == explain(nothing, request, wording).text != ""
+    model = Scripted("It is Crime.")
+    explain(told, request, wording, model=model, max_attempts=1)
+    assert "Great" not in model.asked[0].evidence  # a model is not given it either
 
 
 @pytest.mark.parametrize("tone", ["plain", "warm", "brief"])
