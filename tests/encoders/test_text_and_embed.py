@@ -251,3 +251,16 @@ def test_embed_refuses_nothing_to_do_and_one_modality_twice(tmp_path: Path) -> N
     with pytest.raises(DataError, match="does not exist"):
         embed(run, EmbedConfig(behaviour_model=None, text_model=None, precomputed={"x": tmp_path / "x.npy"}))
     assert "embed" not in run.stages
+
+
+def test_vectors_of_a_finished_run_stay_where_a_modality_fails(tiny_copy: Path) -> None:
+    run = Run.open(tiny_copy)
+    before = {file.name: file.read_bytes() for file in (tiny_copy / "embeddings").iterdir() if file.is_file()}
+    vectors = tiny_copy / "others.npy"
+    np.save(vectors, np.random.default_rng(9).normal(size=(30, 8)).astype(np.float32))
+    config = EmbedConfig(
+        text_model=None, behaviour_model=None, precomputed={"text": vectors}, image_model="descriptors"
+    )
+    with pytest.raises(DataError, match="image"):
+        embed(run, config)
+    assert {file.name: file.read_bytes() for file in (tiny_copy / "embeddings").iterdir() if file.is_file()} == before
