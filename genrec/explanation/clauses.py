@@ -73,6 +73,7 @@ class Clause:
 
     @property
     def relations(self) -> frozenset[str]:
+        """What people, the person or the texts have to do with items here."""
         return self.kinds & {"people", "choose", "similar", "wrote", "tagged"}
 
     @property

@@ -39,7 +39,7 @@ def with_own_tokens(values: NDArray[np.float64], scores: dict[int, float], *, re
     """Both spellings of an item together: its probability under the mixture of the two."""
     chances = {row: float(np.exp(value)) for row, value in zip(WITH_ITEMS.item_rows, values, strict=True)}
     total = sum(chances.get(item, 0.0) for item in scores) if renormalise else 1.0
-    share = WITH_ITEMS.item_share
+    share = WITH_ITEMS.item_share if total else 0.0  # no allowed item has a token of its own
     with np.errstate(divide="ignore"):
         return {
             item: float(np.log((1 - share) * np.exp(score) + share * chances.get(item, 0.0) / (total or 1.0)))

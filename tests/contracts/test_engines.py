@@ -332,7 +332,7 @@ def joined(
     with np.errstate(divide="ignore"):
         for item, score in scores.items():
             share = mass[item] / total if total > 0 else 0.0
-            if weight == 0:
+            if weight == 0 or (total == 0 and case.score_mode == "renormalised"):
                 together[item] = score
             elif join == "product":
                 together[item] = score + weight * float(np.log(share))

@@ -1,4 +1,4 @@
-"""Names that are several things, are spelled unusually, or hold words of the language: what the template says passes."""
+"""The check: names that are several things, hold one another, or have letters that change with their case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check: words that every record knows, put together so that they say something false, and what is true beside it."""
+"""The check: what every record knows, put together so that it says something false, and what is true beside it."""
 
 from __future__ import annotations
 
