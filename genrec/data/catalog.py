@@ -82,7 +82,8 @@ class Catalog:
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
             raise UnknownItemError(
                 f"Not in the catalogue of {len(self):,} items: {', '.join(unknown[:5])}{more}.",
-                "Ids are those of the item_id column of the items table that was ingested.",
+                "Ids are those of the item_id column of the items table that was ingested, without the items that "
+                "`genrec ingest` left out: those with too few interactions (--min-interactions 1 keeps every item).",
             )
         return np.fromiter((index[item_id] for item_id in item_ids), dtype=np.int32, count=len(item_ids))
 
