@@ -343,6 +343,8 @@ def _checked_adapter(adapter: Path) -> Path:
     found = [] if kind == "LORA" else [f"is of PEFT's kind {kind}"]
     parts = [part for part in ("modules_to_save", "trainable_token_indices") if config.get(part)]
     found += [f"changes embeddings ({part}: {config[part]})" for part in parts]
+    found += ["is weight-decomposed (use_dora)"] if config.get("use_dora") else []
+    found += [f"changes biases (bias: {config['bias']})"] if config.get("bias", "none") != "none" else []
     if not (adapter / "adapter_model.safetensors").is_file():
         raise ModelError(f"{adapter} has no adapter_model.safetensors.", "Save it with PEFT's safe serialisation.")
     if found:
@@ -354,8 +356,9 @@ def _checked_adapter(adapter: Path) -> Path:
 
 
 def _adapter_rank(adapter: Path) -> int:
-    """vLLM's next larger rank."""
-    rank = int(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"])
+    """vLLM's next larger rank than the largest of any layer."""
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    rank = max(map(int, (config["r"], *(config.get("rank_pattern") or {}).values())))
     return next(size for size in (8, 16, 32, 64, 128, 256, 320, 512, rank) if size >= rank)
 
 

@@ -65,7 +65,7 @@ TRIE_OPTION = "genrec_trie"  # in vLLM's additional_config: the folder RUN/trie
 _LOG = logging.getLogger(__name__)
 _MODES = ("level", "raw", "renormalised")
 _MAX_LEVELS, _MAX_CODES, _MAX_ITEMS = 64, 1 << 16, 1 << 31  # what a trie can hold at most
-_OTHER_MASKS = ("allowed_token_ids", "bad_words", "structured_outputs")  # of vLLM's parameters
+_OTHER_MASKS = ("allowed_token_ids", "bad_words", "structured_outputs", "min_tokens")  # of vLLM's parameters
 _MAX_EXCLUDED, _MAX_ALLOWED = 100_000, 1000
 
 
@@ -251,7 +251,11 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
         walk.walked = len(tokens)
 
     def _restrict(self, row: Tensor, walk: _Walk, mode: ScoreMode) -> None:
-        """Leave one row (V,) the codes below `walk`, or the end token where there are none."""
+        """Leave one row (V,) the codes below `walk`, or the end token where there are none.
+
+        Where all of these are impossible (−inf: something before took them away), each is as likely as any other: a
+        row without a number that may come would let anything come.
+        """
         codes = _live_codes(walk)
         if not len(codes):
             row.fill_(-torch.inf)
@@ -264,6 +268,7 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
         else:
             first, size = self._vocabulary.first_token_ids[walk.level], self._vocabulary.codebook_sizes[walk.level]
             values = kept - (row if mode == "raw" else row[first : first + size]).logsumexp(dim=-1)
+        values = torch.where(torch.isneginf(kept).all(), torch.zeros_like(values), values)
         row.fill_(-torch.inf)
         row[tokens] = values
 
