@@ -17,7 +17,7 @@ import pytest
 from genrec.cli import app
 from genrec.cli.options import resolve
 from genrec.config import TokenizeConfig, TrainConfig
-from genrec.errors import ConfigError
+from genrec.errors import ConfigError, RunError
 from genrec.run import Run
 
 Genrec = Callable[..., "tuple[int, str, str]"]
@@ -344,3 +344,13 @@ def test_a_view_is_merged_into_recommendations_and_into_the_evaluation(
     )
     assert (alone[0], merged[0]) == (0, 0)
     assert alone[1] != merged[1]
+
+
+def test_a_training_that_came_to_its_end_is_not_replaced_by_resuming_it(genrec: Genrec, tiny_copy: Path) -> None:
+    model = (tiny_copy / "model" / "model.safetensors").read_bytes()
+    status, _, err = genrec("train", tiny_copy, "--resume")
+    assert status == RunError.exit_status
+    assert "has no training to go on with" in err
+    assert "Leave out --resume" in err
+    assert (tiny_copy / "model" / "model.safetensors").read_bytes() == model
+    assert not (tiny_copy / "training" / "checkpoint").exists()

@@ -12,6 +12,7 @@ import typer
 from genrec.cli.options import AsJson, ConfigFile, EngineOption, RunPath, app, engine_options, resolve
 from genrec.config import EvaluateConfig, EvidenceConfig, TrainConfig, TuneConfig, Weights
 from genrec.console import ConsoleProgress, print_json, print_lines, print_report
+from genrec.errors import RunError
 from genrec.run import Run
 
 Views = Annotated[
@@ -60,6 +61,12 @@ def train(
         seed=seed,
     )
     opened = Run.open(run)
+    unfinished = [opened.path / "training" / part for part in ("checkpoint", "rows")]
+    if resume and "train" in opened.stages and not any(part.exists() for part in unfinished):
+        raise RunError(
+            f"{run} has no training to go on with: the last one came to its end.",
+            "Leave out --resume to train anew; the model is replaced then.",
+        )
     from genrec import pipeline
 
     report = pipeline.train(opened, resolved, resume=resume, progress=ConsoleProgress())
