@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from genrec.config import LoraOptions, TrainConfig
-from genrec.errors import ModelError
+from genrec.errors import ConfigError, ModelError
 from genrec.files import atomic_folder
 
 if TYPE_CHECKING:
@@ -41,10 +41,16 @@ def train_rows(model: PreTrainedModel, rows: Sequence[int]) -> PeftModel:
 def add_lora(model: PreTrainedModel, options: LoraOptions, *, rows: Sequence[int], seed: int) -> PeftModel:
     """Freeze the model but for low-rank matrices beside its linear layers and copies of the rows `rows`.
 
-    Raises ModelError where no layer has one of the names asked for, or where the embedding or the output layer has.
+    Raises ModelError where no layer has one of the names asked for, or where the embedding or the output layer has,
+    ConfigError for DoRA beside weights of eight bits.
     """
     from peft import LoraConfig, get_peft_model
 
+    if options.dora and getattr(model, "is_loaded_in_8bit", False):
+        raise ConfigError(
+            "lora.dora cannot learn beside int8 weights: bitsandbytes takes away the scales that it has to read.",
+            "Use lora.quantization nf4, or leave lora.dora out.",
+        )
     _check_targets(model, options.targets or ())
     config = LoraConfig(
         task_type="CAUSAL_LM",

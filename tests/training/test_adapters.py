@@ -143,6 +143,13 @@ def test_qlora_trains_against_quantised_weights_and_leaves_plain_ones(
     assert report.facts["num_trained"] < 0.5 * report.facts["num_parameters"]
 
 
+def test_directions_and_lengths_cannot_be_learned_beside_eight_bits(base_folder: BaseFolder):
+    options = LoraOptions.model_validate({"rank": 4, "quantization": "int8", "dora": True})
+    model, _ = load_base(settings(base_folder("llama"), adapter="qlora", lora=options.model_dump()), [])
+    with pytest.raises(ConfigError, match=r"lora\.dora cannot learn beside int8.*nf4"):
+        add_lora(model, options, rows=range(330, 340), seed=0)
+
+
 @pytest.mark.parametrize(("quantization", "dora"), [("nf4", False), ("nf4", True), ("int8", False)])
 def test_dequantised_weights_give_the_logits_of_the_quantised_model(
     quantization: str, dora: bool, base_folder: BaseFolder, tmp_path: Path
