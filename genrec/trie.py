@@ -181,13 +181,17 @@ class ItemTrie:
             sums = meta["sha256"]
             keys = _load_array(target / "keys.npy", sums["keys.npy"], mmap=mmap)
             items = _load_array(target / "items.npy", sums["items.npy"], mmap=mmap)
-            sizes = tuple(int(size) for size in meta["codebook_sizes"])
+            sizes = tuple(meta["codebook_sizes"])
             order_checksum = str(meta["order_checksum"])
-            num_rows = len(keys) if meta["format_version"] == 1 else int(meta["num_rows"])
-        except (KeyError, TypeError, RunError) as error:
+            num_rows = len(keys) if meta["format_version"] == 1 else meta["num_rows"]
+        except (KeyError, TypeError, OSError, RunError) as error:
             raise TrieError(f"{target / 'meta.json'} is missing or damaged: {error}.", _REBUILD) from error
-        if len(keys) != len(items) or keys.dtype != np.uint64 or items.dtype != np.int32:
+        if not 0 < len(keys) == len(items) or keys.dtype != np.uint64 or items.dtype != np.int32:
             raise TrieError(f"{target}: keys.npy and items.npy do not belong together.", _REBUILD)
+        if not all(type(size) is int for size in sizes) or not _make_a_key(sizes):
+            raise TrieError(f"{target / 'meta.json'} is damaged: codebook_sizes is {list(sizes)!r}.", _REBUILD)
+        if type(num_rows) is not int or not 0 <= int(items.min()) <= int(items.max()) < num_rows:
+            raise TrieError(f"{target / 'meta.json'} is damaged: num_rows is {num_rows!r}.", _REBUILD)
         return cls(keys, items, num_rows, sizes, order_checksum, version)
 
     @staticmethod
@@ -268,8 +272,12 @@ def _bits(codebook_sizes: Sequence[int]) -> list[int]:
     return [(size - 1).bit_length() for size in codebook_sizes]
 
 
+def _make_a_key(sizes: tuple[int, ...]) -> bool:
+    return bool(sizes) and min(sizes) >= 1 and sum(_bits(sizes)) <= 64
+
+
 def _checked_codes(codes: NDArray[Any], sizes: tuple[int, ...]) -> NDArray[np.integer[Any]]:
-    if not sizes or min(sizes) < 1 or sum(_bits(sizes)) > 64:
+    if not _make_a_key(sizes):
         needed = sum(_bits(sizes)) if sizes and min(sizes) > 0 else 0
         raise TrieError(
             f"codebook sizes {sizes} do not make a 64-bit key ({needed} bits).",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +59,21 @@ def test_a_damaged_new_catalogue_is_logged_and_the_old_one_stays(
     ItemTrie.build([[1, 1]], (2, 2)).save(tmp_path / "other")
     with pytest.raises(TrieError, match="the trie has codebooks"):
         TrieShelf(tmp_path / "other", VOCABULARY)
+
+
+@pytest.mark.parametrize(("name", "value"), [("codebook_sizes", ["x", 3, 4]), ("num_rows", -3), ("num_rows", 1)])
+def test_a_new_catalogue_whose_description_is_damaged_leaves_the_old_one(
+    name: str, value: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trie = ItemTrie.build(CODES, SIZES)
+    trie.save(tmp_path)
+    shelf = TrieShelf(tmp_path, VOCABULARY)
+    newer = ItemTrie.build(CODES[:5], SIZES)
+    newer.save(tmp_path)
+    file = tmp_path / newer.version / "meta.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    live = shelf.get()
+    assert live is not None
+    assert live.version == trie.version
+    assert "stays in use" in caplog.text
+    assert shelf.get(newer.version) is None
