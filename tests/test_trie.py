@@ -289,3 +289,16 @@ def test_a_trie_of_the_first_format_holds_every_row(tmp_path: Path) -> None:
 def test_a_mask_that_makes_no_trie_is_named(live: list[object], message: str) -> None:
     with pytest.raises(TrieError, match=message):
         ItemTrie.build([[0], [1]], (2,), live=np.array(live))
+
+
+def test_a_trie_knows_the_tokenizer_of_its_codes_and_one_of_before_does_not(tmp_path: Path) -> None:
+    trie = ItemTrie.build([[0], [2], [1]], (3,), order_checksum="abc", tokenizer_checksum="t1")
+    trie.save(tmp_path)
+    assert ItemTrie.load(tmp_path).tokenizer_checksum == "t1"
+    unknown = ItemTrie.build([[0], [2], [1]], (3,), order_checksum="abc")
+    assert unknown.version == "0bb70f26af02" != trie.version  # what such a trie was called before
+    file = tmp_path / trie.version / "meta.json"
+    meta = json.loads(file.read_text())
+    del meta["tokenizer_checksum"]
+    file.write_text(json.dumps(meta))
+    assert ItemTrie.load(tmp_path).tokenizer_checksum == ""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +208,7 @@ def test_prompts_and_options_that_make_no_sense_are_refused(engine: VllmEngine) 
         engine.generate([[1]], max_new_tokens=1, temperature=2.5)
     with pytest.raises(TrieError, match="the trie has codebooks"):
         engine.rank([[1]], ItemTrie.build([[0]], (3,)), beam_width=1, k=1)
+    known = copy.copy(engine)
+    known._vocabulary = replace(VOCABULARY, tokenizer_checksum="ours")
+    with pytest.raises(TrieError, match="of the item tokenizer theirs, the model of ours"):
+        known.rank([[1]], ItemTrie.build([[0, 0]], (4, 4), tokenizer_checksum="theirs"), beam_width=1, k=1)
