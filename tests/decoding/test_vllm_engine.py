@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,32 @@ def test_several_adapters_over_one_base_rank_as_each_merged_model(
         check_same_ranking(
             engine.with_adapter(adapter, number), TransformersEngine(merged, None, vocabulary=VOCABULARY)
         )
+
+
+def test_adapters_that_rank_at_the_same_time_each_give_their_own_answer(
+    engine: VllmEngine, adapters: list[Path]
+) -> None:
+    engines = [engine.with_adapter(adapter, number) for number, adapter in enumerate(adapters, start=1)]
+    together = Barrier(len(engines))
+
+    def ranked(one: VllmEngine) -> list[dict[int, float]]:
+        found = one.rank(PROMPTS, TRIE, beam_width=16, k=16)
+        return [{item.item_index: item.score for item in user} for user in found]
+
+    def in_a_thread(one: VllmEngine) -> list[list[dict[int, float]]]:
+        rounds = []
+        for _ in range(3):
+            together.wait(timeout=60)
+            rounds.append(ranked(one))
+        return rounds
+
+    alone = [ranked(one) for one in engines]
+    assert all(one != pytest.approx(other, abs=0.05) for one, other in zip(*alone, strict=True))
+    with ThreadPoolExecutor(len(engines)) as pool:
+        answers = list(pool.map(in_a_thread, engines))
+    for rounds, expected in zip(answers, alone, strict=True):
+        for answer in rounds:
+            assert answer == [pytest.approx(user, abs=2e-4) for user in expected]
 
 
 def test_an_adapter_that_changes_embeddings_is_refused_by_name(engine: VllmEngine, vllm_folder: Path) -> None:
