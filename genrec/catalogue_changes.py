@@ -33,6 +33,7 @@ from genrec.journal import change_together
 from genrec.progress import SILENT, Progress
 from genrec.run import Run, StageReport
 from genrec.tokenizers.codes import SemanticIds
+from genrec.tokenizers.files import tokenizer_checksum
 from genrec.tokenizers.placement import place_items
 from genrec.tokenizers.stage import ItemVectors, load_fusion, load_tokenizer, policy_for_new_items
 from genrec.trie import ItemTrie
@@ -225,6 +226,7 @@ def _finish(
         after.ids.codebook_sizes,
         live=~after.removed,
         order_checksum=after.catalog.order_checksum,
+        tokenizer_checksum=tokenizer_checksum(run.path / "semantic_ids" / "tokenizer"),
     )
     trie_files = [file.relative_to(staging).as_posix() for file in trie.save(staging / "trie")]
     facts = report.facts | {

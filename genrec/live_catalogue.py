@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from genrec.attribute_filters import AttributeFilters
 from genrec.data.catalog import REMOVED_ITEMS, Catalog
 from genrec.data.splits import forgotten_items, trained_items
+from genrec.decoding.engine import check_trie
 from genrec.errors import ConfigError, RunError, TrieError
 from genrec.evidence import Evidence
 from genrec.evidence_source import STAGES, EvidenceSource
@@ -122,8 +123,7 @@ class LiveCatalogue:
 
 def _read_trie(run: Run, vocabulary: SidVocabulary, catalog: Catalog) -> ItemTrie:
     trie = ItemTrie.load(run.path / "trie")
-    if trie.codebook_sizes != vocabulary.codebook_sizes:
-        raise _other_codebooks(vocabulary, trie.codebook_sizes)
+    check_trie(trie, vocabulary)
     if trie.order_checksum != catalog.order_checksum:
         raise TrieError("the trie belongs to another catalogue.", "Run `genrec tokenize RUN` again.")
     return trie.prepare()

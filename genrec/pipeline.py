@@ -93,6 +93,7 @@ def _with_trie(run: Run, report: StageReport, *, seed: int) -> StageReport:
         semantic_ids.codebook_sizes,
         live=~removed_items(run, catalog=catalog),
         order_checksum=catalog.order_checksum,
+        tokenizer_checksum=tokenizer_checksum(run.path / "semantic_ids" / "tokenizer"),
     )
     outputs = trie.save(run.path / "trie")
     facts = {"version": trie.version, "num_items": trie.num_items, "num_bytes": trie.num_bytes}

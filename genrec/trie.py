@@ -60,6 +60,7 @@ class ItemTrie:
     codebook_sizes: tuple[int, ...]  # (L,)
     order_checksum: str  # of the catalogue whose rows `items` names
     version: str  # of the content: equal tries have equal versions
+    tokenizer_checksum: str = ""  # of the item tokenizer whose codes these are; "" = not known, as in older tries
 
     @classmethod
     def build(
@@ -69,6 +70,7 @@ class ItemTrie:
         *,
         live: NDArray[np.bool_] | None = None,
         order_checksum: str = "",
+        tokenizer_checksum: str = "",
     ) -> ItemTrie:
         """Build from codes (R, L), row = item_index, of which those in the mask `live` (R,) are valid (None: all).
 
@@ -83,8 +85,11 @@ class ItemTrie:
         order = np.argsort(keys, kind="stable")  # stable: items that share a key stay in index order
         order = order if live is None else order[_checked_live(live, len(table))[order]]
         keys, items = keys[order], order.astype(np.int32)
-        sums = (_array_checksum(keys), _array_checksum(items))
-        return cls(keys, items, len(table), sizes, order_checksum, _version(*sums, len(table), sizes, order_checksum))
+        sums = [_array_checksum(keys), _array_checksum(items)]
+        # A tokenizer that is not known counts for nothing, so such tries have the version that they always had.
+        content = [*sums, str(len(table)), str(list(sizes)), order_checksum, *filter(None, [tokenizer_checksum])]
+        version = hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
+        return cls(keys, items, len(table), sizes, order_checksum, version, tokenizer_checksum)
 
     def prepare(self) -> ItemTrie:
         """This trie with everything made that a first request would otherwise wait for."""
@@ -157,6 +162,7 @@ class ItemTrie:
                 "format_version": FORMAT_VERSION,
                 "codebook_sizes": list(self.codebook_sizes),
                 "order_checksum": self.order_checksum,
+                "tokenizer_checksum": self.tokenizer_checksum,
                 "num_items": self.num_items,
                 "num_rows": self.num_rows,
                 "sha256": {name: file_checksum(temporary / name) for name in ("keys.npy", "items.npy")},
@@ -181,14 +187,18 @@ class ItemTrie:
             sums = meta["sha256"]
             keys = _load_array(target / "keys.npy", sums["keys.npy"], mmap=mmap)
             items = _load_array(target / "items.npy", sums["items.npy"], mmap=mmap)
-            sizes = tuple(int(size) for size in meta["codebook_sizes"])
-            order_checksum = str(meta["order_checksum"])
-            num_rows = len(keys) if meta["format_version"] == 1 else int(meta["num_rows"])
-        except (KeyError, TypeError, RunError) as error:
+            sizes = tuple(meta["codebook_sizes"])
+            order_checksum, tokenizer_checksum = str(meta["order_checksum"]), str(meta.get("tokenizer_checksum", ""))
+            num_rows = len(keys) if meta["format_version"] == 1 else meta["num_rows"]
+        except (KeyError, TypeError, OSError, RunError) as error:
             raise TrieError(f"{target / 'meta.json'} is missing or damaged: {error}.", _REBUILD) from error
-        if len(keys) != len(items) or keys.dtype != np.uint64 or items.dtype != np.int32:
+        if not 0 < len(keys) == len(items) or keys.dtype != np.uint64 or items.dtype != np.int32:
             raise TrieError(f"{target}: keys.npy and items.npy do not belong together.", _REBUILD)
-        return cls(keys, items, num_rows, sizes, order_checksum, version)
+        if not all(type(size) is int for size in sizes) or not _make_a_key(sizes):
+            raise TrieError(f"{target / 'meta.json'} is damaged: codebook_sizes is {list(sizes)!r}.", _REBUILD)
+        if type(num_rows) is not int or not 0 <= int(items.min()) <= int(items.max()) < num_rows:
+            raise TrieError(f"{target / 'meta.json'} is damaged: num_rows is {num_rows!r}.", _REBUILD)
+        return cls(keys, items, num_rows, sizes, order_checksum, version, tokenizer_checksum)
 
     @staticmethod
     def live_version(folder: Path) -> str:
@@ -268,8 +278,12 @@ def _bits(codebook_sizes: Sequence[int]) -> list[int]:
     return [(size - 1).bit_length() for size in codebook_sizes]
 
 
+def _make_a_key(sizes: tuple[int, ...]) -> bool:
+    return bool(sizes) and min(sizes) >= 1 and sum(_bits(sizes)) <= 64
+
+
 def _checked_codes(codes: NDArray[Any], sizes: tuple[int, ...]) -> NDArray[np.integer[Any]]:
-    if not sizes or min(sizes) < 1 or sum(_bits(sizes)) > 64:
+    if not _make_a_key(sizes):
         needed = sum(_bits(sizes)) if sizes and min(sizes) > 0 else 0
         raise TrieError(
             f"codebook sizes {sizes} do not make a 64-bit key ({needed} bits).",
@@ -299,11 +313,6 @@ def _checked_live(live: NDArray[np.bool_], num_rows: int) -> NDArray[np.bool_]:
 
 def _array_checksum(array: NDArray[Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
-
-
-def _version(keys_sum: str, items_sum: str, num_rows: int, sizes: tuple[int, ...], order_checksum: str) -> str:
-    content = "\n".join([keys_sum, items_sum, str(num_rows), str(list(sizes)), order_checksum])
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def _current_version(folder: Path) -> str:

@@ -24,6 +24,7 @@ from genrec.tokenizers.codes import SemanticIds
 from genrec.tokenizers.placement import place_items
 from genrec.tokenizers.stage import load_fusion, load_tokenizer
 from genrec.trie import ItemTrie
+from genrec.vocabulary import SidVocabulary
 
 WHEN = "2026-01-02T03:04:05+00:00"
 STAGES = ["ingest", "embed", "tokenize", "trie", "train"]
@@ -95,6 +96,14 @@ def test_added_items_get_ids_of_their_own_and_nobody_elses_changes(run: Run) -> 
     assert live_ids(run) == set(after)
     assert (report.facts["num_added"], report.facts["num_items"], report.facts["missing"]) == (20, 50, {"text": 0})
     assert catalog.table.row(30, named=True)["genres"] == ["Comedy", "Fresh"]
+
+
+def test_the_trie_of_a_run_knows_the_tokenizer_that_its_model_knows_also_after_a_change(run: Run) -> None:
+    known = SidVocabulary.load(run.path / "model").tokenizer_checksum
+    assert known
+    assert ItemTrie.load(run.path / "trie").tokenizer_checksum == known
+    remove_items(run, ids_file(run, ["i1"]), when=WHEN)
+    assert ItemTrie.load(run.path / "trie").tokenizer_checksum == known
 
 
 def test_the_codes_of_added_items_are_what_the_frozen_tokenizer_places(run: Run) -> None:

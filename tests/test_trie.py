@@ -206,6 +206,35 @@ def test_a_damaged_trie_is_refused(tmp_path: Path, damage: str) -> None:
         ItemTrie.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("codebook_sizes", ["x", 2]),
+        ("codebook_sizes", [2, 2.9]),
+        ("codebook_sizes", [2, True]),
+        ("codebook_sizes", []),
+        ("codebook_sizes", [0, 2]),
+        ("codebook_sizes", [1 << 40, 1 << 40]),
+        ("codebook_sizes", 2),
+        ("num_rows", "many"),
+        ("num_rows", -3),
+        ("num_rows", 1),  # two items stand in it
+        ("num_rows", 2.5),
+        ("num_rows", None),
+        ("sha256", []),
+    ],
+)
+def test_a_trie_whose_description_cannot_be_is_refused_when_it_is_opened(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    trie = ItemTrie.build([[0, 1], [1, 1]], (2, 2))
+    trie.save(tmp_path)
+    file = tmp_path / trie.version / "meta.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    with pytest.raises(TrieError, match=r"meta\.json is (missing or )?damaged"):
+        ItemTrie.load(tmp_path)
+
+
 @settings(max_examples=100, deadline=None)
 @given(tables(), st.integers(0, 2**32 - 1))
 def test_a_trie_of_some_rows_is_the_trie_of_these_items_alone(
@@ -260,3 +289,16 @@ def test_a_trie_of_the_first_format_holds_every_row(tmp_path: Path) -> None:
 def test_a_mask_that_makes_no_trie_is_named(live: list[object], message: str) -> None:
     with pytest.raises(TrieError, match=message):
         ItemTrie.build([[0], [1]], (2,), live=np.array(live))
+
+
+def test_a_trie_knows_the_tokenizer_of_its_codes_and_one_of_before_does_not(tmp_path: Path) -> None:
+    trie = ItemTrie.build([[0], [2], [1]], (3,), order_checksum="abc", tokenizer_checksum="t1")
+    trie.save(tmp_path)
+    assert ItemTrie.load(tmp_path).tokenizer_checksum == "t1"
+    unknown = ItemTrie.build([[0], [2], [1]], (3,), order_checksum="abc")
+    assert unknown.version == "0bb70f26af02" != trie.version  # what such a trie was called before
+    file = tmp_path / trie.version / "meta.json"
+    meta = json.loads(file.read_text())
+    del meta["tokenizer_checksum"]
+    file.write_text(json.dumps(meta))
+    assert ItemTrie.load(tmp_path).tokenizer_checksum == ""

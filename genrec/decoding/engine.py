@@ -11,10 +11,11 @@ from numbers import Integral
 from typing import Any, Literal, Protocol, TypedDict, get_args
 
 from genrec.config import Weights
-from genrec.errors import ConfigError
+from genrec.errors import ConfigError, TrieError
 from genrec.evidence import Evidence
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
+from genrec.vocabulary import SidVocabulary
 
 ScoreMode = Literal["level", "raw", "renormalised"]
 """What a level's log-probability is normalised over: the K codes of the level, the whole vocabulary, or the
@@ -30,6 +31,22 @@ def check_width(width: BeamWidth) -> None:
     widths = width if isinstance(width, tuple) else (width,)
     if not widths or not all(isinstance(one, Integral) and one >= 1 for one in widths):
         raise ConfigError(f"a beam of {width!r} was asked for; expected 1 or more on every level.")
+
+
+def check_trie(trie: ItemTrie, vocabulary: SidVocabulary) -> None:
+    """Raise TrieError for a trie whose codes the model does not know, or knows as those of other items."""
+    if trie.codebook_sizes != vocabulary.codebook_sizes:
+        raise TrieError(
+            f"the trie has codebooks {trie.codebook_sizes}, the model {vocabulary.codebook_sizes}.",
+            "The items were tokenized again after training: run `genrec train RUN` again.",
+        )
+    theirs, ours = trie.tokenizer_checksum[:12], vocabulary.tokenizer_checksum[:12]
+    if theirs and ours and trie.tokenizer_checksum != vocabulary.tokenizer_checksum:
+        raise TrieError(
+            f"the trie is of the item tokenizer {theirs}, the model of {ours}: equal codes mean other items there.",
+            "Use the model and the trie of one run. Where its items were tokenized again after training, run `genrec "
+            "train RUN` again, and `genrec export` for what is served elsewhere.",
+        )
 
 
 def check_score_mode(mode: str) -> None:

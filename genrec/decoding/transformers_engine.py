@@ -19,11 +19,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from genrec.adapter import merge_adapter
 from genrec.config import Weights
 from genrec.decoding.beam import answerable, beam_search, check_item_prompts, check_request
-from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode, check_score_mode
+from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode, check_score_mode, check_trie
 from genrec.decoding.prompt_attention import Remembered, run_sdpa
 from genrec.decoding.shared_prefix import SharedPrefixScorer, check_length, check_model
 from genrec.decoding.text import Decoder, TextUnderWay, next_tokens
-from genrec.errors import ConfigError, ModelError, TrieError
+from genrec.errors import ConfigError, ModelError
 from genrec.evidence import Evidence, check_evidence
 from genrec.quantization import Quantization, keep_exact, quantization_config
 from genrec.trie import ItemTrie
@@ -116,11 +116,7 @@ class TransformersEngine:
         model = self._opened()
         filters = check_request(trie, num_users=len(prompts), beam_width=beam_width, k=k, allowed=allowed)
         given = check_evidence(evidence, trie=trie, num_users=len(prompts))
-        if trie.codebook_sizes != self._vocabulary.codebook_sizes:
-            raise TrieError(
-                f"the trie has codebooks {trie.codebook_sizes}, the model {self._vocabulary.codebook_sizes}.",
-                "The items were tokenized again after training: run `genrec train RUN` again.",
-            )
+        check_trie(trie, self._vocabulary)
         asked = check_item_prompts(item_prompts, num_users=len(prompts))
         _check_prompts(model, [*prompts, *(prompt for prompt in asked if prompt is not None)], trie.num_levels)
         answers: list[list[RankedItem]] = [[] for _ in prompts]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from genrec.attribute_filters import AttributeFilters
 from genrec.data.catalog import Catalog
+from genrec.decoding.engine import check_trie
 from genrec.errors import TrieError
 from genrec.run import Run
 from genrec.trie import ItemTrie
@@ -84,12 +85,8 @@ class TrieShelf:
 
     def _open(self, version: str) -> ItemTrie:
         trie = self._tries.pop(version, None) or ItemTrie.load(self._folder, version=version).prepare()
-        if trie.codebook_sizes != self._vocabulary.codebook_sizes:
-            raise TrieError(
-                f"the trie has codebooks {trie.codebook_sizes}, the model {self._vocabulary.codebook_sizes}.",
-                "The items were tokenized again after training: run `genrec train RUN` again.",
-            )
-        self._tries[version] = trie  # last in order
+        self._tries[version] = trie  # last in order; also one that does not fit, or every request would read it again
         while len(self._tries) > _VERSIONS_KEPT:
             del self._tries[next(iter(self._tries))]
+        check_trie(trie, self._vocabulary)
         return trie

@@ -22,12 +22,12 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from genrec.decoding.beam import answerable, beam_search, check_item_prompts, check_request
-from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode, check_score_mode
+from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode, check_score_mode, check_trie
 from genrec.decoding.text import Decoder, TextUnderWay
 from genrec.decoding.vllm_processor import QUALIFIED_NAME, SemanticIdProcessor, prepare_cpu
 from genrec.decoding.vllm_runner import Runner, Ticket, hold_process, in_this_process, release_process
 from genrec.decoding.vllm_scorer import VllmScorer
-from genrec.errors import ConfigError, ModelError, PromptTooLongError, TrieError
+from genrec.errors import ConfigError, ModelError, PromptTooLongError
 from genrec.evidence import Evidence, check_evidence
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
@@ -155,11 +155,7 @@ class VllmEngine:
         """See `Engine.rank`. Raises ModelError for an empty prompt and one beyond the model's context."""
         filters = check_request(trie, num_users=len(prompts), beam_width=beam_width, k=k, allowed=allowed)
         given = check_evidence(evidence, trie=trie, num_users=len(prompts))
-        if trie.codebook_sizes != self._vocabulary.codebook_sizes:
-            raise TrieError(
-                f"the trie has codebooks {trie.codebook_sizes}, the model {self._vocabulary.codebook_sizes}.",
-                "The items were tokenized again after training: run `genrec train RUN` again.",
-            )
+        check_trie(trie, self._vocabulary)
         asked = check_item_prompts(item_prompts, num_users=len(prompts))
         self._check_prompts([*prompts, *(prompt for prompt in asked if prompt is not None)], trie.num_levels)
         answers: list[list[RankedItem]] = [[] for _ in prompts]

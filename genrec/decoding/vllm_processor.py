@@ -30,7 +30,7 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,6 +60,7 @@ LEVEL, SCORES, PREFIX, EXCLUDE, ALLOW, VERSION, SCORE = (
     "genrec_version",
     "genrec_score",
 )
+_BEGUN = "genrec_begun"  # where a request began, for the worker alone: refused from outside as any unknown name
 TRIE_OPTION = "genrec_trie"  # in vLLM's additional_config: the folder RUN/trie
 
 _LOG = logging.getLogger(__name__)
@@ -146,9 +147,7 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
 
     def update_state(self, batch_update: Any) -> None:
         """V1: requests that came, went or moved to other rows."""
-        process_dict_updates(
-            self._requests, batch_update, lambda params, _, output: self._request(params.extra_args or {}, output)
-        )
+        process_dict_updates(self._requests, batch_update, lambda params, _, output: self._request(params, output))
         if batch_update is not None:
             wanted = [one for one in self._requests.values() if one.scores is not None and one.score_mode != "raw"]
             kinds = {one.level == len(self._vocabulary.codebook_sizes) for one in wanted}
@@ -167,7 +166,7 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
         """V2: a request takes a slot, in which another one may have been. True where its logits will change."""
-        request = self._request(sampling_params.extra_args or {}, ())
+        request = self._request(sampling_params, ())
         self._requests.pop(req_idx, None)
         if request is not None:
             self._requests[req_idx] = request
@@ -199,15 +198,21 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
                 self._score_level(logits, rows, level, mode)
         return logits
 
-    def _request(self, arguments: Mapping[str, Any], output: Sequence[int]) -> _Request | None:
+    def _request(self, params: Any, output: Sequence[int]) -> _Request | None:
+        arguments: dict[str, Any] = params.extra_args or {}
         mode = cast(ScoreMode, arguments.get(SCORE, "level"))
         if LEVEL in arguments and arguments[LEVEL] < len(self._vocabulary.groups):
             return _Request(mode, arguments[LEVEL], arguments.get(SCORES))
         if PREFIX in arguments or LEVEL in arguments:
-            return _Request(mode, 0, walk=self._walk(arguments), output=output)
+            # vLLM takes a request out when memory runs short and puts it back later, as if it were new but with the
+            # same parameters: by them it finds the catalogue that what it has written so far is of.
+            if _BEGUN not in arguments:
+                params.extra_args = arguments = {**arguments, _BEGUN: self._walk(arguments)}  # no other request's dict
+            return _Request(mode, 0, walk=replace(arguments[_BEGUN]), output=output)
         return None
 
     def _walk(self, arguments: Mapping[str, Any]) -> _Walk:
+        """Where an item request begins, in the catalogue of now or of the version that it names."""
         trie = None if self._shelf is None else self._shelf.get(arguments.get(VERSION))
         if trie is None or PREFIX not in arguments:
             return _Walk(_NO_TRIE, None, 0, 0)

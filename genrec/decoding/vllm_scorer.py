@@ -1,4 +1,4 @@
-"""Scores of semantic-ID levels from vLLM: one request per beam and level, all users of a level in one step.
+"""Scores of semantic-ID levels from vLLM: one request per beam and level, all users of a level in one call.
 
 A beam is sent as its user's prompt and the codes so far. vLLM's prefix cache holds the prompt's full blocks, so a
 beam computes its codes and what is left of the prompt behind the last full block; nothing is left where the length

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,9 @@ def test_prompts_that_do_not_fit_are_refused() -> None:
         sliding.rank([[1] * 9], TRIE, beam_width=2, k=2)
     with pytest.raises(TrieError, match="the model"):
         ranked.rank([[1]], ItemTrie.build([[0]], (4,)), beam_width=1, k=1)
+    known = TransformersEngine(qwen(), None, vocabulary=replace(VOCABULARY, tokenizer_checksum="ours"))
+    with pytest.raises(TrieError, match="of the item tokenizer theirs, the model of ours"):
+        known.rank([[1]], ItemTrie.build([[0, 0]], (4, 4), tokenizer_checksum="theirs"), beam_width=1, k=1)
 
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13]]

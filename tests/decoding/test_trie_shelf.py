@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from genrec.decoding.engine import check_trie
 from genrec.decoding.trie_shelf import TrieShelf
 from genrec.errors import RunError, TrieError
 from genrec.run import Run, StageReport
@@ -58,3 +61,44 @@ def test_a_damaged_new_catalogue_is_logged_and_the_old_one_stays(
     ItemTrie.build([[1, 1]], (2, 2)).save(tmp_path / "other")
     with pytest.raises(TrieError, match="the trie has codebooks"):
         TrieShelf(tmp_path / "other", VOCABULARY)
+
+
+@pytest.mark.parametrize(("name", "value"), [("codebook_sizes", ["x", 3, 4]), ("num_rows", -3), ("num_rows", 1)])
+def test_a_new_catalogue_whose_description_is_damaged_leaves_the_old_one(
+    name: str, value: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trie = ItemTrie.build(CODES, SIZES)
+    trie.save(tmp_path)
+    shelf = TrieShelf(tmp_path, VOCABULARY)
+    newer = ItemTrie.build(CODES[:5], SIZES)
+    newer.save(tmp_path)
+    file = tmp_path / newer.version / "meta.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    live = shelf.get()
+    assert live is not None
+    assert live.version == trie.version
+    assert "stays in use" in caplog.text
+    assert shelf.get(newer.version) is None
+
+
+def test_a_trie_of_another_tokenizer_is_refused_by_name_and_a_new_one_leaves_the_old_in_use(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after `genrec tokenize RUN`, beside a model that was exported before."""
+    ours = replace(VOCABULARY, tokenizer_checksum="a" * 64)
+    trie = ItemTrie.build(CODES, SIZES, tokenizer_checksum="a" * 64)
+    trie.save(tmp_path)
+    shelf = TrieShelf(tmp_path, ours)
+    again = ItemTrie.build(CODES[::-1], SIZES, tokenizer_checksum="b" * 64)
+    again.save(tmp_path)
+    live = shelf.get()
+    assert live is not None
+    assert live.version == trie.version
+    assert "of the item tokenizer bbbbbbbbbbbb, the model of aaaaaaaaaaaa" in caplog.text
+    assert shelf.get(again.version) is None
+    with pytest.raises(
+        TrieError, match=r"of the item tokenizer b+, the model of a+: .*genrec train RUN.*genrec export"
+    ):
+        TrieShelf(tmp_path, ours)
+    for known, built in ((VOCABULARY, again), (ours, ItemTrie.build(CODES, SIZES))):
+        check_trie(built, known)  # either does not say: models and tries of before go on

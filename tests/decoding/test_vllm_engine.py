@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -151,6 +154,32 @@ def test_several_adapters_over_one_base_rank_as_each_merged_model(
         )
 
 
+def test_adapters_that_rank_at_the_same_time_each_give_their_own_answer(
+    engine: VllmEngine, adapters: list[Path]
+) -> None:
+    engines = [engine.with_adapter(adapter, number) for number, adapter in enumerate(adapters, start=1)]
+    together = Barrier(len(engines))
+
+    def ranked(one: VllmEngine) -> list[dict[int, float]]:
+        found = one.rank(PROMPTS, TRIE, beam_width=16, k=16)
+        return [{item.item_index: item.score for item in user} for user in found]
+
+    def in_a_thread(one: VllmEngine) -> list[list[dict[int, float]]]:
+        rounds = []
+        for _ in range(3):
+            together.wait(timeout=60)
+            rounds.append(ranked(one))
+        return rounds
+
+    alone = [ranked(one) for one in engines]
+    assert all(one != pytest.approx(other, abs=0.05) for one, other in zip(*alone, strict=True))
+    with ThreadPoolExecutor(len(engines)) as pool:
+        answers = list(pool.map(in_a_thread, engines))
+    for rounds, expected in zip(answers, alone, strict=True):
+        for answer in rounds:
+            assert answer == [pytest.approx(user, abs=2e-4) for user in expected]
+
+
 def test_an_adapter_that_changes_embeddings_is_refused_by_name(engine: VllmEngine, vllm_folder: Path) -> None:
     adapter = save_adapter(vllm_folder.parent / "rows", vllm_folder, 3, modules_to_save=["embed_tokens"])
     with pytest.raises(ModelError, match=r"changes embeddings \(modules_to_save"):
@@ -206,3 +235,7 @@ def test_prompts_and_options_that_make_no_sense_are_refused(engine: VllmEngine) 
         engine.generate([[1]], max_new_tokens=1, temperature=2.5)
     with pytest.raises(TrieError, match="the trie has codebooks"):
         engine.rank([[1]], ItemTrie.build([[0]], (3,)), beam_width=1, k=1)
+    known = copy.copy(engine)
+    known._vocabulary = replace(VOCABULARY, tokenizer_checksum="ours")
+    with pytest.raises(TrieError, match="of the item tokenizer theirs, the model of ours"):
+        known.rank([[1]], ItemTrie.build([[0, 0]], (4, 4), tokenizer_checksum="theirs"), beam_width=1, k=1)
