@@ -76,9 +76,10 @@ class Subject:
         return np.array(self.vocabulary.first_token_ids)
 
     def prompts(self, users: int, length: int) -> list[list[int]]:
-        """So many prompts of so many tokens, drawn by these numbers."""
-        starts = np.random.default_rng(users + length).integers(0, len(self.stream) - length, users)
-        return [self.stream[start : start + length].tolist() for start in starts]
+        """So many prompts of so many tokens, drawn by these numbers; a short stream is gone through again."""
+        stream = np.resize(self.stream, max(len(self.stream), length + 1))
+        starts = np.random.default_rng(users + length).integers(0, len(stream) - length, users)
+        return [stream[start : start + length].tolist() for start in starts]
 
 
 def random_subject(name: str, dtype: torch.dtype, device: str, *, items: int, seed: int) -> Subject:
@@ -205,7 +206,8 @@ def vllm_ways(subject: Subject, options: argparse.Namespace) -> tuple[Any, Any]:
     from vllm.v1.structured_output.utils import choice_as_grammar
 
     engine, codes, first = _vllm_engine(subject, options), subject.codes, subject.first
-    few = codes[np.random.default_rng(options.seed).choice(len(codes), options.grammar_items, replace=False)]
+    num_few = min(options.grammar_items, len(codes) - 1)  # fewer than all: the two are told apart by how many
+    few = codes[np.random.default_rng(options.seed).choice(len(codes), num_few, replace=False)]
     texts = ["".join(sid_token(level, code) for level, code in enumerate(row)) for row in few.tolist()]
 
     def stock(width: int, grammar: Any = None) -> Callable[[Prompts], Answer]:

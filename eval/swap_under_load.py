@@ -34,6 +34,7 @@ from genrec.data.catalog import Catalog
 from genrec.rank_request import RankRequest
 from genrec.run import Run, StageReport
 from genrec.tokenizers.codes import SemanticIds
+from genrec.tokenizers.files import write_tokenizer
 from genrec.trie import ItemTrie
 
 if TYPE_CHECKING:
@@ -59,7 +60,11 @@ def make_run(folder: Path, num_items: int, seed: int) -> Run:
     _record(run, "embed")
     codes = np.random.default_rng(seed).integers(0, 256, (num_items, 4), dtype=np.uint16)
     checksum = Catalog.load(run).order_checksum
-    _record(run, "tokenize", *SemanticIds(codes, SIZES, checksum).save(run))
+    files = SemanticIds(codes, SIZES, checksum).save(run)
+    tokenizer = folder / "semantic_ids" / "tokenizer"
+    tokenizer.mkdir()
+    write_tokenizer(tokenizer, facts={"method": "random"}, tensors={})
+    _record(run, "tokenize", *files, *tokenizer.iterdir())
     _record(run, "trie", *ItemTrie.build(codes, SIZES, order_checksum=checksum).save(folder / "trie"))
     return run
 

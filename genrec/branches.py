@@ -66,9 +66,8 @@ def branches(live: LiveCatalogue, ranked: RankedItem) -> list[Branch]:
         lo, hi = below.lo[own : own + 1], below.hi[own : own + 1]
         rows = trie.items[lo[0] : hi[0]]
         common = _common(live.catalog.table, rows) if len(rows) > 1 else ()
-        chance = (
-            min(1.0, math.exp(score - before)) if score > -math.inf else 0.0
-        )  # behind a code of no chance nothing has one
+        # Behind a code of no chance nothing has one; rounding may make a chance of one a little more.
+        chance = min(1.0, math.exp(score - before)) if score > -math.inf else 0.0
         found.append(Branch(level, int(below.code[own]), chance, len(rows), common))
         before = score
     return found

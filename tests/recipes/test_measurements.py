@@ -42,7 +42,7 @@ def test_every_way_to_search_a_random_model_finds_items_alone(script: Script) ->
 
 
 def test_every_way_to_search_a_trained_model_finds_items_alone(script: Script, tiny_run: Path) -> None:
-    sizes = ("--users", 3, "--beams", 5, "--prompt-tokens", 12, "--repeats", 1)
+    sizes = ("--users", 3, "--beams", 5, "--prompt-tokens", 400, "--repeats", 1)  # more than all histories have
     done = script("bench_decoding.py", "--run", tiny_run, *sizes)
     assert done.returncode == 0, done.stderr
     found = rows(done.stdout)
