@@ -38,7 +38,6 @@ import torch
 from torch import nn
 
 from decoding_ways import (
-    BATCH,
     SHAPES,
     Subject,
     Way,
@@ -51,7 +50,7 @@ from decoding_ways import (
 )
 from genrec.decoding.beam import Floats, beam_search, best
 from genrec.decoding.shared_prefix import SharedPrefixScorer
-from genrec.decoding.transformers_engine import TransformersEngine
+from genrec.decoding.transformers_engine import TransformersEngine, users_together
 from genrec.errors import GenrecError
 from genrec.trie import ItemTrie
 
@@ -93,11 +92,11 @@ def peak_mb(work: Callable[[], object]) -> float:
     return (int(held[1]) - int(held[0])) / 1e3
 
 
-def counted_mb(subject: Subject, users: int, width: int, length: int) -> float:
+def counted_mb(subject: Subject, users: int, width: int, length: int, *, together: int) -> float:
     """MB by count: keys and values, a layer's widest row of tokens, ancestors for every head, scores of one level."""
     config: Any = subject.model.config
     levels, codes = len(subject.sizes), max(subject.sizes)
-    batch, queries = min(users, BATCH), config.num_attention_heads * config.head_dim
+    batch, queries = min(users, together), config.num_attention_heads * config.head_dim
     beams, keys = batch * width, config.num_key_value_heads * config.head_dim
     kept = 2 * config.num_hidden_layers * keys * (batch * length + beams * (levels - 1))
     layer = 3 * config.intermediate_size + 4 * config.hidden_size + 3 * (queries + 2 * keys)
@@ -105,7 +104,9 @@ def counted_mb(subject: Subject, users: int, width: int, length: int) -> float:
     return ((kept + layer + 2 * beams * levels * queries) * subject.model.dtype.itemsize + 24 * beams * codes) / 1e6
 
 
-def products(subject: Subject, users: int, width: int, length: int) -> Iterator[tuple[float, float, Any]]:
+def products(
+    subject: Subject, users: int, width: int, length: int, *, together: int
+) -> Iterator[tuple[float, float, Any]]:
     """(how often, floating-point operations, the product) of every matrix product that a search cannot do without."""
     model, config = subject.model, subject.model.config
     heads, groups, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
@@ -113,7 +114,7 @@ def products(subject: Subject, users: int, width: int, length: int) -> Iterator[
     inside = [one for layer in layers[:-1] for one in layer.modules() if isinstance(one, nn.Linear)]
     inside += [layers[-1].self_attn.k_proj, layers[-1].self_attn.v_proj]
     every = [one for layer in layers for one in layer.modules() if isinstance(one, nn.Linear)]
-    steps, batch = len(subject.sizes) - 1, min(users, BATCH)
+    steps, batch = len(subject.sizes) - 1, min(users, together)
     kind: Any = {"dtype": model.dtype, "device": model.device}
 
     def linear(modules: list[nn.Linear], rows: int) -> tuple[float, Any]:
@@ -163,13 +164,13 @@ def measure(
     """Let the ways take turns and print their rows. Of two ways beside each other, the first is ours."""
     users, width, length = setting
     label = f"{subject.name}, {str(subject.model.dtype).removeprefix('torch.')}"
-    prompts = subject.prompts(users, length)
+    prompts, together = subject.prompts(users, length), users_together(subject.model, trie, width)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    found, peaks, floors, reads, jobs = {}, {}, [], [], list(products(subject, users, width, length))
+    found, peaks, floors, reads, jobs = {}, {}, [], [], list(products(subject, users, width, length, together=together))
 
     def read() -> None:  # what a search of ours does before its first step
-        for start in range(0, users, BATCH):
-            batch = prompts[start : start + BATCH]
+        for start in range(0, users, together):
+            batch = prompts[start : start + together]
             SharedPrefixScorer(subject.model, batch, vocabulary=subject.vocabulary, score_mode="level").prefill()
 
     for repeat in range(repeats + 1):
@@ -179,7 +180,7 @@ def measure(
                 times[name].append(seconds(lambda way=way: way.search(prompts)))  # type: ignore[misc]
             else:  # the first round warms up
                 peaks[name] = peak_mb(lambda way=way, name=name: found.update({name: way.search(prompts)}))  # type: ignore[misc]
-        with torch.no_grad():
+        with torch.inference_mode():
             floors.append(sum(often * seconds(work)[0] for often, _, work in jobs))
             reads.append(seconds(read)[0])
     cpu = {name: np.array(values)[:, 0] for name, values in times.items()}
@@ -190,10 +191,10 @@ def measure(
         valid = np.mean([len(answer & way.valid) for answer in found[name]])
         extra, counted = "| | ", ""
         if name == "ours":
-            batch, rate = min(users, BATCH), sum(often * one for often, one, _ in jobs) / np.median(floor) / 1e9
+            batch, rate = min(users, together), sum(often * one for often, one, _ in jobs) / np.median(floor) / 1e9
             share = trie_seconds(trie, batch, width) * users / batch / np.median(cpu[name] - np.array(reads[1:]))
             extra = f"| {np.median(cpu[name] / floor):.2f} ({rate:.0f} GFLOP/s) | {100 * share:+.1f} % "
-            counted = f"{counted_mb(subject, users, width, length):.0f}"
+            counted = f"{counted_mb(subject, users, width, length, together=together):.0f}"
         print(
             f"| {label} | {users} | {width} | {length} | {name} | {1e3 * np.median(cpu[name]) / users:.1f} "
             f"| {1e3 * wall / users:.1f} | {ratio:.1f} | {valid:.0f} {extra}| {peaks[name]:.0f} | {counted} |",
@@ -204,17 +205,18 @@ def measure(
 def compare(subject: Subject, options: argparse.Namespace) -> None:
     """All settings of one model."""
     trie, valid = ItemTrie.build(subject.codes, subject.sizes), set(map(tuple, subject.codes.tolist()))
-    engine = TransformersEngine(subject.model, None, vocabulary=subject.vocabulary)
+    engine = TransformersEngine(subject.model, None, vocabulary=subject.vocabulary, frozen=True)
     other, on_vllm = vllm_ways(subject, options) if options.vllm else (None, None)
     for users, width, length in itertools.product(options.users, options.beams, options.prompt_tokens):
-        jobs = list(products(subject, users, width, length))
-        with torch.no_grad():
+        together = users_together(subject.model, trie, width)
+        jobs = list(products(subject, users, width, length, together=together))
+        with torch.inference_mode():
             rate = jobs[0][1] / min(seconds(jobs[0][2])[0] for _ in range(3))
         if sum(often * operations for often, operations, _ in jobs) / rate > options.budget:
             continue
         copies = width * jobs[0][0] * jobs[0][1] / rate  # generate reads the prompt once per beam
         ours = Way(lambda p, width=width: ranked(engine, trie, subject.codes, p, width), valid)  # type: ignore[misc]
-        ways = {"ours": ours, "dictionary": Way(with_dictionary(subject, width), valid)}
+        ways = {"ours": ours, "dictionary": Way(with_dictionary(subject, width, together), valid)}
         if copies < options.budget:
             ways["Hugging Face"] = Way(hugging_face(subject, width), valid)
         if on_vllm is not None:

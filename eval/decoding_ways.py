@@ -47,7 +47,6 @@ for _name, _width in (("0.6b", 1024), ("1.7b", 2048)):
         "num_key_value_heads": 8,
         "head_dim": 128,
     }
-BATCH = 16  # users that the engine searches together
 HUGGING_FACE_ROWS = 512  # beams that `generate` moves together, of several users where one has fewer
 
 Prompts = Sequence[list[int]]
@@ -136,15 +135,15 @@ def ranked(engine: Any, trie: ItemTrie, codes: NDArray[np.int64], prompts: Promp
     return [{tuple(codes[item.item_index].tolist()) for item in answer} for answer in found]
 
 
-def with_dictionary(subject: Subject, width: int) -> Callable[[Prompts], Answer]:
-    """Our loop and model, with a dictionary for a trie."""
+def with_dictionary(subject: Subject, width: int, together: int) -> Callable[[Prompts], Answer]:
+    """Our loop and model, so many users together, with a dictionary for a trie."""
     children, levels = children_of(subject.codes), len(subject.sizes)
 
     def search(prompts: Prompts) -> Answer:
         answers: Answer = []
-        for start in range(0, len(prompts), BATCH):
-            batch = prompts[start : start + BATCH]
-            with torch.no_grad():
+        for start in range(0, len(prompts), together):
+            batch = prompts[start : start + together]
+            with torch.inference_mode():
                 scorer = SharedPrefixScorer(subject.model, batch, vocabulary=subject.vocabulary, score_mode="level")
                 values = scorer.prefill()[:, None]
                 beams: list[list[tuple[float, tuple[int, ...]]]] = [[(0.0, ())] for _ in batch]
@@ -185,7 +184,7 @@ def hugging_face(subject: Subject, width: int) -> Callable[[Prompts], Answer]:
         for start in range(0, len(prompts), together):
             batch = torch.tensor(prompts[start : start + together], device=model.device)
             length = batch.shape[1]
-            with torch.no_grad():
+            with torch.inference_mode():
                 found = model.generate(
                     batch,
                     attention_mask=torch.ones_like(batch),

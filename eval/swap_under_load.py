@@ -97,7 +97,8 @@ def small_recommender(run: Run, seed: int) -> Recommender:
     shape: dict[str, Any] = {"vocab_size": 1032, "hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 64}
     heads: dict[str, Any] = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 32}
     made: Any = Qwen3ForCausalLM
-    engine = TransformersEngine(made(Qwen3Config(**shape, **heads)).eval(), None, vocabulary=vocabulary)
+    model = made(Qwen3Config(**shape, **heads)).eval()
+    engine = TransformersEngine(model, None, vocabulary=vocabulary, frozen=True)
     prompt = HistoryPrompt((1,))
     options: dict[str, Any] = {"max_history_items": PROMPT_ITEMS, "beam_width": BEAMS}
     return Recommender.assemble(run, engine=engine, vocabulary=vocabulary, prompt=prompt, **options)

@@ -350,7 +350,7 @@ def test_prompts_that_come_again_are_remembered_where_that_is_asked_for(
         "_read",
         lambda model, prompts, reader: (read.extend(map(len, prompts)), whole(model, prompts, reader))[1],
     )
-    monkeypatch.setattr(prompt_attention, "_TOKENS_PER_LAYER", 0)
+    monkeypatch.setattr(prompt_attention, "_few", lambda *_: 0)
     recommender = Recommender.load(tiny_run, remembered_bytes=1 << 20)
     first = recommender.recommend(["i1", "i4"], 5)
     read.clear()

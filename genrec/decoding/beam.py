@@ -143,7 +143,7 @@ def beam_search(
         codes = np.zeros_like(parents)
         parents[owner[chosen], slot] = beams.slot[children.node[chosen]]
         codes[owner[chosen], slot] = children.code[chosen]
-        trail = np.column_stack([beams.trail[children.node[chosen]], model[chosen]])
+        trail = np.concatenate([beams.trail[children.node[chosen]], model[chosen, None]], axis=1)
         beams = _Beams(owner[chosen], slot, children.lo[chosen], children.hi[chosen], scores[chosen], trail)
         values = scorer.step(parents, codes, counts)
     found = []
@@ -151,7 +151,7 @@ def beam_search(
         leaves, leaf_scores = children.select(slice(start, end)), scores[start:end]
         if terms is None and own is None and end - start > k:
             leaves, leaf_scores = _as_good_as(k, leaves, leaf_scores)
-        trails = np.column_stack([beams.trail[leaves.node], leaf_scores])
+        trails = np.concatenate([beams.trail[leaves.node], leaf_scores[:, None]], axis=1)
         under = _items_under(trie, leaves, trails, filters[user])
         found.append(_ranked(under, (own, terms), user=user, k=k, score_mode=score_mode))
     return found
@@ -209,12 +209,13 @@ def best(scores: Floats, count: int) -> Integers:
     """Indices of the `count` highest scores, best first; of equal scores the earlier index wins."""
     if len(scores) > count:
         threshold = np.partition(scores, len(scores) - count)[len(scores) - count]
-        above = np.flatnonzero(scores > threshold)
-        level = np.flatnonzero(scores == threshold)[: count - len(above)]
-        indices = np.concatenate([above, level])
+        indices = np.flatnonzero(scores >= threshold)
+        if len(indices) > count:  # some are as good as the last one
+            level = np.flatnonzero(scores[indices] == threshold)
+            indices = np.delete(indices, level[count - len(indices) :])
     else:
         indices = np.arange(len(scores))
-    return np.asarray(indices[np.lexsort((indices, -scores[indices]))])
+    return np.asarray(indices[np.argsort(-scores[indices], kind="stable")])
 
 
 def _candidates(
@@ -271,8 +272,8 @@ def _items_under(
 ) -> tuple[Integers, Integers, Floats]:
     """Position, item_index and trail (L,) of every allowed item under a user's leaves; a leaf can hold several."""
     sizes = leaves.hi - leaves.lo
-    position = np.arange(int(sizes.sum())) + np.repeat(leaves.lo - (np.cumsum(sizes) - sizes), sizes)
     leaf = np.repeat(np.arange(len(sizes)), sizes)
+    position = leaves.lo[leaf] + np.arange(len(leaf)) - (np.cumsum(sizes) - sizes)[leaf]
     if item_filter is not None:
         admitted = item_filter.admits(position)
         position, leaf = position[admitted], leaf[admitted]

@@ -33,8 +33,9 @@ _lock = threading.Lock()  # which attention a model runs stands in its configura
 
 _TOKENS_AT_ONCE = 512  # of prompts: what a layer makes of more does not stay in a core's cache
 # Reading a prompt but for its last token spares the last layer nearly all of its work, and costs one more pass over
-# the weights and over every operation of Python, for the last token alone: about what this many tokens per layer cost.
-_TOKENS_PER_LAYER = 128
+# the weights and over every operation of Python, for the last token alone. A pass over a layer's weights costs what so
+# many tokens do; its operations, what the products of so many weights and tokens do.
+_TOKENS_PER_LAYER, _WEIGHTS_PER_LAYER = 10, 25_000_000
 
 Memory = list[tuple[Tensor, Tensor]]
 """Per layer the keys and values of one user's prompt, each (G, T, D)."""
@@ -172,7 +173,7 @@ def read_prompts(
     since what comes before them was `remembered`. Equal prompts are read once.
     """
     layers = int(model.config.get_text_config(decoder=True).num_hidden_layers)
-    if remembered is None and sum(map(len, prompts)) < _TOKENS_PER_LAYER * layers:
+    if remembered is None and sum(map(len, prompts)) < _few(model, layers):
         reader = PromptReader([len(prompt) for prompt in prompts])
         hidden = _read(model, prompts, reader)
         ends = torch.tensor([end for _, end in reader.bounds], device=hidden.device)
@@ -191,6 +192,13 @@ def read_prompts(
             if remembered is not None:
                 remembered.add(inside, memory)
     return [cast(Memory, found[inside]) for inside in insides], None
+
+
+def _few(model: PreTrainedModel, layers: int) -> float:
+    """How many tokens are read with all that a model makes of them, rather than without the last layer's."""
+    base: Any = model.base_model
+    weights = (sum(map(torch.numel, base.parameters())) - base.get_input_embeddings().weight.numel()) / layers
+    return layers * (_TOKENS_PER_LAYER + _WEIGHTS_PER_LAYER / max(1.0, weights))
 
 
 def _parts(prompts: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:

@@ -30,6 +30,10 @@ from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary, item_token, sid_token
 
+_USERS_AT_LEAST, _USERS_AT_MOST = 16, 64
+_NUMBERS_AT_ONCE = 200_000  # of hidden states: beams of all users, by the model's width
+_MANY_ITEMS = 1 << 16  # evidence is dense: so many items and users at once are enough to hold
+
 
 class TransformersEngine:
     """Ranks and writes with a `PreTrainedModel`.
@@ -37,8 +41,9 @@ class TransformersEngine:
     The model is used as it is and where it is, but for eager attention, which becomes sdpa (see `run_sdpa`); it may be
     in training: calls put it into evaluation mode and give every module its mode back. `dtype` runs calls under
     autocast (None: in the weights' own precision).
-    `tokenizer` is only needed to write text. `batch_size` prompts of similar length are ranked together.
-    `remembered_bytes` of keys and values are kept for prompts that come again; only for a model that does not change.
+    `tokenizer` is only needed to write text. `batch_size` prompts of similar length are ranked together; None takes
+    as many as pay (see `users_together`). A `frozen` model is not trained afterwards: calls then run in PyTorch's
+    inference mode, and `remembered_bytes` of keys and values may be kept for prompts that come again.
     Raises ModelError for a model that beams cannot be scored with (see `check_model`).
     """
 
@@ -51,18 +56,19 @@ class TransformersEngine:
         *,
         vocabulary: SidVocabulary,
         score_mode: ScoreMode = "level",
-        batch_size: int = 16,
+        batch_size: int | None = None,
         dtype: torch.dtype | None = None,
+        frozen: bool = False,
         remembered_bytes: int = 0,
     ) -> None:
         check_score_mode(score_mode)
         self._model: PreTrainedModel | None = model
         self._tokenizer, self._vocabulary = tokenizer, vocabulary
         self._score_mode: ScoreMode = score_mode
-        self._batch_size, self._dtype = batch_size, dtype
+        self._batch_size, self._dtype, self._frozen = batch_size, dtype, frozen
         self._remembered = Remembered(remembered_bytes) if remembered_bytes else None
         run_sdpa(model)
-        with _evaluation(model, None):
+        with _evaluation(model, None, frozen=frozen):
             check_model(model, vocabulary)
 
     @classmethod
@@ -72,7 +78,7 @@ class TransformersEngine:
         *,
         vocabulary: SidVocabulary,
         score_mode: ScoreMode = "level",
-        batch_size: int = 16,
+        batch_size: int | None = None,
         weights: Weights = "float32",
         device: str | None = None,
         adapter: Path | None = None,
@@ -98,6 +104,7 @@ class TransformersEngine:
             vocabulary=vocabulary,
             score_mode=score_mode,
             batch_size=batch_size,
+            frozen=True,
             remembered_bytes=remembered_bytes,
         )
 
@@ -121,9 +128,10 @@ class TransformersEngine:
         _check_prompts(model, [*prompts, *(prompt for prompt in asked if prompt is not None)], trie.num_levels)
         answers: list[list[RankedItem]] = [[] for _ in prompts]
         users = sorted(answerable(filters), key=lambda user: len(prompts[user]))  # little padding
-        with _evaluation(model, self._dtype):
-            for start in range(0, len(users), self._batch_size):
-                batch = users[start : start + self._batch_size]
+        together = self._batch_size or users_together(model, trie, beam_width)
+        with _evaluation(model, self._dtype, frozen=self._frozen):
+            for start in range(0, len(users), together):
+                batch = users[start : start + together]
                 found = beam_search(
                     SharedPrefixScorer(
                         model,
@@ -158,10 +166,11 @@ class TransformersEngine:
         model = self._opened()
         answers: dict[int, Generation] = {}
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-        for start in range(0, len(order), self._batch_size):
-            batch = order[start : start + self._batch_size]
+        together = self._batch_size or _USERS_AT_LEAST
+        for start in range(0, len(order), together):
+            batch = order[start : start + together]
             texts = [self._text(prompts[row], max_new_tokens, temperature, stop) for row in batch]
-            with _evaluation(model, self._dtype):
+            with _evaluation(model, self._dtype, frozen=self._frozen):
                 steps = next_tokens(model, [prompts[row] for row in batch], temperature=temperature, seed=seed)
                 while not all(text.done for text in texts):
                     for text, token in zip(texts, next(steps), strict=True):
@@ -183,7 +192,9 @@ class TransformersEngine:
         text = self._text(prompt, max_new_tokens, temperature, stop)
         steps = next_tokens(model, [prompt], temperature=temperature, seed=seed)
         while not text.done:
-            with _evaluation(model, self._dtype):  # per token: the caller's code runs between the pieces
+            with _evaluation(
+                model, self._dtype, frozen=self._frozen
+            ):  # per token: the caller's code runs between the pieces
                 text.add(next(steps)[0])
             piece = text.news()
             if piece:
@@ -286,16 +297,26 @@ def _end_ids(model: PreTrainedModel, tokenizer: Decoder) -> set[int]:
     return {int(end) for end in (*ends, tokenizer.eos_token_id) if end is not None}
 
 
+def users_together(model: PreTrainedModel, trie: ItemTrie, beam_width: BeamWidth) -> int:
+    """As many users at once as share the cost of a call and leave a level's hidden states in a core's cache."""
+    if trie.num_items > _MANY_ITEMS:
+        return _USERS_AT_LEAST
+    widest = max(beam_width) if isinstance(beam_width, tuple) else beam_width
+    numbers = widest * int(model.config.get_text_config(decoder=True).hidden_size)
+    return min(_USERS_AT_MOST, max(_USERS_AT_LEAST, _NUMBERS_AT_ONCE // max(1, numbers)))
+
+
 @contextmanager
-def _evaluation(model: PreTrainedModel, dtype: torch.dtype | None) -> Iterator[None]:
+def _evaluation(model: PreTrainedModel, dtype: torch.dtype | None, *, frozen: bool) -> Iterator[None]:
     """No gradients, evaluation mode, autocast to `dtype`; afterwards every module has its mode back."""
-    # no_grad and not inference_mode: buffers that a model caches during the call must stay usable in training.
     training = [module for module in model.modules() if module.training]
     with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
+        # What a model caches in inference mode can never be trained with, so a live one gets no_grad.
+        stack.enter_context(torch.inference_mode() if frozen else torch.no_grad())
         if dtype is not None:
             stack.enter_context(torch.autocast(model.device.type, dtype=dtype))
-        model.train(False)
+        if training:
+            model.train(False)
         try:
             yield
         finally:

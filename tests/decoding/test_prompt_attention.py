@@ -74,7 +74,7 @@ def test_the_last_layer_may_stop_at_keys_and_values_and_prompts_may_be_read_in_p
             raise
 
     monkeypatch.setattr(prompt_attention.PromptReader, "attend", counted)
-    monkeypatch.setattr(prompt_attention, "_TOKENS_PER_LAYER", 0)
+    monkeypatch.setattr(prompt_attention, "_few", lambda *_: 0)
     monkeypatch.setattr(prompt_attention, "_TOKENS_AT_ONCE", 4)
     check_equal(whole, ranked(qwen()))
     # 0, 1, 2, 4 and 19 tokens once the last is left out; the check of the engine itself comes first.
@@ -116,7 +116,7 @@ def deepseek() -> PreTrainedModel:
 def test_a_model_with_narrower_values_than_queries_ranks_as_its_own_paths_score(
     tokens_per_layer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prompt_attention, "_TOKENS_PER_LAYER", tokens_per_layer)
+    monkeypatch.setattr(prompt_attention, "_few", lambda _, layers: tokens_per_layer * layers)
     model = deepseek()
     for prompt, answer in zip(PROMPTS, ranked(model, beam_width=48), strict=True):
         for item in answer:
@@ -220,7 +220,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         lengths.extend(map(len, prompts))
         return whole(model, prompts, reader)
 
-    monkeypatch.setattr(prompt_attention, "_TOKENS_PER_LAYER", 0)
+    monkeypatch.setattr(prompt_attention, "_few", lambda *_: 0)
     monkeypatch.setattr(prompt_attention, "_read", counted)
     return lengths
 

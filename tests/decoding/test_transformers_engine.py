@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from genrec.decoding.text import TextUnderWay
-from genrec.decoding.transformers_engine import TransformersEngine
+from genrec.decoding.transformers_engine import TransformersEngine, users_together
 from genrec.errors import ConfigError, ModelError, TrieError
 from genrec.trie import ItemTrie
 from genrec.vocabulary import SidVocabulary, sid_token
@@ -86,6 +86,31 @@ def test_ranking_does_not_depend_on_the_batch_size_and_prompts_come_back_in_orde
     small = engine(model, batch_size=2).rank(prompts, TRIE, beam_width=8, k=3)
     large = engine(model, batch_size=16).rank(prompts, TRIE, beam_width=8, k=3)
     assert [[i.item_index for i in a] for a in small] == [[i.item_index for i in a] for a in large]
+
+
+def test_a_frozen_model_ranks_and_writes_as_a_live_one_does() -> None:
+    live, frozen = engine(qwen()), engine(qwen(), frozen=True, remembered_bytes=1 << 20)
+    for _ in range(2):  # the second time from what is remembered
+        found, expected = (
+            [(i.item_index, i.score) for answer in one.rank(PROMPTS, TRIE, beam_width=8, k=8) for i in answer]
+            for one in (frozen, live)
+        )
+        assert [item for item, _ in found] == [item for item, _ in expected]
+        np.testing.assert_allclose([score for _, score in found], [score for _, score in expected], atol=1e-4)
+    assert frozen.generate(PROMPTS, max_new_tokens=5) == live.generate(PROMPTS, max_new_tokens=5)
+    assert [*frozen.stream([1, 2], max_new_tokens=5)] == [*live.stream([1, 2], max_new_tokens=5)]
+
+
+def test_more_users_are_searched_together_the_smaller_model_and_beam_are() -> None:
+    model, wide = qwen(), qwen()
+    wide.config.hidden_size = 4096
+    assert users_together(model, TRIE, 10) == 64
+    assert users_together(model, TRIE, (2, 256)) == min(64, 200_000 // (256 * model.config.hidden_size))
+    assert users_together(wide, TRIE, 256) == 16
+    prompts = [[index % 40] * (1 + index % 7) for index in range(70)]
+    together = engine(model).rank(prompts, TRIE, beam_width=8, k=3)
+    apart = engine(model, batch_size=1).rank(prompts, TRIE, beam_width=8, k=3)
+    assert [[i.item_index for i in a] for a in together] == [[i.item_index for i in a] for a in apart]
 
 
 @pytest.mark.parametrize("cast_weights", [True, False])
