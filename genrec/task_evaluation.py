@@ -41,7 +41,6 @@ from genrec.vocabulary import TextEncoder, opening_tokens
 TITLE_TO_ID, ID_TO_TITLE, DIALOGUE = "B1", "B2", "F2"
 _TITLE_AND_ITEM = {"title", "item"}
 _BEAM_WIDTH = 10
-_MOST_TITLE_TOKENS = 64
 _MOST_MENTIONED = 10
 _AT_ONCE = 64
 
@@ -102,6 +101,7 @@ class _Asked:
         keys = np.random.default_rng(seed).permutation(size)[:max_items]
         self._keys = [int(key) for key in keys]
         self._titles = mixture.data.catalog.titles
+        self._longest = max((len(mixture.encoder.untrusted(title)) for title in self._titles), default=0)
 
     def right(self, task: Task, template: CompiledTemplate) -> list[bool]:
         """Whether each item's question was answered with its ID or title, (N,)."""
@@ -126,7 +126,9 @@ class _Asked:
         texts = []
         for start in range(0, len(prompts), _AT_ONCE):
             part = prompts[start : start + _AT_ONCE]
-            texts += [found.text for found in self._engine.generate(part, max_new_tokens=_MOST_TITLE_TOKENS)]
+            # As long as any title, its space before it and the end behind it: a shorter limit is a wrong answer.
+            found = self._engine.generate(part, max_new_tokens=self._longest + 2)
+            texts += [answer.text for answer in found]
         return texts
 
 

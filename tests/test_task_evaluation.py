@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,7 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from genrec import Recommender, pipeline
 from genrec.config import IngestConfig, ScratchConfig, TrainConfig, load_config
+from genrec.data.catalog import Catalog
 from genrec.data.ingest import ingest
+from genrec.decoding.engine import Generation
+from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.errors import DataError
 from genrec.run import Run
 from genrec.task_evaluation import held_out_texts, text_perplexity, title_accuracy
@@ -137,3 +141,17 @@ def test_held_out_texts_are_the_descriptions_of_held_out_items(tiny_files: Path,
     plain = Run.create(tmp_path / "plain")
     ingest(plain, "tables", [tiny_files / "items.jsonl", tiny_files / "interactions.csv"], config)
     assert held_out_texts(plain) == []
+
+
+def test_a_title_may_be_written_to_the_end_of_the_longest_one(learned: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits, generate = [], TransformersEngine.generate
+
+    def noted(self: TransformersEngine, prompts: Any, *, max_new_tokens: int, **options: Any) -> list[Generation]:
+        limits.append(max_new_tokens)
+        return generate(self, prompts, max_new_tokens=max_new_tokens, **options)
+
+    monkeypatch.setattr(TransformersEngine, "generate", noted)
+    title_accuracy(learned, max_items=5, seed=0)
+    encoder = TextEncoder(AutoTokenizer.from_pretrained(learned.path / "model"))
+    longest = max(len(encoder.encode(title)) for title in Catalog.load(learned).titles)
+    assert set(limits) == {longest + 2}  # a space before it may be a token, and the end is one
