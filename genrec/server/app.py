@@ -46,7 +46,8 @@ def create_app(
     """The application over a run. `load` opens the recommender; by default the run with the settings' engine.
 
     `refuse` is told, in the worker's thread, of what keeps database or run from being opened: nothing tries again, so
-    the process may as well end. Without it every route says so. Raises ConfigError for settings that must not be served.
+    the process may as well end. Without it every route says so. Raises ConfigError for settings that must not be
+    served.
     """
     check_settings(settings)
     monitor = Monitor()
