@@ -16,7 +16,9 @@ from genrec.errors import ConfigError
 @app.command()
 def explain(
     run: RunPath,
-    input_: Annotated[Path, typer.Option("--input", help='JSON lines: {"history": [item ids], "item_id": …}.')],
+    input_: Annotated[
+        Path, typer.Option("--input", help='JSON lines, plain or .gz: {"history": [item ids], "item_id": …}.')
+    ],
     output: Annotated[Path, typer.Option(help="Where the explanations go, one line per input line.")],
     style: Annotated[
         str, typer.Option(help="line, paragraph, bullets, for-whom; headline, description; taste (no item_id).")

@@ -184,7 +184,9 @@ def evaluate(
 @app.command()
 def recommend(
     run: RunPath,
-    input_: Annotated[Path, typer.Option("--input", help='JSON lines: {"user_id": …, "history": [item ids]}.')],
+    input_: Annotated[
+        Path, typer.Option("--input", help='JSON lines, plain or .gz: {"user_id": …, "history": [item ids]}.')
+    ],
     output: Annotated[Path, typer.Option(help="Where the recommendations go, one line per input line.")],
     k: Annotated[int, typer.Option("-k", min=1, help="Items per user.")] = 10,
     beam_width: Annotated[int, typer.Option(min=1, help="Beams per user.")] = 50,
