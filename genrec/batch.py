@@ -1,37 +1,42 @@
 """Bulk recommendation: one JSON line in, one JSON line out, in the same order.
 
 A line that cannot be served (not JSON, an unknown item, an unknown attribute) gets a line with its error; all
-the others are served. The output appears whole or not at all.
+the others are served. An output that is a file appears whole or not at all; a pipe gets line after line.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Annotated, Any, TextIO, TypeVar, cast
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from genrec.config import Config, build_config
+from genrec.data.sources.cells import whole_number_as_text
 from genrec.errors import ConfigError, DataError, GenrecError
-from genrec.files import atomic_file
+from genrec.files import output_file
 from genrec.progress import SILENT, Progress
 from genrec.recommender import RankRequest, Recommender
 
 _LINES_AT_ONCE = 256
 RequestT = TypeVar("RequestT")
+ItemId = Annotated[str, BeforeValidator(whole_number_as_text)]
+"""The id of an item as a line has it: text, or a whole number, as in tables."""
 
 
 class UserLine(Config):
     """One line of `users.jsonl`; only `history` is required and it may be empty (a new user)."""
 
-    history: list[str]
+    history: list[ItemId]
     user_id: str | int | None = None
-    exclude: list[str] = Field(default_factory=list)
+    exclude: list[ItemId] = Field(default_factory=list)
     allow: dict[str, Any] = Field(default_factory=dict)
     at_most: dict[str, int] = Field(default_factory=dict)
     new_share: float | None = None
@@ -64,7 +69,7 @@ def recommend_file(
     summary = BatchSummary()
     with (
         open_lines(source) as (num_lines, stream),
-        atomic_file(target) as temporary,
+        output_file(target) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace") as out,  # half a surrogate pair is legal JSON
         progress.track("recommending", num_lines, "users") as task,
     ):
@@ -145,7 +150,9 @@ def check_apart(source: Path, target: Path) -> None:
 
 @contextmanager
 def open_lines(source: Path) -> Iterator[tuple[int, TextIO]]:
-    """How many lines `source` has, and a stream of them. Raises DataError for a file that cannot be read, or not twice.
+    """How many lines `source` has, plain or `.gz`, and a stream of them.
+
+    Raises DataError for a file that cannot be read, or not twice.
 
     Bytes that are not UTF-8 come as half surrogate pairs, which `parse_line` refuses.
     """
@@ -155,11 +162,13 @@ def open_lines(source: Path) -> Iterator[tuple[int, TextIO]]:
                 f"{source} cannot be read: it is no regular file, and it has to be read more than once.",
                 "Write it to a file first, and give that as --input.",
             )
-        with source.open("rb") as counted:
+        opened = gzip.open if source.suffix == ".gz" else open
+        with opened(source, "rb") as counted:
             num_lines = sum(1 for _ in counted)
         # newline: one line out per line in, also where JSON has a carriage return between its values.
-        stream = source.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n")
-    except OSError as error:
-        raise DataError(f"{source} cannot be read: {error.strerror}.", "Check the path of --input.") from error
+        stream = cast(TextIO, opened(source, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="\n"))
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{source} cannot be read: {reason}.", "Check the path of --input.") from error
     with stream:
         yield num_lines, stream

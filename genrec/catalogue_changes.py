@@ -31,7 +31,7 @@ from genrec.encoders.extend import ExtendedVectors, extend_embeddings
 from genrec.files import atomic_file
 from genrec.journal import change_together
 from genrec.progress import SILENT, Progress
-from genrec.run import Run, StageReport
+from genrec.run import Run, StageReport, writes
 from genrec.tokenizers.codes import SemanticIds
 from genrec.tokenizers.files import tokenizer_checksum
 from genrec.tokenizers.placement import place_items
@@ -57,6 +57,7 @@ class _State:
         return cls(catalog, removed_items(run, catalog=catalog), SemanticIds.load(run, catalog=catalog))
 
 
+@writes("genrec items add")
 def add_items(
     run: Run,
     file: Path,
@@ -112,6 +113,7 @@ def add_items(
         return _finish(run, staging, before, after, extended, report=report, when=when, started=started)
 
 
+@writes("genrec items remove")
 def remove_items(run: Run, file: Path, *, when: str) -> StageReport:
     """Remove the items whose ids stand in a file, one a line: they are recommended to nobody any more.
 
@@ -128,6 +130,7 @@ def remove_items(run: Run, file: Path, *, when: str) -> StageReport:
         return _finish(run, staging, before, after, ExtendedVectors(), report=report, when=when, started=started)
 
 
+@writes("genrec items update")
 def update_items(
     run: Run,
     file: Path,

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from genrec.config_problems import problems_of
 from genrec.errors import ConfigError
 
 Precision = Literal["auto", "bfloat16", "float32"]  # of products in training; auto: bfloat16 where hardware has it
@@ -386,12 +387,8 @@ def build_config(kind: type[ConfigT], values: dict[str, Any], *, source: str) ->
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'file'}: {problem['msg']}"
-            for problem in error.errors()
-        )
-        known = ", ".join(kind.model_fields)
-        raise ConfigError(f"{source}: {problems}.", f"Known keys: {known}.") from error
+        problems = "; ".join(problems_of(error, values))
+        raise ConfigError(f"{source}: {problems}.", f"Known keys: {', '.join(kind.model_fields)}.") from error
 
 
 def dump_config(config: Config) -> dict[str, Any]:

@@ -83,9 +83,9 @@ class ConsoleProgress:
             yield _BarTask(bars, label, total, unit)
 
 
-def print_lines(lines: list[str]) -> None:
-    """Print results to standard output, unwrapped and without markup."""
-    console = Console(highlight=False, soft_wrap=True)
+def print_lines(lines: list[str], *, aside: bool = False) -> None:
+    """Print results to standard output, unwrapped and without markup; `aside`, to standard error."""
+    console = Console(highlight=False, soft_wrap=True, stderr=aside)
     for line in lines:
         console.print(Text(line))
 
@@ -107,10 +107,11 @@ def print_marked(lines: list[str], marks: tuple[str, str]) -> None:
         console.print(shown)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: Any, *, aside: bool = False) -> None:
     """Print a value as `--json` does: JSON also where the output's encoding has not all letters."""
-    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-    print(json.dumps(value, ensure_ascii=plain, indent=2, default=str))
+    stream = sys.stderr if aside else sys.stdout
+    plain = (stream.encoding or "").lower().replace("-", "") != "utf8"
+    print(json.dumps(value, ensure_ascii=plain, indent=2, default=str), file=stream)
 
 
 def print_report(report: StageReport, *, as_json: bool) -> None:

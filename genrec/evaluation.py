@@ -109,6 +109,7 @@ def evaluate(
     model = named_models(recommend).get(MODEL)
     cold = _evaluate_cold(run, config, live, baselines=baselines, recommend=model, progress=progress)
     result = replace(result, skipped=skipped, tuned=tuned, cold=cold, num_removed_targets=num_removed)
+    result = replace(result, new_share=0.0 if model is None else config.new_share)
     outputs = _write(run, result)
     report = StageReport(
         stage=f"evaluate:{config.split}",

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from genrec.batch import BatchSummary, check_apart, open_lines, parse_line
+from genrec.batch import BatchSummary, ItemId, check_apart, open_lines, parse_line
 from genrec.config import Config, build_config
 from genrec.data.catalog import Catalog
 from genrec.decoding.opening import check_name
@@ -27,6 +27,7 @@ from genrec.explanation.explainer import Explainer, ExplainRequest, Wording
 from genrec.explanation.language import language_file, prompt_folder
 from genrec.explanation.loading import WriterName, load_explainer, writes_with_model
 from genrec.explanation.tags import read_tags
+from genrec.files import is_stream, stream_error
 from genrec.live_catalogue import LiveCatalogue
 from genrec.progress import SILENT, Progress
 from genrec.recommender import Recommender
@@ -41,8 +42,8 @@ Answers = Callable[["ExplainJob", Iterable[tuple[int, str]]], Iterator[str]]
 class PairLine(Config):
     """One line of `pairs.jsonl`. `item_id` may be missing for the style `taste` alone."""
 
-    history: list[str]
-    item_id: str | None = None
+    history: list[ItemId]
+    item_id: ItemId | None = None
     user_id: str | int | None = None
 
 
@@ -132,28 +133,51 @@ def explain_file(
 ) -> BatchSummary:
     """Explain every line of `source` (see `PairLine`) and write `target`; `resume` goes on where a job was killed.
 
-    Raises DataError for an input or tags that cannot be read, RunError where an unfinished output is there and
-    `resume` is not given, where it was made from something else, cannot be written or is written by another process,
-    ConfigError where both are one file or the engine does not exist.
+    A `target` that is a pipe or a device gets the lines as they are made. Raises DataError for an input or tags that
+    cannot be read, RunError where an unfinished output is there and `resume` is not given, where it was made from
+    something else, cannot be written or is written by another process, ConfigError where both are one file, the engine
+    does not exist or a pipe is to be resumed.
     """
     check_apart(source, target)
     check_name(job.engine)  # also where no model writes
-    with open_lines(source) as (num_lines, stream):
-        started_with = _identity(job, source)
-        with _part(target) as part:
-            with _writing(part):
-                summary = _finished_lines(part, target, started_with, resume=resume)
-            done = summary.num_lines
-            if done:
-                progress.say(f"{done:,} of {num_lines:,} lines were finished already.")
-            lines = islice(enumerate(stream, start=1), done, None)
-            with progress.track("explaining", num_lines - done, "lines") as task:
-                _write(answers(job, lines), part, summary, advance=_rate(task.advance))
-            with _writing(part):
-                os.fsync(part.fileno())
-                _part_path(target).replace(target)
-                _about_path(target).unlink(missing_ok=True)
+    with (
+        open_lines(source) as (num_lines, stream),
+        _opened(target, _identity(job, source), resume=resume) as (out, summary),
+    ):
+        done = summary.num_lines
+        if done:
+            progress.say(f"{done:,} of {num_lines:,} lines were finished already.")
+        lines = islice(enumerate(stream, start=1), done, None)
+        with progress.track("explaining", num_lines - done, "lines") as task:
+            _write(answers(job, lines), out, summary, advance=_rate(task.advance))
     return summary
+
+
+@contextmanager
+def _opened(target: Path, identity: dict[str, Any], *, resume: bool) -> Iterator[tuple[BinaryIO, BatchSummary]]:
+    """Where lines go, and what became of those that are there; where all went well, `target` stands in the end."""
+    if is_stream(target):
+        if resume:
+            raise ConfigError(f"{target} keeps no lines to go on from.", "Leave out --resume, or name a file.")
+        try:
+            stream = target.open("wb")
+        except OSError as error:
+            raise stream_error(target, error) from error
+        try:
+            yield stream, BatchSummary()
+        finally:
+            with _writing(stream):
+                stream.close()
+        return
+    target = Path(os.path.realpath(target))  # a link stays a link
+    with _part(target) as part:
+        with _writing(part):
+            summary = _finished_lines(part, target, identity, resume=resume)
+        yield part, summary
+        with _writing(part):
+            os.fsync(part.fileno())
+            _part_path(target).replace(target)
+            _about_path(target).unlink(missing_ok=True)
 
 
 def _write(answers: Iterator[str], part: BinaryIO, summary: BatchSummary, *, advance: Callable[[int], None]) -> None:
@@ -164,7 +188,8 @@ def _write(answers: Iterator[str], part: BinaryIO, summary: BatchSummary, *, adv
             # One write of whole lines; what a kill leaves of it is cut at the last line's end.
             part.write("".join(f"{line}\n" for line in lines).encode("utf-8", errors="backslashreplace"))
             part.flush()
-            os.fsync(part.fileno())
+            if not is_stream(Path(part.name)):
+                os.fsync(part.fileno())
         advance(len(lines))
 
 
@@ -224,10 +249,12 @@ def _part(target: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _writing(part: BinaryIO) -> Iterator[None]:
-    """Says what became of a write to the unfinished output. Raises RunError."""
+    """Says what became of a write to the unfinished output, or to a stream. Raises RunError."""
     try:
         yield
     except OSError as error:
+        if is_stream(Path(part.name)):
+            raise stream_error(Path(part.name), error) from error
         raise RunError(
             f"{part.name} could not be written: {error.strerror or error}.", "Mend it, then go on with --resume."
         ) from error

@@ -1,10 +1,14 @@
-"""Files and folders that are whole at every moment: written beside their place, then renamed into it."""
+"""Files and folders that are whole at every moment: written beside their place, then renamed into it.
+
+What a person names as an output may be something else than a file's place (a pipe, a device, a link): `output_file`.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +45,39 @@ def atomic_file(path: Path) -> Iterator[Path]:
         raise _write_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def output_file(path: Path) -> Iterator[Path]:
+    """`atomic_file` for an output that a person names: a link stays, and what it leads to is replaced.
+
+    A pipe, a device or /dev/stdout is no file whose place could be taken: there `path` itself is to be written.
+    """
+    if not is_stream(path):
+        with atomic_file(Path(os.path.realpath(path))) as temporary:
+            yield temporary
+        return
+    try:
+        yield path
+    except OSError as error:
+        raise stream_error(path, error) from error
+
+
+def is_stream(path: Path) -> bool:
+    """Whether what is written there goes on to somebody: a pipe, a device, an open descriptor of a process."""
+    if str(path.absolute()).startswith(("/dev/std", "/dev/fd/", "/proc/")):
+        return True  # also where the shell has led them into a file: that is the shell's
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # nothing is there, or nothing can be: writing will tell
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def stream_error(path: Path, error: OSError) -> RunError:
+    """What to raise where a stream could not be written."""
+    reason = error.strerror or str(error)
+    return RunError(f"{path} could not be written: {reason}.", "Whoever reads it has to stay until the end.")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from genrec.config import TrainConfig
+from genrec.config import TrainConfig, build_config
 from genrec.data.catalog import Catalog
 from genrec.examples import Example
 from genrec.explanation.lessons import lesson_sources
@@ -83,7 +83,7 @@ def inspect_examples(run: Run, config: TrainConfig | None = None, *, seed: int =
     from transformers import AutoTokenizer
 
     record = run.require("train")
-    chosen = TrainConfig.model_validate(record.config) if config is None else config
+    chosen = build_config(TrainConfig, record.config, source="the manifest, stage train") if config is None else config
     folder = run.path / "model"
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     catalog = Catalog.load(run)

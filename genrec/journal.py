@@ -4,12 +4,16 @@ New files are written into a staging folder that mirrors the folder. One rename 
 on the change counts, and whoever opens the folder next finishes it by moving what is left into place. A change
 that was killed before that rename leaves rubbish and nothing else. A lock, which the operating system takes
 back from a dead process, keeps two changes apart.
+
+What takes hours and writes as it goes (a training) is no such change, and two of them would write over each other: it
+holds a second lock, that of the folder's one writer, from beginning to end. Whoever reads needs neither.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,6 +26,7 @@ _DECIDED = ".change"
 _STAGING = ".change-"
 _LAST = ".last"  # in a staging folder: the files that are moved last, one a line
 _LOCK = ".change.lock"
+_WRITER = ".writer.lock"
 
 
 @contextmanager
@@ -47,6 +52,35 @@ def change_together(folder: Path, *, last: Sequence[str]) -> Iterator[Path]:
             raise
         with _errors(folder):
             _move(folder)
+
+
+@contextmanager
+def sole_writer(folder: Path, command: str) -> Iterator[None]:
+    """Keep every other writer of `folder` away until the block ends or this process does; `command` is what they hear.
+
+    The processes of one distributed training are one writer: the first of them holds the lock. Raises RunError naming
+    the process that writes now.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    with _errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / _WRITER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            other = os.pread(handle, 1000, 0).decode(errors="replace") or "another process"
+            raise RunError(
+                f"{folder} is being written by {other}.", "Wait until it has finished, or stop it."
+            ) from error
+        with _errors(folder):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"`{command}` (process {os.getpid()} on {platform.node()})".encode(), 0)
+        yield
+    finally:
+        os.close(handle)  # and so unlocked
 
 
 def is_changing(folder: Path) -> bool:

@@ -36,7 +36,7 @@ from genrec.prompting import compile_history_prompt, load_templates, save_templa
 from genrec.quantization import dequantized, is_quantized
 from genrec.recommender import RankRequest, Recommender
 from genrec.report import MODEL
-from genrec.run import Run, StageReport, file_checksum
+from genrec.run import Run, StageReport, file_checksum, writes
 from genrec.tasks.loading import SOURCES, load_mixture, reads_dialogues
 from genrec.tasks.mixture import Mixture
 from genrec.tokenizers.codes import Policy, SemanticIds
@@ -60,12 +60,14 @@ if TYPE_CHECKING:
 _VALIDATION_CUTOFF = 10
 
 
+@writes("genrec tokenize")
 def tokenize(run: Run, config: TokenizeConfig, *, progress: Progress = SILENT) -> StageReport:
     """Give every item a semantic ID and build the trie over them."""
     run.require("embed")
     return _with_trie(run, tokenize_items(run, config, progress=progress), seed=config.seed)
 
 
+@writes("genrec tokenize --from")
 def tokenize_from(
     run: Run,
     source: Run,
@@ -109,6 +111,7 @@ def _with_trie(run: Run, report: StageReport, *, seed: int) -> StageReport:
     return replace(report, words=[*report.words, words], next_command=f"genrec train {run.path}")
 
 
+@writes("genrec train")
 def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Progress = SILENT) -> StageReport:
     """Fine-tune the language model on the training histories and write `model/`.
 

@@ -40,7 +40,7 @@ class Limit:
     count: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.count, Integral) or self.count < 1:
+        if not _is_whole(self.count) or self.count < 1:
             raise ConfigError(f"at most {self.count!r} items of a value were asked for; expected a number from 1 on.")
 
 
@@ -62,10 +62,34 @@ def checked_ids(items: Any, what: str) -> list[str]:
     return found
 
 
+def checked_id(item_id: Any) -> str:
+    """The id of one item. Raises ConfigError for what is no text."""
+    if not isinstance(item_id, str):
+        raise ConfigError(f"{item_id!r} is no item id.", 'Ids are texts, also where they are numbers: "5".')
+    return item_id
+
+
 def check_wishes(wishes: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a wish that does not exist: swallowed, it would let through what was not to come."""
+    """Raise ConfigError for a wish that does not exist: swallowed, it would let through what was not to come.
+
+    And for `allow` and `at_most` that are no mappings; what they map to is checked where it is used.
+    """
     if unknown := sorted(wishes.keys() - Wishes.__annotations__.keys()):
         raise ConfigError(f"there is no wish {unknown[0]!r}.", f"There are: {', '.join(Wishes.__annotations__)}.")
+    for name, example in (("allow", '{"genres": "Comedy"}'), ("at_most", '{"genres": 2}')):
+        given = wishes.get(name)
+        if given is not None and not (isinstance(given, Mapping) and all(isinstance(key, str) for key in given)):
+            raise ConfigError(f"`{name}` is {given!r}; expected names of attributes and values.", f"Such as {example}.")
+
+
+def check_number_of_items(k: Any) -> None:
+    """Raise ConfigError for a `k` that is no whole number from 1 on."""
+    if not _is_whole(k) or k < 1:
+        raise ConfigError(f"k is {k!r}; expected how many items are wanted, a whole number from 1 on.")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 class Wishes(TypedDict, total=False):

@@ -32,7 +32,9 @@ from genrec.rank_request import (
     RankRequest,
     Wishes,
     as_histories,
+    check_number_of_items,
     check_wishes,
+    checked_id,
     checked_ids,
     rank_with_new,
     rank_within_limits,
@@ -254,9 +256,8 @@ class Recommender:
         `{"genres": "Comedy"}` or `{"year": [1994, 1995]}` (one of several); `at_most` spreads an answer: with
         `{"genres": 2}` no genre comes more than twice; `new_share` keeps a share of the places for items that no
         training interaction has, which else hardly come up: with 0.2 the fifth and tenth place at the latest. Fewer
-        than `k` come back where fewer are allowed. An empty history is a new user. Raises UnknownItemError for an id
-        that the catalogue does not have, ConfigError for an attribute that it does not have, for a share that is none
-        and for anything but lists of ids.
+        than `k` come back where fewer are allowed. An empty history is a new user. Raises UnknownItemError for an
+        unknown id, ConfigError for an unknown attribute and for any argument that is not of this kind.
         """
         one, histories = as_histories(history)
         here = self.pinned()
@@ -279,6 +280,7 @@ class Recommender:
 
     def rank(self, requests: Sequence[RankRequest], k: int) -> list[list[RankedItem]]:
         """The engine's answers to requests in item indices, at most `k` each, best first; all views merged."""
+        check_number_of_items(k)
         here = self.pinned()  # several searches answer these two
         if any(request.new_share for request in requests):
             return rank_with_new(here.rank, requests, k, trie=here.trie, new=here.live.new_items())
@@ -313,10 +315,7 @@ class Recommender:
     def shares(
         self, history: NDArray[np.int32], ranked: Sequence[RankedItem], *, in_dialogue: bool = False
     ) -> list[dict[str, float]]:
-        """What speaks for each item of an answer to `history` (see `EvidenceSource.shares`): else the model alone.
-
-        `in_dialogue` as in the request that was answered.
-        """
+        """What speaks for each item of an answer (see `EvidenceSource.shares`); `in_dialogue` as in its request."""
         live = self._live
         evidence = live.joining(in_dialogue)
         return [{"model": 1.0} for _ in ranked] if evidence is None else evidence.shares(history, ranked, live.trie)
@@ -356,7 +355,7 @@ class Recommender:
         ConfigError for an unknown style, language or tone, RunError where this recommender has no run.
         """
         told, here = checked_ids(history, "a history"), self.pinned()
-        item = None if item_id is None else int(here.catalog.indices([item_id])[0])
+        item = None if item_id is None else int(here.catalog.indices([checked_id(item_id)])[0])
         request = ExplainRequest(tuple(here.catalog.indices(told).tolist()), item, user_id)
         return here.explainer().explain([request], Wording(style, language, tone))[0]
 

@@ -113,6 +113,7 @@ class EvaluationResult:
     tuned: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # baseline → settings chosen on validation
     cold: ColdResult | None = None  # where ingest held items out
     num_removed_targets: int = 0  # cases that are left out: their target was removed from the catalogue
+    new_share: float = 0.0  # of the places of the model's lists, kept for items that no training interaction has
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -132,6 +133,7 @@ class EvaluationResult:
             },
             "comparisons": {entry.baseline: asdict(entry.difference) for entry in self.comparisons},
             "skipped": self.skipped,
+            **({"new_share": self.new_share} if self.new_share else {}),
             **cold,
         }
 
@@ -159,6 +161,11 @@ def verdicts(result: EvaluationResult) -> list[str]:
         rows = "model and evidence" if "evidence" in fitted else "model"
         where = " These are such users, so here the figures of {} say little." if result.split == "validation" else ""
         lines.append(f"The weights of evidence were fitted on validation users.{where.format(rows)}")
+    if result.new_share:
+        lines.append(
+            f"The model's lists keep a share of their places for items that no training interaction has "
+            f"(--new-share {result.new_share:g}); those of the baselines do not."
+        )
     if result.num_removed_targets:
         lines.append(f"{result.num_removed_targets:,} users are left out: what they took was removed since.")
     if result.num_repeats:

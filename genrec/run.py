@@ -4,12 +4,13 @@
 
 A stage writes its files under temporary names, renames them into place and then writes its record into the
 manifest, each step atomic. So a run is readable at every moment: a killed stage leaves the files and the
-record of before. Records carry checksums of inputs and outputs; `require` compares the outputs with the
-disk and tells the user which stage to run again.
+record of before. A run has one writer at a time (`writes`) and any number of readers. Records carry checksums of
+inputs and outputs; `require` compares the outputs with the disk and tells the user which stage to run again.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -17,15 +18,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from genrec.errors import GenrecError, RunError
 from genrec.files import atomic_file, restore_folder
-from genrec.journal import changing, finish_change, is_changing
+from genrec.journal import changing, finish_change, is_changing, sole_writer
 
 FORMAT_VERSION = 1
 Digest: TypeAlias = "hashlib._Hash"
 ReadT = TypeVar("ReadT")
+GivenT = ParamSpec("GivenT")
 # Where the verb is not called as the stage.
 _VERBS = {"trie": "tokenize", "align": "embed RUN --align", "evidence:dialogues": "evidence RUN --dialogues"}
 _PACKAGES = ("genrec-toolkit", "torch", "transformers", "sentence-transformers", "accelerate", "numpy")
@@ -240,6 +242,25 @@ class Run:
 
     def _relative(self, path: Path) -> str:
         return path.resolve().relative_to(self.path.resolve()).as_posix()
+
+
+def writes(
+    command: str,
+) -> Callable[[Callable[Concatenate[Run, GivenT], ReadT]], Callable[Concatenate[Run, GivenT], ReadT]]:
+    """Of a function over a run: it is the run's one writer while it works (see `journal.sole_writer`).
+
+    `command` is what others are told who would write meanwhile; they get a RunError. Readers need not wait.
+    """
+
+    def decorate(stage: Callable[Concatenate[Run, GivenT], ReadT]) -> Callable[Concatenate[Run, GivenT], ReadT]:
+        @functools.wraps(stage)
+        def alone(run: Run, /, *given: GivenT.args, **named: GivenT.kwargs) -> ReadT:
+            with sole_writer(run.path, command):
+                return stage(run, *given, **named)
+
+        return alone
+
+    return decorate
 
 
 def _files_of(stages: Mapping[str, Any]) -> dict[str, str]:

@@ -30,6 +30,7 @@ from genrec.encoders.base import vouched_modalities
 from genrec.errors import ConfigError, DataError, ModelError, RunError
 from genrec.evaluation import check_config, evaluate
 from genrec.files import array_stream, atomic_file
+from genrec.journal import sole_writer
 from genrec.preparation import names_others
 from genrec.progress import SILENT, Progress
 from genrec.recommender import RankRequest, Recommender
@@ -114,10 +115,15 @@ def transfer(
     """Make every variant's run and the table over them; `out` None is `transfer/` of the target.
 
     The source is a trained run, the target an ingested and embedded one; neither is changed. Raises RunError
-    where a stage is missing or the vectors do not match, ModelError for a source model that cannot be trained
-    further, ConfigError for options that do not go together.
+    where a stage is missing, the vectors do not match or another transfer writes there, ModelError for a source model
+    that cannot be trained further, ConfigError for options that do not go together.
     """
     plan = _plan(source, target, config, out=out or target.path / "transfer")
+    with sole_writer(plan.out, "genrec transfer"):
+        return _transferred(plan, progress)
+
+
+def _transferred(plan: _Plan, progress: Progress) -> StageReport:
     skipped = _skipped(plan)
     variants = [variant for variant in _VARIANTS if variant.name not in skipped]
     for number, variant in enumerate(variants, start=1):

@@ -38,12 +38,13 @@ from genrec.data.splits import evaluation_cases, training_sequences
 from genrec.errors import ConfigError, DataError, RunError
 from genrec.progress import SILENT, Progress
 from genrec.report import words
-from genrec.run import Run, StageReport, file_checksum, read_json, write_json
+from genrec.run import Run, StageReport, file_checksum, read_json, write_json, writes
 
 _K = 10
 _TRIED = "trials.json"  # beside the chosen settings, while a search is under way
 
 
+@writes("genrec tune")
 def tune_baselines(run: Run, config: TuneConfig, *, progress: Progress = SILENT) -> StageReport:
     """Try settings, write the best of each baseline to `evaluation/tuned.json` and record the stage.
 

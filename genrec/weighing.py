@@ -52,7 +52,7 @@ from genrec.evidence_source import (
 from genrec.files import atomic_file
 from genrec.progress import SILENT, Progress
 from genrec.recommender import RankRequest, Recommender
-from genrec.run import Run, StageReport, write_json
+from genrec.run import Run, StageReport, write_json, writes
 from genrec.trie_filters import ItemFilter
 
 _CUTOFF = 10
@@ -64,6 +64,7 @@ _CHOOSERS = 2000  # at most: every one is decoded nine times
 _SHARES_OF = 200  # users over whom the report averages what spoke
 
 
+@writes("genrec evidence")
 def weigh_evidence(
     run: Run,
     config: EvidenceConfig,

@@ -21,10 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # "genrec" is the package's own __init__, which offers the public names.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("progress", "schedule", "precision", "memory"),
+    ("progress", "schedule", "precision", "memory", "model_hub"),
     ("journal",),
     ("files",),
     ("run",),
+    ("config_problems",),
     ("config",),
     ("data",),
     ("encoders",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -26,10 +27,10 @@ def script(prompt: tuple[int, ...], codes: tuple[int, ...]) -> np.ndarray:
     return np.random.default_rng([*prompt, 7, *codes]).normal(size=3)
 
 
-def make_recommender(script: Any = script) -> Recommender:
+def make_recommender(script: Any = script, *, ids: list[str] | None = None) -> Recommender:
     table = pl.DataFrame(
         {
-            "item_id": [f"i{n}" for n in range(NUM_ITEMS)],
+            "item_id": ids or [f"i{n}" for n in range(NUM_ITEMS)],
             "title": [f"Titel „{n}“ 🎬" for n in range(NUM_ITEMS)],
             "genres": [["Comedy"] if n < 4 else ["Drama", "War"] for n in range(NUM_ITEMS)],
         }
@@ -72,6 +73,19 @@ def test_a_batch_gives_the_answers_that_each_user_gets_alone(tmp_path: Path) -> 
         assert answer["items"] == [vars(item) for item in alone]
 
 
+def test_ids_that_are_whole_numbers_are_those_of_the_table_in_decimal(tmp_path: Path) -> None:
+    recommender = make_recommender(ids=[str(n) for n in range(NUM_ITEMS)])
+    (tmp_path / "in.jsonl").write_text(
+        '{"history": [1, 2], "exclude": [0]}\n{"history": ["1", "2"], "exclude": ["0"]}\n'
+    )
+    summary = recommend_file(recommender, tmp_path / "in.jsonl", tmp_path / "out.jsonl", k=3)
+    numbers, texts = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert (summary.num_errors, numbers) == (0, texts)
+    assert [item["item_id"] for item in numbers["items"]] == [
+        item.item_id for item in recommender.recommend(["1", "2"], 3, exclude=["0"])
+    ]
+
+
 BAD_LINES = {
     "{": "not valid JSON",
     "": "not valid JSON",
@@ -79,15 +93,16 @@ BAD_LINES = {
     "3": "expected an object",
     "[" * 100_000: "not valid JSON",
     '{"history": ["i1"], "histroy": 1}': "histroy",
-    '{"user_id": "u"}': "history: Field required",
+    '{"user_id": "u"}': "history: is missing",
     '{"history": "i1"}': "history",
-    '{"history": [1]}': "history.0",
+    '{"history": [true]}': "history.0: found True, expected text",
+    '{"history": [1.0]}': "history.0: found 1.0, expected text",
     '{"history": ["i1", "nobody"]}': "Not in the catalogue of 9 items: nobody",
     '{"history": [], "exclude": ["gone"]}': "gone",
     '{"history": [], "allow": {"colour": "red"}}': "no attribute 'colour'",
     '{"history": [], "allow": {"genres": null}}': "cannot be compared",
     '{"history": ["\\ud800"]}': "Not in the catalogue",
-    '{"history": [], "\\ud800": 1}': "unicode string",
+    '{"history": [], "\\ud800": 1}': "text of whole letters",
     '{"history": [], "user_id": NaN}': "user_id",
     '{"history": [], "user_id": 1e999}': "user_id",
 }
@@ -161,6 +176,27 @@ def test_a_pipe_is_refused_and_the_old_output_stays(tmp_path: Path) -> None:
         recommend_file(make_recommender(), Path(f"/dev/fd/{reading}"), target, k=3)
     os.close(reading)
     assert target.read_text() == "what was here before\n"
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.jsonl.gz"])
+def test_an_input_may_be_compressed_as_every_other_input_may(tmp_path: Path, name: str) -> None:
+    content = ('\ufeff{"user_id": "é", "history": ["i1"]}\r\n{"history": ["i2", "i3"]}\n{"history": [' + "\n").encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    summary = recommend_file(make_recommender(), tmp_path / name, tmp_path / "out.jsonl", k=3)
+    first, second, bad = map(json.loads, (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines())
+    assert (summary.num_lines, summary.num_errors, first["user_id"]) == (3, 1, "é")
+    recommender = make_recommender()
+    assert first["items"] == [vars(item) for item in recommender.recommend(["i1"], k=3)]
+    assert second["items"] == [vars(item) for item in recommender.recommend(["i2", "i3"], k=3)]
+    assert f"{name}, line 3" in bad["error"]
+
+
+@pytest.mark.parametrize("content", [b"not compressed", gzip.compress(b'{"history": []}\n' * 99)[:-12]])
+def test_a_compressed_input_that_is_damaged_is_named_and_nothing_is_written(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "in.jsonl.gz").write_bytes(content)
+    with pytest.raises(DataError, match=r"in\.jsonl\.gz cannot be read: \w+"):
+        recommend_file(make_recommender(), tmp_path / "in.jsonl.gz", tmp_path / "out.jsonl", k=3)
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_answers_never_take_the_place_of_their_questions(tmp_path: Path) -> None:

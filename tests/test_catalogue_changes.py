@@ -76,7 +76,7 @@ def add(run: Run, numbers: Sequence[int], *, with_vectors: bool = True) -> None:
 
 
 def snapshot(run: Run) -> dict[str, str]:
-    files = [file for file in run.path.rglob("*") if file.is_file() and file.name != ".change.lock"]
+    files = [file for file in run.path.rglob("*") if file.is_file() and file.suffix != ".lock"]
     return {file.relative_to(run.path).as_posix(): file_checksum(file) for file in files}
 
 

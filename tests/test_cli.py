@@ -276,9 +276,9 @@ def test_precomputed_vectors_and_baselines_can_be_named_on_the_command_line(
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("epochz: 3\n", "epochz: Extra inputs"),
+        ("epochz: 3\n", "epochz: there is no such key"),
         ("epochs: many\n", "epochs"),
-        ("- 1\n", "valid dictionary"),
+        ("- 1\n", "found [1], expected keys"),
         ("a: [\n", "not valid YAML"),
         ("epochs: 2026-13-45\n", "not valid YAML"),
         ("[" * 5000, "nested too deeply"),

@@ -198,6 +198,7 @@ def test_a_share_of_new_items_brings_held_out_ones_among_all(cold_run: Run, tiny
         run = Run(shutil.copytree(cold_run.path, tmp_path / f"run-{share}"))
         config = load_config(EvaluateConfig, tiny_files / "evaluate.yaml")
         pipeline.evaluate(run, config.model_copy(update={"baselines": ("popularity",), "new_share": share}))
+        assert ("--new-share 0.5" in (run.path / "evaluation" / "report.md").read_text(encoding="utf-8")) is bool(share)
         data = read_json(run.path / "evaluation" / "test.json")
         figures.append(next(row for row in data["cold"]["methods"] if row["name"] == "model"))
     among_all = [row["among_all"]["recall@10"]["value"] for row in figures]

@@ -89,6 +89,24 @@ def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page: Path) -> None:
             assert anchor in anchors, f"{page.name}: {target}"
 
 
+def test_the_examples_of_the_decoding_page_run_one_after_the_other(
+    genrec: Genrec, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs" / "decoding.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) >= 7
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    Path("runs/mine").symlink_to(tiny_run)
+    Path("users.jsonl").write_text('{"history": ["i17", "i4"]}\n')
+    genrec("recommend", "runs/mine", "--input", "users.jsonl", "--output", "recs.jsonl")
+    names: dict[str, object] = {}
+    for block in blocks:  # our own page; its ids are those of nobody's catalogue
+        exec(compile(re.sub(r'"item-(\d+)"', r'"i\1"', block), "decoding.md", "exec"), names)
+        for items in names.get("items", ()):
+            assert len(items) == 10
+
+
 def test_lists_of_many_users_become_what_explain_reads_by_the_lines_of_the_page(
     genrec: Genrec, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

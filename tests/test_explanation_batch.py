@@ -73,8 +73,9 @@ BAD = {
     "{": "not valid JSON",
     "[]": "expected an object",
     '{"history": ["i1"]}': "item_id is missing",
-    '{"item_id": "i1"}': "history: Field required",
-    '{"history": ["i1"], "item_id": 7}': "item_id",
+    '{"item_id": "i1"}': "history: is missing",
+    '{"history": ["i1"], "item_id": 7.0}': "item_id: found 7.0, expected text",
+    '{"history": ["i1", 4], "item_id": 7}': "Not in the catalogue of 30 items: 7",  # a whole number is an id
     '{"history": ["gone"], "item_id": "i1"}': "Not in the catalogue of 30 items: gone",
     '{"history": [], "item_id": "i1", "itm": 1}': "itm",
 }
@@ -89,7 +90,7 @@ def test_every_bad_line_gets_its_error_and_the_command_ends_with_status_1(
     status, out, _ = genrec("explain", tiny_run, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl")
     answers = read(tmp_path / "out.jsonl")
     assert status == 1
-    assert "7 of 15 lines served" in out
+    assert "8 of 17 lines served" in out
     for answer, expected in zip(answers[::2], [*BAD.values(), "not UTF-8"], strict=True):
         assert set(answer) == {"user_id", "error"}
         assert expected in answer["error"]

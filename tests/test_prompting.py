@@ -80,10 +80,10 @@ def test_a_template_that_cannot_work_is_refused(template: str, problem: str):
         (None, "cannot be read: No such file"),
         (b"task: [", "is not valid YAML"),
         (b"task: \xff\xfe", "is not valid YAML"),
-        (b"", "task: Field required"),
-        (b"- a list", "valid dictionary"),
-        (b"task: rank\ntemplates: []", "templates: Tuple should have at least 1 item"),
-        (b"task: rank\ntemplates: ['x']\nnotes: y", "notes: Extra inputs are not permitted"),
+        (b"", "task: is missing"),
+        (b"- a list", "expected keys with values"),
+        (b"task: rank\ntemplates: []", "templates: found \\[\\], expected at least 1"),
+        (b"task: rank\ntemplates: ['x']\nnotes: y", "notes: there is no such key"),
     ],
 )
 def test_a_template_file_that_is_wrong_is_named(tmp_path: Path, content: bytes | None, problem: str):

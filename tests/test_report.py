@@ -75,6 +75,15 @@ def test_where_evidence_was_fitted_is_said(split: str) -> None:
     assert not any("fitted" in line for line in verdicts(result(split=split)))
 
 
+def test_a_share_of_new_items_is_named_wherever_the_figures_are_read() -> None:
+    shared = result(new_share=0.125)
+    for text in (" ".join(terminal_lines(shared)), markdown_report(shared, title="t"), html_report(shared, title="t")):
+        assert "--new-share 0.125" in text
+    assert (shared.facts["new_share"], shared.as_json["new_share"]) == (0.125, 0.125)
+    assert "new_share" not in result().facts
+    assert not any("share" in line for line in verdicts(result()))
+
+
 def test_what_is_missing_is_said() -> None:
     alone = result(
         methods=[method("popularity", 0.02)],

@@ -30,10 +30,33 @@ def test_a_wish_that_does_not_exist_is_refused_and_not_swallowed(wish: str) -> N
     assert "exclude, allow, at_most, new_share" in caught.value.hint
 
 
-@pytest.mark.parametrize("wishes", [{"at_most": {"genres": "2"}}, {"at_most": {"genres": 0}}, {"new_share": None}])
+@pytest.mark.parametrize(
+    "wishes",
+    [{"at_most": {"genres": "2"}}, {"at_most": {"genres": 0}}, {"at_most": {"genres": True}}, {"new_share": None}],
+)
 def test_a_wish_that_is_no_number_is_refused(wishes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"expected a number|no share"):
         make_recommender().recommend(["i1"], **wishes)
+
+
+@pytest.mark.parametrize("name", ["allow", "at_most"])
+@pytest.mark.parametrize("given", ["x", 5, ["genres"], {1: 2, "genres": 2}])
+def test_a_wish_that_does_not_say_what_of_which_attribute_is_refused(name: str, given: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"`{name}` is .*expected names of attributes"):
+        make_recommender().recommend(["i1"], **{name: given})
+
+
+@pytest.mark.parametrize("k", [2.5, "3", None, True, 0, float("nan")])
+def test_a_number_of_items_that_is_none_is_refused(k: Any) -> None:
+    for asked in (lambda one: one.recommend(["i1"], k), lambda one: one.rank([one.request(["i1"])], k)):
+        with pytest.raises(ConfigError, match=f"k is {k!r}; expected how many items"):
+            asked(make_recommender())
+
+
+@pytest.mark.parametrize("item_id", [5, ["i1"], b"i1"])
+def test_an_item_to_explain_that_is_no_id_is_refused(tiny_run: Path, item_id: Any) -> None:
+    with pytest.raises(ConfigError, match="is no item id"):
+        Recommender.load(tiny_run).explain(["i1"], item_id)
 
 
 @pytest.mark.parametrize("width", [0, -3, (5, 0), ()])
@@ -42,7 +65,9 @@ def test_a_beam_that_keeps_nothing_is_refused(width: Any) -> None:
         make_recommender(beam_width=width)
 
 
-@pytest.mark.parametrize("options", [{"device": "gpu"}, {"device": "meta"}, {"remembered_bytes": -1}])
+@pytest.mark.parametrize(
+    "options", [{"device": "gpu"}, {"device": "meta"}, {"remembered_bytes": -1}, {"remembered_bytes": "1"}]
+)
 def test_a_device_or_memory_that_cannot_be_had_is_refused(tiny_run: Path, options: Any) -> None:
     with pytest.raises(ConfigError, match=r"cannot be had|bytes of prompts"):
         Recommender.load(tiny_run, **options)
@@ -51,6 +76,8 @@ def test_a_device_or_memory_that_cannot_be_had_is_refused(tiny_run: Path, option
 def test_options_of_an_engine_that_has_none_are_refused(tiny_run: Path) -> None:
     with pytest.raises(ConfigError, match="transformers has no options of its own, but 'max_model_len'"):
         Recommender.load(tiny_run, engine_options={"max_model_len": 512})
+    with pytest.raises(ConfigError, match="engine_options is 5"):
+        Recommender.load(tiny_run, engine_options=5)
     with pytest.raises(ConfigError, match=r"no 'devise'.*device.*engine_options"):
         Recommender.load(tiny_run, **{"devise": "cpu"})
 

@@ -20,7 +20,7 @@ from genrec.data.catalog import Catalog
 from genrec.data.dialogues import STAGE, dialogues_file, read_turns
 from genrec.errors import DataError
 from genrec.files import atomic_file
-from genrec.run import Run, StageReport
+from genrec.run import Run, StageReport, writes
 
 _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "dialogue_id": pl.String,
@@ -31,6 +31,7 @@ _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 
+@writes("genrec dialogues")
 def learn_dialogues(run: Run, files: Sequence[Path], config: DialoguesConfig) -> StageReport:
     """Read dialogue files, write `dialogues.parquet` and record the stage.
 

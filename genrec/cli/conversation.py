@@ -57,6 +57,7 @@ def serve(
     `genrec serve runs/mine` and open <http://127.0.0.1:8000>
     """
     opened = Run.open(run)
+    opened.require("train", verify=False)  # said at once; the files are compared when they are loaded
     for package in ("fastapi", "uvicorn", "prometheus_client", "sqlalchemy", "alembic"):
         if find_spec(package) is None:  # looked for, not imported: the page is there before them
             raise MissingDependencyError(f"{package} is not installed.", "Install the extra `serve` (docs/install.md).")

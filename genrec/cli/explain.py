@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from genrec.cli.options import AsJson, EngineOption, RunPath, app, engine_options
+from genrec.cli.options import AsJson, EngineOption, RunPath, app, engine_options, is_standard_output
 from genrec.console import ConsoleProgress, print_json, print_lines
 from genrec.errors import ConfigError
 
@@ -16,7 +16,9 @@ from genrec.errors import ConfigError
 @app.command()
 def explain(
     run: RunPath,
-    input_: Annotated[Path, typer.Option("--input", help='JSON lines: {"history": [item ids], "item_id": …}.')],
+    input_: Annotated[
+        Path, typer.Option("--input", help='JSON lines, plain or .gz: {"history": [item ids], "item_id": …}.')
+    ],
     output: Annotated[Path, typer.Option(help="Where the explanations go, one line per input line.")],
     style: Annotated[
         str, typer.Option(help="line, paragraph, bullets, for-whom; headline, description; taste (no item_id).")
@@ -62,11 +64,13 @@ def explain(
         tags=None if tags is None else tags.absolute(),
     )
     summary = explain_file(job, input_, output, resume=resume, answers=answers, progress=ConsoleProgress())
+    aside = is_standard_output(output)
     if json_:
-        print_json(asdict(summary))
+        print_json(asdict(summary), aside=aside)
     else:
         served = summary.num_lines - summary.num_errors
         counts = ", ".join(f"{name} {count:,}" for name, count in sorted(summary.counts.items()))
-        print_lines([f"{served:,} of {summary.num_lines:,} lines served: {output}", f"  {counts}", *summary.errors])
+        lines = [f"{served:,} of {summary.num_lines:,} lines served: {output}", f"  {counts}", *summary.errors]
+        print_lines(lines, aside=aside)
     if summary.num_errors:
         raise typer.Exit(1)

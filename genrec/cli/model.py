@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from genrec.cli.options import AsJson, ConfigFile, EngineOption, RunPath, app, engine_options, resolve
+from genrec.cli.options import (
+    AsJson,
+    ConfigFile,
+    EngineOption,
+    RunPath,
+    app,
+    engine_options,
+    is_standard_output,
+    resolve,
+)
 from genrec.config import EvaluateConfig, EvidenceConfig, TrainConfig, TuneConfig, Weights
 from genrec.console import ConsoleProgress, print_json, print_lines, print_report
 from genrec.errors import RunError
@@ -175,7 +184,9 @@ def evaluate(
 @app.command()
 def recommend(
     run: RunPath,
-    input_: Annotated[Path, typer.Option("--input", help='JSON lines: {"user_id": …, "history": [item ids]}.')],
+    input_: Annotated[
+        Path, typer.Option("--input", help='JSON lines, plain or .gz: {"user_id": …, "history": [item ids]}.')
+    ],
     output: Annotated[Path, typer.Option(help="Where the recommendations go, one line per input line.")],
     k: Annotated[int, typer.Option("-k", min=1, help="Items per user.")] = 10,
     beam_width: Annotated[int, typer.Option(min=1, help="Beams per user.")] = 50,
@@ -206,11 +217,12 @@ def recommend(
     recommender = first.with_views(others) if others else first
     with closing(first.engine):
         summary = recommend_file(recommender, input_, output, k=k, new_share=new_share, progress=ConsoleProgress())
+    aside = is_standard_output(output)
     if json_:
-        print_json(asdict(summary))
+        print_json(asdict(summary), aside=aside)
     else:
         served = summary.num_lines - summary.num_errors
-        print_lines([f"{served:,} of {summary.num_lines:,} lines served: {output}", *summary.errors])
+        print_lines([f"{served:,} of {summary.num_lines:,} lines served: {output}", *summary.errors], aside=aside)
     if summary.num_errors:
         raise typer.Exit(1)
 

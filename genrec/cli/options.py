@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -11,6 +12,7 @@ import yaml
 
 from genrec.config import Config, build_config, read_values
 from genrec.errors import ConfigError
+from genrec.files import is_stream
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +49,14 @@ def resolve(kind: type[ConfigT], path: Path | None, **flags: Any) -> ConfigT:
     if not given or not isinstance(values, dict):
         return build_config(kind, values, source=str(path))
     return build_config(kind, values | given, source=f"{path} and the options given")
+
+
+def is_standard_output(path: Path) -> bool:
+    """Whether what was written to `path` went to standard output: then a summary has no place there."""
+    try:
+        return is_stream(path) and os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:  # one of the two is closed by now
+        return False
 
 
 def names_and_files(pairs: Sequence[str] | None) -> dict[str, Path]:

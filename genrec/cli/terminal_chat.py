@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from genrec.config import build_config
 from genrec.console import print_lines
 from genrec.data.splits import evaluation_cases
 from genrec.errors import ConfigError, DataError
-from genrec.files import atomic_file
+from genrec.files import output_file
 from genrec.run import Run
 
 
@@ -23,8 +24,8 @@ def first_state(run: Run, *, user: str | None, path: Path | None) -> ChatState:
     """
     if path is not None and path.exists():
         try:
-            kept = ChatState.model_validate_json(path.read_bytes())
-        except (OSError, ValueError) as error:
+            kept = build_config(ChatState, json.loads(path.read_bytes()), source=str(path))
+        except (OSError, ValueError, RecursionError, ConfigError) as error:
             raise DataError(f"{path} holds no conversation: {error}.", "Name another file with --state.") from error
         if user is not None and kept.history != _state_of(run, user).history:
             raise ConfigError(f"{path} is no conversation of user {user}.", "Name another file with --state.")
@@ -60,5 +61,5 @@ def talk(dialogue: Dialogue, state: ChatState, *, keep: Path | None, show_trace:
             print_lines([f"  · {step}" for step in turn.trace])
         print_lines([turn.text])
         if keep is not None:
-            with atomic_file(keep) as temporary:
+            with output_file(keep) as temporary:
                 temporary.write_text(state.model_dump_json(indent=2), encoding="utf-8")

@@ -23,7 +23,7 @@ from genrec.data.splits import COLD_ITEMS, draw_cold_items, hold_out, make_split
 from genrec.errors import BadRowsError, ConfigError, DataError
 from genrec.files import atomic_file
 from genrec.progress import SILENT, Progress
-from genrec.run import Run, StageReport
+from genrec.run import Run, StageReport, writes
 
 _MANY_TIED = 0.05  # of the test targets
 
@@ -43,6 +43,7 @@ SOURCES: dict[str, Source] = {
 }
 
 
+@writes("genrec ingest")
 def ingest(
     run: Run,
     source: str,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Unpack, get_args
@@ -44,11 +45,14 @@ def open_engine(
         raise ConfigError(f"there are no weights {weights!r}.", f"Choose one of: {', '.join(get_args(Weights))}.")
     check_score_mode(score_mode)
     remembered_bytes = options.get("remembered_bytes", 0)
-    if remembered_bytes < 0:
-        raise ConfigError(f"{remembered_bytes} bytes of prompts were to be kept.", "Give 0 or more.")
+    if not isinstance(remembered_bytes, int) or remembered_bytes < 0:
+        raise ConfigError(f"{remembered_bytes!r} bytes of prompts were to be kept.", "Give a whole number from 0 on.")
+    given = options.get("engine_options")
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError(f"engine_options is {given!r}.", 'Give names and values, such as {"max_model_len": 512}.')
     if name == "vllm":
         _check_for_vllm(options)
-    elif given := options.get("engine_options"):
+    elif given:
         raise ConfigError(f"the engine {name} has no options of its own, but {next(iter(given))!r} was given.")
     with ExitStack() as stack:
         if adapter is not None and (weights in _QUANTIZED or name == "vllm"):

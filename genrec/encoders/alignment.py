@@ -33,12 +33,13 @@ from genrec.encoders.alignment_retrieval import ALL, Vectors, measure
 from genrec.encoders.alignment_training import phase_of_encoders, phase_of_heads, train
 from genrec.encoders.base import Embeddings, embedding_files
 from genrec.progress import SILENT, Progress
-from genrec.run import Run, StageReport, file_checksum
+from genrec.run import Run, StageReport, file_checksum, writes
 
 Rows = tuple[NDArray[np.float32], NDArray[np.bool_]]  # vectors (N, W) and mask (N,)
 FUSED = "aligned"
 
 
+@writes("genrec embed --align")
 def align(run: Run, config: AlignConfig, *, progress: Progress = SILENT) -> StageReport:
     """Train heads on the modalities that the stage `embed` wrote; write the aligned vectors and record the stage.
 

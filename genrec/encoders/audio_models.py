@@ -27,6 +27,7 @@ from genrec.encoders.media import MediaFile
 from genrec.encoders.pretrained import LOADING_ERRORS, load_model, loading_error
 from genrec.encoders.sounds import SoundLimits, read_sound, windows
 from genrec.errors import ModelError
+from genrec.model_hub import reaching_hub
 
 _WHAT = "audio encoder"
 _HEARS = "audio_model"  # what CLAP calls its part that hears, beside the one that reads
@@ -163,7 +164,8 @@ def _encoder_of(model: PreTrainedModel) -> nn.Module:
 
 def _load_extractor(name: str) -> SequenceFeatureExtractor:
     try:
-        extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
+        with reaching_hub(name):
+            extractor = AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
     except LOADING_ERRORS as error:
         raise loading_error(name, error, what=f"feature extractor of the {_WHAT}") from error
     if not isinstance(extractor, SequenceFeatureExtractor):

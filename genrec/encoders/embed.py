@@ -31,7 +31,7 @@ from genrec.encoders.video import video_encoder
 from genrec.errors import ConfigError, DataError, RunError
 from genrec.files import atomic_file
 from genrec.progress import SILENT, Progress
-from genrec.run import Run, StageReport
+from genrec.run import Run, StageReport, writes
 
 _MAX_SHOWN = 20
 
@@ -60,6 +60,7 @@ class MadeModality:
 Maker = Callable[[EmbedJob], MadeModality]
 
 
+@writes("genrec embed")
 def embed(run: Run, config: EmbedConfig, *, progress: Progress = SILENT) -> StageReport:
     """Write one set of vectors per modality of `config` and record the stage.
 

@@ -7,6 +7,8 @@ out, or whose cell is empty, are missing. So is, in every format, a row of NaN a
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,9 +20,29 @@ from genrec.data.catalog import Catalog
 from genrec.errors import BadRowsError, DataError
 from genrec.run import file_checksum
 
+
+def _read_json_lines(file: Path) -> pl.DataFrame:
+    """The rows of a JSON lines file. Raises DataError naming the first line that is none."""
+    try:
+        return pl.read_ndjson(file, infer_schema_length=None)
+    except pl.exceptions.PolarsError:
+        pass  # among others over NaN and Infinity, which Python's json writes and reads, but whose row is to be named
+    rows: list[dict[str, object]] = []
+    with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                row = json.loads(line) if line.strip() else {}
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{file}, line {number}: not valid JSON: {error}.", "Is the file complete?") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{file}, line {number}: expected an object.", 'Such as {"item_id": "a", "v": [0.5]}.')
+            rows += [row] if row else []
+    return pl.DataFrame(rows, infer_schema_length=None, strict=False)
+
+
 _READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
     ".parquet": pl.read_parquet,
-    ".jsonl": lambda file: pl.read_ndjson(file, infer_schema_length=None),
+    ".jsonl": _read_json_lines,
     ".csv": lambda file: pl.read_csv(file, infer_schema_length=None, schema_overrides={"item_id": pl.String}),
 }
 
@@ -116,7 +138,7 @@ def _rows(file: Path) -> tuple[list[str | None], list[NDArray[np.float32] | None
     try:
         table = read(file)
     # polars panics, past Exception, on some damaged Parquet files; a panic is a BaseException of its own.
-    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+    except (OSError, EOFError, ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise DataError(f"{file} cannot be read: {error}.", "Is it complete, and is its ending right?") from error
     if "item_id" not in table.columns:
         raise DataError(

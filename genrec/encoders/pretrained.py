@@ -19,6 +19,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from genrec.encoders.checkpoints import fingerprint_of, first_line, folder_checksum
 from genrec.errors import ModelError
+from genrec.model_hub import reaching_hub
 from genrec.precision import multiplies_bfloat16
 
 # What transformers raises for a name, a folder or a file that it cannot use.
@@ -61,9 +62,10 @@ def load_model(name: str, *, what: str) -> Pretrained:
     """
     folder = Path(name)
     try:
-        model, info = AutoModel.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
+        with reaching_hub(name):
+            model, info = AutoModel.from_pretrained(
+                name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            )
     except LOADING_ERRORS as error:
         raise loading_error(name, error, what=what) from error
     missing = sorted(info["missing_keys"])

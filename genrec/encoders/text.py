@@ -27,6 +27,7 @@ from genrec.encoders.checkpoints import (
     replace_inner_model,
 )
 from genrec.errors import ConfigError, MissingDependencyError, ModelError
+from genrec.model_hub import reaching_hub
 from genrec.precision import multiplies_bfloat16
 from genrec.progress import Progress
 
@@ -56,11 +57,12 @@ class TextEncoder:
         """
         folder = _packaged_folder() if name == PACKAGED_MODEL else Path(name)
         try:
-            self._encoder = SentenceTransformer(
-                str(folder) if folder.is_dir() else name,
-                model_kwargs={"use_safetensors": True},
-                trust_remote_code=False,
-            )
+            with reaching_hub(str(folder)):
+                self._encoder = SentenceTransformer(
+                    str(folder) if folder.is_dir() else name,
+                    model_kwargs={"use_safetensors": True},
+                    trust_remote_code=False,
+                )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise ModelError(
                 f"The sentence encoder {name!r} cannot be loaded: {first_line(error)}.",

@@ -22,6 +22,7 @@ from genrec.encoders.media import MediaFile
 from genrec.encoders.pretrained import LOADING_ERRORS, load_model, loading_error
 from genrec.encoders.video_motion import MOTION_WIDTH, motion
 from genrec.errors import ModelError
+from genrec.model_hub import reaching_hub
 
 _WHAT = "video encoder"
 _SEES = "vision_model"  # what X-CLIP calls its part that sees, beside the one that reads
@@ -170,7 +171,8 @@ class VideoEncoder:
 def num_video_frames(name: str) -> int | None:
     """How many frames the model `name` takes at once; None where it is no video model (but perhaps an image model)."""
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False).to_dict()
+        with reaching_hub(name):
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False).to_dict()
     except LOADING_ERRORS:  # whoever loads it as an image model says what is wrong with it
         return None
     frames = config.get("num_frames") or config.get("vision_config", {}).get("num_frames")
@@ -179,6 +181,7 @@ def num_video_frames(name: str) -> int | None:
 
 def _load_processor(name: str) -> BaseImageProcessor:
     try:
-        return AutoImageProcessor.from_pretrained(name, backend="pil", trust_remote_code=False)
+        with reaching_hub(name):
+            return AutoImageProcessor.from_pretrained(name, backend="pil", trust_remote_code=False)
     except LOADING_ERRORS as error:
         raise loading_error(name, error, what=f"image processor of the {_WHAT}") from error

@@ -31,6 +31,7 @@ from genrec.encoders.media import MediaFile
 from genrec.encoders.pictures import PICTURE_VERSION, read_picture
 from genrec.encoders.pretrained import LOADING_ERRORS, load_model, loading_error
 from genrec.errors import ModelError
+from genrec.model_hub import reaching_hub
 from genrec.precision import multiplies_bfloat16
 
 _LONGEST_SIDE = 2048
@@ -53,7 +54,8 @@ class VisionEncoder:
         try:
             # By its own choice transformers takes torchvision's processors where torchvision is, and their pixels
             # differ a little: the vectors of a cache would depend on what else is installed.
-            self._processor = AutoImageProcessor.from_pretrained(name, backend="pil", trust_remote_code=False)
+            with reaching_hub(name):
+                self._processor = AutoImageProcessor.from_pretrained(name, backend="pil", trust_remote_code=False)
         except LOADING_ERRORS as error:
             raise loading_error(name, error, what="image encoder") from error
         loaded = load_model(name, what="image encoder")
@@ -129,9 +131,10 @@ class SentenceImageEncoder:
         folder = Path(name)
         pixels = {"backend": "pil"}
         try:
-            self._encoder = SentenceTransformer(
-                name, model_kwargs={"use_safetensors": True}, processor_kwargs=pixels, trust_remote_code=False
-            )
+            with reaching_hub(name):
+                self._encoder = SentenceTransformer(
+                    name, model_kwargs={"use_safetensors": True}, processor_kwargs=pixels, trust_remote_code=False
+                )
         except LOADING_ERRORS as error:
             raise loading_error(name, error, what="image encoder") from error
         if not self._encoder.supports("image"):

@@ -150,7 +150,7 @@ class Language(Config):
 
     def style(self, name: str) -> Style:
         """A style by name. Raises ConfigError listing those that exist."""
-        if name not in self.styles:
+        if not isinstance(name, str) or name not in self.styles:
             raise ConfigError(f"there is no style {name!r}.", f"Choose one of: {', '.join(self.styles)}.")
         return self.styles[name]
 
@@ -173,7 +173,7 @@ class Language(Config):
 
     def tone(self, name: str) -> Tone:
         """A tone by name. Raises ConfigError listing those that exist."""
-        if name not in self.tones:
+        if not isinstance(name, str) or name not in self.tones:
             raise ConfigError(f"there is no tone {name!r}.", f"Choose one of: {', '.join(self.tones)}.")
         return self.tones[name]
 

@@ -20,7 +20,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
 
-from genrec.errors import ConfigError
 from genrec.server import handlers, routes_catalogue, routes_conversations, routes_openai, routes_operation
 from genrec.server.guards import Guard
 from genrec.server.monitoring import Monitor, MonitorRequests
@@ -42,12 +41,13 @@ def create_app(
     settings: ServeConfig,
     *,
     load: Callable[[], Recommender] | None = None,
-    refuse: Callable[[ConfigError], None] | None = None,
+    refuse: Callable[[Exception], None] | None = None,
 ) -> FastAPI:
     """The application over a run. `load` opens the recommender; by default the run with the settings' engine.
 
-    `refuse` is told, in the worker's thread, of a database that cannot be used. Raises ConfigError for settings that
-    must not be served.
+    `refuse` is told, in the worker's thread, of what keeps database or run from being opened: nothing tries again, so
+    the process may as well end. Without it every route says so. Raises ConfigError for settings that must not be
+    served.
     """
     check_settings(settings)
     monitor = Monitor()
@@ -58,14 +58,9 @@ def create_app(
 
         limit_threads(settings.threads)  # in the thread that will compute
 
-        try:
-            service.opened = Store.open(
-                settings.database or f"sqlite:///{run.resolve() / 'service' / 'conversations.sqlite'}"
-            )
-        except ConfigError as error:
-            if refuse is not None:
-                refuse(error)
-            raise
+        service.opened = Store.open(
+            settings.database or f"sqlite:///{run.resolve() / 'service' / 'conversations.sqlite'}"
+        )
         from genrec.server.demo import demo_people, item_images
 
         recommender = load() if load is not None else _load(run, settings)
@@ -82,6 +77,7 @@ def create_app(
         batch_size=settings.batch_size,
         timeout=settings.timeout,
         refresh=settings.refresh,
+        refuse=refuse,
     )
     service = Service(run.resolve().name, int(time.time()), worker, monitor)
     return _assembled(service, settings)

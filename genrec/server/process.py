@@ -15,12 +15,13 @@ def serve_run(run: Path, settings: ServeConfig, *, say: Callable[[str], None]) -
     """Serve until the process is told to end; requests that were accepted are finished first.
 
     `say` gets the address once it can be connected to. Raises ConfigError for settings that must not be served,
-    a database that cannot be used, and an address that is taken.
+    a database that cannot be used, and an address that is taken, and whatever keeps the run from being loaded
+    (RunError, ModelError, …): such a service could never become ready.
     """
     check_settings(settings)
-    refused: list[ConfigError] = []
+    refused: list[Exception] = []
 
-    def refuse(error: ConfigError) -> None:
+    def refuse(error: Exception) -> None:
         refused.append(error)
         server.should_exit = True
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-ItemId = Annotated[str, Field(min_length=1, max_length=500)]
+from genrec.data.sources.cells import whole_number_as_text
+
+_ItemText = Annotated[str, Field(min_length=1, max_length=500)]
+_UserText = Annotated[str, Field(min_length=1, max_length=200)]
+# A table with ids that are numbers is JSON with numbers to whoever asks.
+ItemId = Annotated[_ItemText, BeforeValidator(whole_number_as_text, json_schema_input_type=_ItemText | int)]
 History = Annotated[list[ItemId], Field(max_length=10_000)]
-UserId = Annotated[str, Field(min_length=1, max_length=200)]
+UserId = Annotated[_UserText, BeforeValidator(whole_number_as_text, json_schema_input_type=_UserText | int)]
 Value = str | int | float | bool
 
 

@@ -76,6 +76,7 @@ class BatchWorker:
     batch_size: int = 64
     timeout: float = 30.0
     refresh: float = 1.0
+    refuse: Callable[[Exception], None] | None = None  # is told why loading failed; else the log is
     dialogue: Dialogue | None = None  # the newest one; None while loading
     loaded: threading.Event = field(default_factory=threading.Event)  # set when loading ended, well or not
     failure: str = ""  # why loading failed, or why the catalogue could not be followed
@@ -166,12 +167,13 @@ class BatchWorker:
             if self._recommender.run is not None:
                 self._recommender.explainer()  # read now: the first "why?" should not wait for it
             self.dialogue = Dialogue.over(self._recommender, number=self.number, proposals=self.proposals)
-        except GenrecError as error:
-            self.failure = str(error)
-            _LOG.error("the run cannot be loaded: %s", error)
-        except Exception:
-            self.failure = "The model cannot be loaded; the log says why."
-            _LOG.exception("the model cannot be loaded")
+        except Exception as error:
+            known = isinstance(error, GenrecError)
+            self.failure = str(error) if known else "The model cannot be loaded; the log says why."
+            if self.refuse is not None:
+                self.refuse(error)
+            else:
+                _LOG.error("the run cannot be loaded: %s", error, exc_info=None if known else error)
 
     def _next_jobs(self) -> list[_Job]:
         try:

@@ -28,6 +28,7 @@ from genrec.adapter import OutputLayer, merge_adapter, output_layer, row_matrice
 from genrec.config import ScratchConfig, TrainConfig
 from genrec.encoders.sequential import FullCrossEntropy
 from genrec.errors import ConfigError, ModelError
+from genrec.model_hub import reaching_hub
 from genrec.quantization import keep_exact, quantization_config
 from genrec.training.attention import attention_for
 from genrec.training.text_tokenizer import train_text_tokenizer
@@ -62,19 +63,20 @@ def load_base(
             "Export it with `genrec export RUN --out DIR` and give DIR as the base.",
         )
     try:
-        # Not Mistral's own tokenizer, which is taken where its package is installed (vLLM brings it along).
-        loaded: Any = AutoTokenizer.from_pretrained(config.base, mistral_format=False, trust_remote_code=False)
-        # sdpa takes the mask of packed rows as it is; a model without it says so here.
-        with_report: Any = AutoModelForCausalLM.from_pretrained(
-            config.base,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-            quantization_config=quantization,
-            device_map=None if quantization is None else {"": PartialState().device},
-        )
+        with reaching_hub(config.base):
+            # Not Mistral's own tokenizer, which is taken where its package is installed (vLLM brings it along).
+            loaded: Any = AutoTokenizer.from_pretrained(config.base, mistral_format=False, trust_remote_code=False)
+            # sdpa takes the mask of packed rows as it is; a model without it says so here.
+            with_report: Any = AutoModelForCausalLM.from_pretrained(
+                config.base,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+                quantization_config=quantization,
+                device_map=None if quantization is None else {"": PartialState().device},
+            )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ModelError(

@@ -131,6 +131,32 @@ def test_a_file_without_any_item_of_the_catalogue_or_of_unknown_kind_is_refused(
         read_vectors(tmp_path / "none.parquet", catalog)
 
 
+@pytest.mark.parametrize("name", ["v.jsonl", "v.jsonl.gz"])
+def test_numbers_of_json_lines_that_are_not_finite_name_their_row_and_rows_of_nan_alone_are_missing(
+    tmp_path: Path, catalog: Catalog, name: str
+) -> None:
+    def read(*rows: str) -> tuple[np.ndarray, np.ndarray]:
+        content = "".join(f"{row}\n" for row in rows).encode()
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        return read_vectors(tmp_path / name, catalog)
+
+    good, missing = '{"item_id": "c", "v": [5, 6]}', '{"item_id": 7, "v": [NaN, NaN]}'
+    vectors, mask = read('{"item_id": "a", "v": [1, 2]}', missing, good)
+    np.testing.assert_array_equal(vectors, VECTORS)
+    assert mask.tolist() == [True, False, True]
+    with pytest.raises(BadRowsError) as caught:
+        read('{"item_id": "a", "v": [1, NaN]}', '{"item_id": "7", "v": [-Infinity, 1]}', good)
+    assert caught.value.problems == [
+        f"{name}, row {row}: holds a number that is not finite, or an empty cell among others" for row in (1, 2)
+    ]
+    with pytest.raises(BadRowsError, match=r"row 1: holds a number that is not finite"):
+        read('{"item_id": "a", "x": 1, "y": Infinity}', '{"item_id": "c", "x": 1, "y": 2}')
+    with pytest.raises(DataError, match=r"line 2: not valid JSON"):
+        read(good, '{"item_id": "a", "v": [1,')
+    with pytest.raises(DataError, match=r"line 2: expected an object"):
+        read('{"item_id": "a", "v": [NaN, 1]}', "[1]")
+
+
 def test_rows_of_nothing_but_nan_and_empty_lists_are_missing(catalog: Catalog, tmp_path: Path) -> None:
     whole = np.where((VECTORS == 0).all(axis=1)[:, None], np.nan, VECTORS).astype(np.float32)
     np.save(tmp_path / "v.npy", whole)

@@ -175,7 +175,7 @@ def test_several_seeds_show_their_mean_and_range(recipe: dict[str, Any]) -> None
         (["--seeds", "0,x"], 2, "argument --seeds: invalid"),
         (["--tune", "2", "--tune-names", "popularity"], 2, "popularity cannot be tuned"),
         (["--tune-names", "hybrid"], 2, "give both"),
-        (["--method", "guess"], 2, "method: Input should be 'rqvae'"),
+        (["--method", "guess"], 2, "method: found 'guess', expected 'rqvae'"),
     ],
 )
 def test_what_could_only_fail_after_the_training_is_refused_before_it(

@@ -38,6 +38,20 @@ def test_limits_and_a_share_of_new_items_can_be_asked_for(client: TestClient, ti
         assert client.post("/v1/recommendations", json={"history": ["i1"], **wrong}).status_code == 422
 
 
+def test_ids_that_are_whole_numbers_are_those_of_the_table_in_decimal(tiny_run: Path):
+    recommender = scripted_recommender([str(n) for n in range(9)], lambda prompt, codes: np.arange(3.0))
+    with serving(tiny_run, lambda: recommender) as client:
+        numbers = client.post("/v1/recommendations", json={"history": [1, 2], "k": 3, "exclude": [0]})
+        texts = client.post("/v1/recommendations", json={"history": ["1", "2"], "k": 3, "exclude": ["0"]})
+        assert (numbers.status_code, ids(numbers)) == (200, ids(texts))
+        for wrong in (True, 1.0, None, [1]):
+            assert client.post("/v1/recommendations", json={"history": [wrong]}).status_code == 422
+        begun = client.post("/v1/conversations", json={"history": [1], "user_id": 7})
+        assert begun.status_code == 201
+        path = f"/v1/conversations/{begun.json()['id']}/feedback"
+        assert client.post(path, json={"item_id": 3, "kind": "liked"}).status_code == 200
+
+
 def test_a_new_user_has_an_empty_history(client: TestClient):
     assert len(ids(client.post("/v1/recommendations", json={"history": [], "k": 3}))) == 3
 

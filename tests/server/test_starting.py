@@ -6,7 +6,7 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,7 @@ from genrec.server.opening import answering
 from genrec.server.process import listen
 from tests.server.conftest import ROOT
 
+Genrec = Callable[..., "tuple[int, str, str]"]
 HEAVY = ("torch", "transformers", "numpy", "scipy", "polars", "sqlalchemy", "alembic", "rapidfuzz", "jinja2")
 # The application as `genrec serve` makes it, before its worker has begun: the client starts no lifespan.
 ASK = """
@@ -157,4 +158,23 @@ def test_a_database_that_cannot_be_used_ends_the_process_with_what_to_do(tiny_ru
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
     assert done.returncode == 2
     assert "the database cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_that_is_not_trained_is_refused_before_anything_listens(genrec: Genrec, tiny_copy: Path):
+    manifest = json.loads((tiny_copy / "manifest.json").read_text())
+    del manifest["stages"]["train"]
+    (tiny_copy / "manifest.json").write_text(json.dumps(manifest))
+    status, out, err = genrec("serve", tiny_copy, "--port", "0")
+    assert (status, out) == (1, "")
+    assert "has no stage 'train' yet" in err
+
+
+def test_a_run_that_cannot_be_loaded_ends_the_process_with_what_is_wrong(tiny_copy: Path):
+    (tiny_copy / "model" / "model.safetensors").write_bytes(b"damaged")
+    command = [sys.executable, "-m", "genrec", "serve", str(tiny_copy), "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=240)
+    assert done.returncode == 1
+    assert "model.safetensors is not what stage 'train' wrote" in done.stderr
+    assert "Run `genrec train" in done.stderr
     assert "Traceback" not in done.stderr

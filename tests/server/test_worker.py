@@ -223,6 +223,16 @@ def test_a_model_that_cannot_be_loaded_is_said_without_details_of_ours(error: Ex
     assert not isinstance(refused.value, ConfigError)
 
 
+@pytest.mark.parametrize("error", [RunError("it is broken."), ValueError("a fault of ours")])
+def test_whoever_started_the_worker_is_told_why_nothing_was_loaded(error: Exception):
+    def load() -> Recommender:
+        raise error
+
+    told: list[Exception] = []
+    worker = worker_of(load, refuse=told.append)
+    assert (told, worker.dialogue) == ([error], None)
+
+
 @pytest.mark.parametrize(("wanted", "said", "number"), [(3, None, 3), (None, None, 4), (None, "2", 5), (1, "4", 1)])
 def test_the_engine_leaves_a_core_for_answering_unless_it_is_told_otherwise(
     monkeypatch: pytest.MonkeyPatch, wanted: int | None, said: str | None, number: int

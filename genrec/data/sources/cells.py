@@ -132,11 +132,15 @@ def shown(value: Any) -> str:
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
 
 
+def whole_number_as_text(value: Any) -> Any:
+    """A whole number as its decimal text, which is what it is called where it is an id; anything else as it came."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def parse_id(value: Any) -> str:
     """An id: text that is not empty, kept to the letter, or a whole number."""
     expected = "an id: text or a whole number"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+    value = whole_number_as_text(value)
     if value is None or (isinstance(value, str) and not value.strip()):
         raise BadCellError("is empty", expected)
     if not isinstance(value, str):
