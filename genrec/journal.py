@@ -68,14 +68,14 @@ def sole_writer(folder: Path, command: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / _WRITER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            other = os.pread(handle, 1000, 0).decode(errors="replace") or "another process"
-            raise RunError(
-                f"{folder} is being written by {other}.", "Wait until it has finished, or stop it."
-            ) from error
         with _errors(folder):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                other = os.pread(handle, 1000, 0).decode(errors="replace") or "another process"
+                raise RunError(
+                    f"{folder} is being written by {other}.", "Wait until it has finished, or stop it."
+                ) from error
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"`{command}` (process {os.getpid()} on {platform.node()})".encode(), 0)
         yield
@@ -130,12 +130,13 @@ def _locked(folder: Path, *, wait: bool) -> Iterator[None]:
 
 
 def _lock(handle: int, folder: Path, *, wait: bool) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise RunError(
-            f"{folder} is being changed by another process.", "Wait until it has finished, then try again."
-        ) from error
+    with _errors(folder):  # some network file systems have no locks
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(
+                f"{folder} is being changed by another process.", "Wait until it has finished, then try again."
+            ) from error
 
 
 @contextmanager
