@@ -272,9 +272,13 @@ class Reader:
 
 
 def in_whole_sentences(words: str, text: str) -> bool:
-    """Whether the words are sentences of the text, from the beginning of one to the end of one."""
+    """Whether the words are sentences of the text, from the beginning of one to the end of one.
+
+    A full stop or exclamation marks may be left out; a question mark and dots say something and may not.
+    """
     starts = [0, *(found.end() for found in re.finditer(r"[.!?…]\s+", text))]
-    return any(text.startswith(words, at) and re.match(r"[.!?…](\s|$)|$", text[at + len(words) :]) for at in starts)
+    end = re.compile(r"[.!]*(\s|$)" if words[-1:] in ".!?…" else r"(?!\.\.)[.!]+(\s|$)|$")
+    return any(text.startswith(words, at) and end.match(text, at + len(words)) for at in starts)
 
 
 def need(condition: bool, problem: str) -> None:

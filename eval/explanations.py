@@ -32,6 +32,7 @@ from genrec.text_metrics import (
     feature_coverage,
     feature_diversity,
     feature_match,
+    feature_recall,
     frequent_features,
     rare_word_precision,
     rare_word_recall,
@@ -51,13 +52,22 @@ CONSTANTS = {
 
 @dataclass(frozen=True)
 class Rows:
-    """Texts and references, row by row; `templates` are texts that only facts of the item fill."""
+    """Texts and references, row by row; `templates` are texts that only facts of the item fill.
+
+    `features` are all features; `named` is the one that each row is about.
+    """
 
     texts: list[str]
     references: list[str]
     templates: list[str] | None  # None: the lines have none
     constant: str
     features: tuple[str, ...]
+    named: list[str] | None = None  # None: the lines name none, and `features` are words of the references
+
+    @property
+    def match(self) -> RowMetric:
+        """How well the texts name what their rows are about."""
+        return feature_recall(self.features) if self.named is None else feature_match(self.named)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -85,19 +95,24 @@ def xrec_rows(folder: Path, name: str) -> Rows:
 
 
 def pair_rows(path: Path, constant: str) -> Rows:
-    """Lines of any system. Features are those of the lines, or else words of some references and not of most."""
+    """Lines of any system. Features are those of the lines, if every line names one, or else words of some references
+    and not of most."""
     pairs = list(read_lines(path))
     if lacking := [number for number, pair in enumerate(pairs, 1) if not {"pred", "ref"} <= pair.keys()]:
         raise DataError(f"{path}, line {lacking[0]} lacks pred or ref.", "Give both in every line.")
-    if not all("template" in pair for pair in pairs):
-        print(f"{path}: not every line has a template; its row is left out.", file=sys.stderr)
-    references = [str(pair["ref"]) for pair in pairs]
-    named = tuple(sorted({str(pair["feature"]).casefold() for pair in pairs if "feature" in pair}))
-    named_by_all = all("template" in pair for pair in pairs)
-    templates = [str(pair["template"]) for pair in pairs] if named_by_all else None
-    return Rows(
-        [str(pair["pred"]) for pair in pairs], references, templates, constant, named or frequent_features(references)
-    )
+    texts, references = ([str(pair[name]) for pair in pairs] for name in ("pred", "ref"))
+    templates, named = (_of_all(pairs, name, path) for name in ("template", "feature"))
+    features = frequent_features(references) if named is None else tuple(sorted({one.casefold() for one in named}))
+    return Rows(texts, references, templates, constant, features, named)
+
+
+def _of_all(pairs: Sequence[dict[str, Any]], name: str, path: Path) -> list[str] | None:
+    """A field of every line; None, which is said, where a line lacks it or has it empty."""
+    found = [str(pair.get(name) or "") for pair in pairs]
+    if not all(found):
+        print(f"{path}: {found.count('')} of {len(found)} lines have no {name}; it is not used.", file=sys.stderr)
+        return None
+    return found
 
 
 def table(rows: Rows, *, seed: int, bert_model: Path | None = None) -> list[str]:
@@ -108,8 +123,9 @@ def table(rows: Rows, *, seed: int, bert_model: Path | None = None) -> list[str]
     templates = {} if rows.templates is None else {"template": rows.templates}
     systems = {"system": rows.texts, "shuffled": shuffled, **templates, "constant": constant}
     precision, recall = rare_word_precision(rows.references), rare_word_recall(rows.references)
-    match = feature_match(rows.features)
+    match = rows.match
     names = ["ROUGE-L", "BLEU", "rare-word P", "rare-word R", "FMR", "FCR", "DIV", "USR"]
+    names[4] = "feature recall" if rows.named is None else "FMR"
     lines = [f"| | {' | '.join([*names, *(['BERTScore'] if bert_model else [])])} |", f"|---{'|---' * len(names)}|"]
     lines[1] += "---|" if bert_model else ""
     for name, texts in systems.items():
@@ -134,7 +150,7 @@ def gaps(rows: Rows, *, seed: int) -> list[str]:
     metrics: dict[str, RowMetric] = {
         "rare-word precision": rare_word_precision(rows.references),
         "rare-word recall": rare_word_recall(rows.references),
-        "feature match": feature_match(rows.features),
+        "feature recall" if rows.named is None else "FMR": rows.match,
     }
     systems = {"system": rows.texts} | ({} if rows.templates is None else {"template": rows.templates})
     lines = [f"| shuffle gap | {' | '.join(systems)} |", "|---" * (1 + len(systems)) + "|"]

@@ -3,13 +3,15 @@
 A run keeps `model/`, the base with rows for the semantic IDs, and beside it `adapter/`, what PEFT trained: low-rank
 matrices and the trained rows. Whoever only wants to use the model merges the two. While a model is being trained,
 its embedding and its output layer are PEFT's wrappers; `OutputLayer` reads the trained rows from them without copying
-the whole matrix, so that training and decoding meet one thing, wrapped or not.
+the whole matrix, so that training and decoding meet one thing, wrapped or not. What a family multiplies its logits with
+is part of it, too.
 
 Shapes: V vocabulary, R trained rows, D width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +28,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _NAME = "default"  # PEFT's name of an adapter that is the only one
+# What families of transformers multiply the logits with, by the type of their configuration: µP's multiplier of the
+# output (Yang et al. 2022). Granite divides by a field of the name that HyperCLOVAX multiplies with.
+_SCALES: dict[str, Callable[[Any], float]] = (
+    dict.fromkeys(("cohere", "cohere2", "cohere2_moe"), lambda config: float(config.logit_scale))
+    | dict.fromkeys(
+        ("granite", "granite_swa", "granitemoe", "granitemoe_swa", "granitemoeshared", "granitemoehybrid"),
+        lambda config: 1 / config.logits_scaling,
+    )
+    | {"hyperclovax": lambda config: float(config.logits_scaling)}
+)
 
 
 def adapter_folder(run: Run) -> Path | None:
@@ -43,26 +55,34 @@ def base_run(base: str) -> Run | None:
 
 
 class OutputLayer:
-    """The output matrix of a causal language model; `trained` (R, D) stands in place of rows `first`, `first` + 1, …"""
+    """The output matrix of a causal language model; `trained` (R, D) stands in place of rows `first`, `first` + 1, …
 
-    def __init__(self, linear: nn.Linear, *, trained: Tensor | None = None, first: int = 0) -> None:
+    Logits are the products with its rows, times `scale`.
+    """
+
+    def __init__(self, linear: nn.Linear, *, trained: Tensor | None = None, first: int = 0, scale: float = 1.0) -> None:
         self._linear, self._trained, self._first = linear, trained, first
         self.bias: Tensor | None = linear.bias
         self.out_features: int = linear.out_features
+        self.scale = scale
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Logits of the whole vocabulary: (…, D) → (…, V)."""
         if self._trained is None:
-            return cast(Tensor, self._linear(hidden))
+            return self.scaled(self._linear(hidden))
         # Three products beside each other: putting the rows into a copy of the matrix would cost V × D each time.
         last = self._first + len(self._trained)
         parts = (self._linear.weight[: self._first], self._trained, self._linear.weight[last:])
-        return torch.cat([F.linear(hidden, part) for part in parts if len(part)], dim=-1)
+        return self.scaled(torch.cat([F.linear(hidden, part) for part in parts if len(part)], dim=-1))
 
     def logits(self, hidden: Tensor, first: int, size: int) -> Tensor:
         """Logits of the tokens `first`, …, `first` + `size` - 1 alone: (…, D) → (…, size)."""
         bias = None if self.bias is None else self.bias[first : first + size]
-        return F.linear(hidden, self.rows(first, size), bias)
+        return self.scaled(F.linear(hidden, self.rows(first, size), bias))
+
+    def scaled(self, values: Tensor) -> Tensor:
+        """Products with the matrix as logits; or hidden states and bias, of which the products then are logits."""
+        return values if self.scale == 1 else values * self.scale
 
     def rows(self, first: int, size: int) -> Tensor:
         """Rows of the tokens `first`, …, `first` + `size` - 1: (size, D)."""
@@ -75,8 +95,10 @@ class OutputLayer:
 def output_layer(model: PreTrainedModel) -> OutputLayer:
     """The model's output matrix, live adapter included. Raises ModelError where it has none as one linear layer."""
     head: Any = model.get_output_embeddings()
+    config = model.config.get_text_config(decoder=True)
+    scale = _SCALES[config.model_type](config) if config.model_type in _SCALES else 1.0
     if isinstance(head, nn.Linear):
-        return OutputLayer(head)
+        return OutputLayer(head, scale=scale)
     trained = _trained_rows(head)
     if trained is None:
         raise ModelError(
@@ -84,7 +106,7 @@ def output_layer(model: PreTrainedModel) -> OutputLayer:
             "Use a causal language model; merge adapters into it first.",
         )
     rows, first, linear = trained
-    return OutputLayer(cast(nn.Linear, linear), trained=rows, first=first)
+    return OutputLayer(cast(nn.Linear, linear), trained=rows, first=first, scale=scale)
 
 
 def row_matrices(model: PreTrainedModel) -> list[tuple[nn.Parameter, int]]:

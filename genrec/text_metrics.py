@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 RowMetric = Callable[[Sequence[str], Sequence[str]], Floats]
 """(texts, references) → one score per row, (R,), in 0 … 1."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+_SPOKEN = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")  # of features, such as "4k"
 
 
 def words(text: str) -> set[str]:
@@ -79,21 +80,39 @@ def frequent_features(references: Sequence[str], *, least: float = 0.005, most: 
 
 
 def features_of(texts: Sequence[str], features: Sequence[str]) -> list[set[str]]:
-    """The features that each text says, (R,): single words, or several that stand in a row ("battery life")."""
-    known = {feature for feature in features if " " not in feature.strip()}
-    phrases = {feature: " ".join(_WORD.findall(feature.casefold())) for feature in features if feature not in known}
+    """The features that each text says, (R,): single words, or several in a row ("battery life", "wi-fi", "4K")."""
+    by_words: dict[str, list[str]] = {}
+    for feature in features:
+        by_words.setdefault(_spoken(feature), []).append(feature)
+    rows = [said for said in by_words if " " in said]
     found = []
     for text in texts:
-        line = f" {' '.join(_WORD.findall(text.casefold()))} "
-        found.append(
-            words(text) & known | {feature for feature, phrase in phrases.items() if phrase and f" {phrase} " in line}
-        )
+        line = f" {_spoken(text)} "
+        said = (set(line.split()) | words(text)) & by_words.keys()  # `frequent_features` are of the latter
+        said |= {row for row in rows if f" {row} " in line}
+        found.append({feature for one in said for feature in by_words[one]})
     return found
 
 
+def _spoken(text: str) -> str:
+    """The words and numbers of a text, lower case, with one space between them."""
+    return " ".join(_SPOKEN.findall(text.casefold()))
+
+
 def feature_match(features: Sequence[str]) -> RowMetric:
-    """Per row the share of the reference's features that the text says; FMR of Li et al. 2020 (NETE, section 5.1),
-    whose references have one feature each. A row whose reference has none scores 0."""
+    """FMR of Li et al. 2020 (NETE, sec. 5.1) and 2021 (PETER, sec. 5.2): `features` are one per row, what the row is
+    about; a row scores 1 where its text says its feature, else 0. References do not count."""
+
+    def scores(texts: Sequence[str], references: Sequence[str]) -> Floats:
+        rows = zip(texts, features, strict=True)
+        return np.array([float(bool(features_of([text], [feature])[0])) for text, feature in rows])
+
+    return scores
+
+
+def feature_recall(features: Sequence[str]) -> RowMetric:
+    """In FMR's place where a data set names no features: of those of `features` that a reference says, the share that
+    the row's text says too. A row whose reference says none scores 0. Not comparable with published FMR."""
 
     def scores(texts: Sequence[str], references: Sequence[str]) -> Floats:
         pairs = zip(features_of(texts, features), features_of(references, features), strict=True)
@@ -103,12 +122,15 @@ def feature_match(features: Sequence[str]) -> RowMetric:
 
 
 def feature_coverage(texts: Sequence[str], features: Sequence[str]) -> float:
-    """FCR (NETE): the share of all features that some text says."""
+    """FCR (NETE): the share of all features that some text says.
+
+    All are those given. NETE and PETER count the features of the whole data set, so a figure of a part is higher.
+    """
     return len(set[str]().union(*features_of(texts, features))) / max(1, len(features))
 
 
 def feature_diversity(texts: Sequence[str], features: Sequence[str]) -> float:
-    """DIV (NETE): features that two texts share, mean over all pairs of texts; lower is more diverse.
+    """DIV (NETE): how many features two texts share, mean over all pairs of texts; lower is more diverse.
 
     Counted by feature: n texts with a feature make n (n − 1) / 2 pairs that share it.
     """
@@ -118,7 +140,8 @@ def feature_diversity(texts: Sequence[str], features: Sequence[str]) -> float:
 
 
 def unique_sentence_ratio(texts: Sequence[str]) -> float:
-    """USR (NETE): distinct texts among all. Shuffling does not change it, so it says nothing about truth."""
+    """USR (NETE): distinct texts among all; texts are the same where every letter is. Shuffling does not change it, so
+    it says nothing about truth."""
     return len(set(texts)) / max(1, len(texts))
 
 

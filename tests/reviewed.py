@@ -1,19 +1,30 @@
-"""The tiny run's tables with a description of every item and a review of every interaction, no two the same."""
+"""The tiny run's tables with a description of every item and a review of every interaction, no two the same.
+
+Reviews share `tale` with every description, which tells nothing, and three words with that of one other item.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+NUM_ITEMS, STEPS = 30, 6  # how far from an item the one is whose words its reviews hold
+
+
+def words_of(number: int) -> str:
+    """Three words that no other item's description holds."""
+    name = chr(ord("a") + number // 6) + chr(ord("a") + number % 6)
+    return f"moor{name} lake{name} hill{name}"
+
 
 def description_of(item_id: str) -> str:
     """Two sentences, the second with a denial."""
-    return f"the tale {item_id} of it. Nobody knows the end of {item_id}."
+    return f"the tale {item_id} of it. Nobody knows {words_of(int(item_id[1:]))} the end of {item_id}."
 
 
 def review_of(user_id: str, item_id: str) -> str:
-    """Seven words, one of them (`tale`) of every description."""
-    return f"a tale of {user_id} about {item_id} here"
+    """Seven words, three of them of the description of an item that the same people take later."""
+    return f"tale of {user_id} {item_id} {words_of((int(item_id[1:]) + STEPS) % NUM_ITEMS)}"
 
 
 def write_reviewed(source: Path, folder: Path) -> list[Path]:

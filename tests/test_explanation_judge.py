@@ -69,6 +69,38 @@ def test_a_server_that_is_not_there_leaves_every_row_missing() -> None:
         ask_address("localhost", "m")
 
 
+NO_ANSWERS = ["1-5", "1 - 5", "1–5", "1 to 5", "between 1 and 5", "2 or 3", "3 oder 4", "4/5", "4 out of 5", "2 of 5"]
+NO_ANSWERS += ["1.5", "1,5", "3 point five", "4½", "15", "-1", "5 (maybe 4)", "4%", "2, 3", "3\n4", "3rd", "0", "6"]
+
+
+@pytest.mark.parametrize("answer", NO_ANSWERS)
+def test_an_answer_that_leaves_a_choice_or_is_no_whole_number_is_missing(answer: str) -> None:
+    assert np.isnan(judge(["t"], ["f"], lambda _: [answer]).scores[0])
+
+
+@pytest.mark.parametrize("answer", ["4", " 4\n", "4.", "4!", "4 because it says so", "4, more or less"])
+def test_an_answer_that_begins_with_one_number_and_holds_no_other_counts(answer: str) -> None:
+    assert judge(["t"], ["f"], lambda _: [answer]).scores.tolist() == [4]
+
+
+def test_a_row_that_is_too_long_for_the_engine_costs_that_row_alone(tiny_run: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from genrec.decoding.transformers_engine import TransformersEngine
+    from genrec.errors import ModelError
+    from genrec.vocabulary import SidVocabulary
+
+    engine = TransformersEngine.load(tiny_run / "model", vocabulary=SidVocabulary.load(tiny_run / "model"))
+    ask = ask_engine(engine, AutoTokenizer.from_pretrained(tiny_run / "model"))
+    questions = ["Which?", "Why? " * 5000, "Who?", "How? " * 5000, "Where?"]
+    answers = ask(questions)
+    assert [answer is None for answer in answers] == [False, True, False, True, False]
+    assert answers[::2] == ask(questions[::2])
+    engine.close()
+    with pytest.raises(ModelError, match="closed"):
+        ask(questions)
+
+
 def test_an_engine_judges_too(tiny_run: Path) -> None:
     from transformers import AutoTokenizer
 

@@ -20,6 +20,7 @@ from genrec.text_metrics import (
     feature_coverage,
     feature_diversity,
     feature_match,
+    feature_recall,
     features_of,
     frequent_features,
     rare_word_precision,
@@ -49,7 +50,7 @@ def test_precision_and_recall_look_at_rare_words_alone() -> None:
 def test_features_match_cover_and_are_shared() -> None:
     features = ("cold", "rain", "ship", "toys")
     texts = ["cold ship", "cold rain", "cold", "nothing"]
-    assert feature_match(features)(texts, REFERENCES).tolist() == pytest.approx([1, 1, 0.5, 0])
+    assert feature_recall(features)(texts, REFERENCES).tolist() == pytest.approx([1, 1, 0.5, 0])
     assert feature_coverage(texts, features) == 3 / 4
     assert feature_diversity(texts, features) == pytest.approx(3 / 6)  # three of six pairs share `cold`
     by_pairs = [len(set(a.split()) & set(b.split()) & set(features)) for i, a in enumerate(texts) for b in texts[:i]]
@@ -59,6 +60,34 @@ def test_features_match_cover_and_are_shared() -> None:
     said = features_of(["The battery-life is short", "A long life; no battery.", "the COLD  ship sails"], phrases)
     assert said == [{"Battery life", "life"}, {"life"}, {"cold ship"}]
     assert frequent_features(REFERENCES, least=0.5, most=0.5) == ("cold", "rain")
+
+
+def test_a_row_matches_where_its_text_says_its_own_feature_whatever_else_the_reference_says() -> None:
+    texts = ["a cold ship", "rain and toys", "the ship", "TOYS, toys"]
+    found = feature_match(["ship", "cold", "rain", "toys"])(texts, ["cold ship rain toys"] * 4)
+    assert found.tolist() == [1, 0, 0, 1]
+    assert feature_match(["Wi-Fi", "4K"])(["the wi-fi is slow", "in 4k!"], ["", ""]).tolist() == [1, 1]
+    with pytest.raises(ValueError, match="shorter"):  # a feature per row, or it is not this metric
+        feature_match(["ship"])(texts, REFERENCES)
+
+
+def test_lines_that_all_name_a_feature_are_scored_by_it_and_others_by_words_of_their_references(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair_rows = runpy.run_path(str(RECIPE))["pair_rows"]
+    lines = [{"pred": f"f{n} and f9", "ref": f"f{n} or f8", "feature": f"F{n if n else 7}"} for n in range(8)]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = pair_rows(file, "constant")
+    assert rows.match(rows.texts, rows.references).tolist() == [0, 1, 1, 1, 1, 1, 1, 1]
+    assert rows.features == tuple(f"f{n}" for n in range(1, 8))
+    file.write_text(
+        "".join(json.dumps({**line, "feature": line["feature"] if n else ""}) + "\n" for n, line in enumerate(lines))
+    )
+    rows = pair_rows(file, "constant")
+    assert rows.named is None
+    assert rows.features == ()  # no word of some references, and not of most
+    assert "1 of 8 lines have no feature; it is not used" in capsys.readouterr().err
 
 
 def test_rouge_and_bleu_are_one_for_equal_texts_and_rouge_is_what_its_definition_says() -> None:
@@ -128,7 +157,7 @@ def test_published_texts_score_as_measured_before_and_content_beats_shuffled(
     for metric in (
         rare_word_precision(references),
         rare_word_recall(references),
-        feature_match(frequent_features(references)),
+        feature_recall(frequent_features(references)),
     ):
         gap = shuffle_gap(metric, texts, references, seed=0, shuffles=1, samples=200)
         assert gap.real > gap.shuffled

@@ -34,6 +34,7 @@ from genrec.quantization import reads_by_column
 from genrec.vocabulary import SidVocabulary
 
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+_LOGIT_TOLERANCE = 0.03  # of the largest logit: bfloat16 keeps eight bits
 _LOGITS_AT_ONCE = 1 << 24  # mode raw: at most this many float32 logits at a time (64 MiB)
 
 
@@ -163,6 +164,7 @@ def check_model(model: PreTrainedModel, vocabulary: SidVocabulary) -> None:
             "The model was not trained with this vocabulary: train it with `genrec train RUN`.",
         )
     try:
+        _check_logits(model)
         _check_tree_equals_paths(model, vocabulary)
     except GenrecError:
         raise
@@ -191,6 +193,17 @@ def check_length(model: PreTrainedModel, longest: int) -> None:
 _SUPPORTED = "Use a decoder with rotary or learned positions and full attention, such as Qwen, Llama or GPT-NeoX."
 
 
+def _check_logits(model: PreTrainedModel) -> None:
+    """What our output layer makes of a hidden state must be the model's logits, in proportion to these: where weights
+    are small or rounded, a factor that is missing is less than what trees of beams may differ by."""
+    head = output_layer(model)
+    tokens = torch.arange(min(5, head.out_features), device=model.device)[None]
+    found = head(model.base_model(input_ids=tokens).last_hidden_state[:, -1]).float()
+    expected = model(input_ids=tokens).logits[:, -1].float()
+    if (found - expected).abs().max() > _LOGIT_TOLERANCE * expected.abs().max():
+        raise ModelError(f"{type(model).__name__} changes its logits after the output layer.", _SUPPORTED)
+
+
 def _check_tree_equals_paths(model: PreTrainedModel, vocabulary: SidVocabulary) -> None:
     """Two beams that swap places at every level must score as two separate sequences do."""
     prompt = list(range(min(5, output_layer(model).out_features)))
@@ -206,7 +219,7 @@ def _check_tree_equals_paths(model: PreTrainedModel, vocabulary: SidVocabulary) 
         if not error <= allowed and np.isfinite(expected).all():
             raise ModelError(
                 f"{type(model).__name__} scores a beam differently from the same tokens alone (by {error:.2g} on "
-                f"level {level}): its attention is not the plain one, or it changes its logits after the output layer.",
+                f"level {level}): its attention is not the plain one.",
                 _SUPPORTED,
             )
         if level + 1 == len(vocabulary.codebook_sizes):

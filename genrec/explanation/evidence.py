@@ -1,7 +1,8 @@
 """One person, one item ─► what speaks for the item, each piece a fact that the check can look up again.
 
 Nothing here is text: a piece of evidence names items, values and counts. What to say first is decided here, too:
-the person's own words, then what the items share, then what others did, then what is close in content.
+a tag of the person's that is a value of the item, then what the items share, what others did, what is close in content,
+and last words of the person's that the item's texts hold as well, where these are rare enough to tell something.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from genrec.explanation.facts import Facts, OwnText, folded
+from genrec.explanation.facts import Facts, folded
 from genrec.explanation.quoting import sentences, unstopped
+from genrec.explanation.rarity import text_words
 
 MIN_PEOPLE = 2  # "1 person who chose X also chose Y" is a fact about one person
 _MAX_SHARE = 0.5  # an attribute of more of the items says nothing about one of them
 _MAX_VALUES = 3
 _MAX_LIKED = 2  # items of the history that one sentence names
 _MAX_QUOTED_WORDS = 15
-_WORD = re.compile(r"[^\W\d_]{4,}")
+_MIN_SHARED_WORDS = 2  # of a review's sentence and the item's texts: one word may be anybody's
+_MIN_WEIGHT = math.log(1000)  # of these words: rarer together than in one of a thousand texts
+_MIN_LETTERS = 4  # of such a word
 
 
 @dataclass(frozen=True)
@@ -106,9 +110,10 @@ def reasons(facts: Facts, subject: Subject) -> list[Evidence]:
     """What speaks for the item, best first; empty where nothing does. The item itself is no evidence."""
     assert subject.item is not None
     liked = _newest_first(subject)
-    found: list[Evidence | None] = [_own_words(facts, subject, liked)]
-    found += _shared_attributes(facts, liked, subject.item)
+    tag = _tagged_value(facts, subject, liked)
+    found: list[Evidence | None] = [tag, *_shared_attributes(facts, liked, subject.item)]
     found += [_behaviour(facts, liked, subject.item), _close_content(facts, liked, subject.item)]
+    found += [_quotation(facts, subject, liked)] if tag is None else []
     return [evidence for evidence in found if evidence is not None]
 
 
@@ -160,9 +165,7 @@ def _newest_first(subject: Subject) -> list[int]:
 def _shared_attributes(facts: Facts, liked: Sequence[int], item: int) -> list[Evidence]:
     """One per column, the rarest values first; a second item where it has all the values of the first."""
     found: list[tuple[float, SharedAttribute]] = []
-    own = [
-        one for one in facts.attributes(item) if facts.num_items_with[one] <= max(2, _MAX_SHARE * len(facts.catalog))
-    ]
+    own = _telling_attributes(facts, item)
     for column in dict.fromkeys(column for column, _ in own):
         values = {one for one in own if one[0] == column}
         shared = {other: values & set(facts.attributes(other)) for other in liked}
@@ -177,6 +180,12 @@ def _shared_attributes(facts: Facts, liked: Sequence[int], item: int) -> list[Ev
         items = (best, *others[: _MAX_LIKED - 1])
         found.append((weight, SharedAttribute(column, tuple(value for _, value in kept), items)))
     return [evidence for _, evidence in sorted(found, key=lambda one: -one[0])]
+
+
+def _telling_attributes(facts: Facts, item: int) -> list[tuple[str, str]]:
+    """(column, value) of an item, but for those that most items have."""
+    most = max(2, _MAX_SHARE * len(facts.catalog))
+    return [one for one in facts.attributes(item) if facts.num_items_with[one] <= most]
 
 
 def _rarity(facts: Facts, attribute: tuple[str, str]) -> float:
@@ -202,29 +211,43 @@ def _close_content(facts: Facts, liked: Sequence[int], item: int) -> CloseConten
     return CloseContent(tuple(found), tuple(round(close[other], 4) for other in found)) if found else None
 
 
-def _own_words(facts: Facts, subject: Subject, liked: Sequence[int]) -> OwnWords | None:
-    """A tag that is a value or in the text of the item; else the first sentence that shares a long word with it."""
+def _tagged_value(facts: Facts, subject: Subject, liked: Sequence[int]) -> OwnWords | None:
+    """The newest tag that is a value of the item."""
     assert subject.item is not None
-    values = [folded(value) for _, value in facts.attributes(subject.item)]
-    text = "\n".join([facts.title(subject.item), facts.description(subject.item), *values]).casefold()
-    about = set(_WORD.findall(text))
-    reviews: list[OwnWords] = []
-    for other in liked:
-        for written in facts.texts_of(subject.user_id, other):
-            if written.kind == "tag" and _is_about(written, text):
-                return OwnWords((other,), "tag", written.text)
-            if written.kind == "review" and (sentence := _telling_sentence(written.text, about)):
-                reviews.append(OwnWords((other,), "review", sentence))
-    return reviews[0] if reviews else None
+    values = {folded(value) for _, value in _telling_attributes(facts, subject.item)}
+    tags = ((other, text) for other, text in _written(facts, subject, liked, "tag") if folded(text) in values)
+    return next((OwnWords((other,), "tag", text) for other, text in tags), None)
 
 
-def _is_about(tag: OwnText, text: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(folded(tag.text))}(?!\w)", text) is not None
+def _quotation(facts: Facts, subject: Subject, liked: Sequence[int]) -> OwnWords | None:
+    """A tag that stands in the item's texts; else the sentence of a review that shares the rarest words with them."""
+    assert subject.item is not None
+    about = facts.all_text(subject.item)
+    for other, tag in _written(facts, subject, liked, "tag"):
+        as_it_is = re.search(rf"(?<!\w){re.escape(folded(tag))}(?!\w)", about) is not None
+        if as_it_is and any(facts.rarity.weight(word) for word in text_words(tag)):
+            return OwnWords((other,), "tag", tag)
+    known = {word for word in text_words(about) if len(word) >= _MIN_LETTERS}
+    best, most = None, 0.0
+    for other, review in _written(facts, subject, liked, "review"):
+        for sentence in sentences(review):
+            weight = _weight(facts, sentence, known)
+            if weight > most:
+                best, most = OwnWords((other,), "review", unstopped(sentence)), weight
+    return best
 
 
-def _telling_sentence(review: str, about: set[str]) -> str | None:
-    for sentence in sentences(review):
-        short = len(sentence.split()) <= _MAX_QUOTED_WORDS
-        if short and about & set(_WORD.findall(sentence.casefold())):
-            return unstopped(sentence)
-    return None
+def _written(facts: Facts, subject: Subject, liked: Sequence[int], kind: str) -> list[tuple[int, str]]:
+    """What the person wrote about items of the history, the newest item first: (item_index, text)."""
+    texts = ((other, written) for other in liked for written in facts.texts_of(subject.user_id, other))
+    return [(other, written.text) for other, written in texts if written.kind == kind]
+
+
+def _weight(facts: Facts, sentence: str, about: set[str]) -> float:
+    """How much the words tell that a sentence shares with the item's texts; 0 where it is too long or too little."""
+    if len(sentence.split()) > _MAX_QUOTED_WORDS:
+        return 0.0
+    # fsum: see _shared_attributes.
+    weights = [weight for word in about & text_words(sentence) if (weight := facts.rarity.weight(word))]
+    total = math.fsum(weights)
+    return total if len(weights) >= _MIN_SHARED_WORDS and total >= _MIN_WEIGHT else 0.0

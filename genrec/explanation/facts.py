@@ -20,6 +20,7 @@ from genrec.data.sequences import Sequences
 from genrec.data.splits import training_sequences
 from genrec.encoders.base import Embeddings
 from genrec.errors import DataError, RunError
+from genrec.explanation.rarity import WordRarity
 from genrec.run import Run
 
 # `tags` of a film are what all people wrote, also after the interactions that are to be explained.
@@ -124,6 +125,23 @@ class Facts:
         if "description" not in self.catalog.table.columns:
             return ""
         return plain(self.catalog.table["description"][item] or "")
+
+    def all_text(self, item: int) -> str:
+        """All that an item's record says in words, folded: title, description, one value per line."""
+        values = (value for _, value in self.attributes(item))
+        return "\n".join([self.title(item), self.description(item), *values]).casefold()
+
+    @cached_property
+    def rarity(self) -> WordRarity:
+        """How rare words are among the texts of the items and among the reviews."""
+        reviews = (
+            written.text
+            for by_item in self.own_texts.values()
+            for texts in by_item.values()
+            for written in texts
+            if written.kind == "review"
+        )
+        return WordRarity(map(self.all_text, range(len(self.catalog))), reviews)
 
     @cached_property
     def values(self) -> dict[str, frozenset[tuple[str, str]]]:

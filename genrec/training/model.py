@@ -196,8 +196,8 @@ class PackedLoss(nn.Module):
             weight, bias = 1 if number < levels else levels, output.bias
             rows = output.rows(first, size)
             rows = rows + from_vectors if number == levels and from_vectors is not None else rows
-            bias = None if bias is None else bias[first : first + size]
-            total = total + weight * self._group_sum(hidden[here], labels[here] - first, rows, bias)
+            bias = None if bias is None else output.scaled(bias[first : first + size])
+            total = total + weight * self._group_sum(output.scaled(hidden[here]), labels[here] - first, rows, bias)
             count += weight * here.sum()
         if bool(is_text.any()):
             total = total + self._words_sum(output, hidden[is_text], labels[is_text])
@@ -222,7 +222,7 @@ class PackedLoss(nn.Module):
         self._hooks, self._content = [], None
 
     def _group_sum(self, hidden: Tensor, labels: Tensor, rows: Tensor, bias: Tensor | None) -> Tensor:
-        """Sum of the cross-entropies of labels (N,) among a group's rows (K, D)."""
+        """Sum of the cross-entropies of labels (N,) among a group's rows (K, D); hidden states and bias are scaled."""
         if len(rows) < _MANY_ITEMS or hidden.device.type != "cpu" or self._label_smoothing or bias is not None:
             return self._sum(F.linear(hidden, rows, bias), labels)
         total: Tensor = FullCrossEntropy.apply(hidden, rows, labels)  # type: ignore[no-untyped-call]

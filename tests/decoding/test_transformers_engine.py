@@ -16,8 +16,6 @@ from tokenizers.models import WordLevel
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
-    Cohere2Config,
-    Cohere2ForCausalLM,
     Lfm2Config,
     Lfm2ForCausalLM,
     MistralConfig,
@@ -135,11 +133,6 @@ def test_models_that_would_be_scored_wrongly_are_refused_by_name() -> None:
     bloom = BloomForCausalLM(BloomConfig(vocab_size=48, hidden_size=16, n_layer=1, n_head=2))
     with pytest.raises(ModelError, match="BloomForCausalLM takes no position_ids"):
         engine(bloom)
-    scaled = Cohere2ForCausalLM(Cohere2Config(**SMALL, pad_token_id=0, bos_token_id=1, eos_token_id=2, logit_scale=0.1))
-    for parameter in scaled.parameters():
-        parameter.data.mul_(8.0)
-    with pytest.raises(ModelError, match="Cohere2ForCausalLM scores a beam differently"):
-        engine(scaled)
     convolutional = Lfm2ForCausalLM(Lfm2Config(**SMALL, layer_types=["conv", "full_attention"]))
     with pytest.raises(ModelError, match="Lfm2ForCausalLM has layers of type conv"):
         engine(convolutional)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.errors import ConfigError, MissingDependencyError, ModelError
 from genrec.recommender import Recommender
 from genrec.trie import ItemTrie
@@ -93,6 +94,28 @@ def test_an_engine_loaded_by_a_thread_serves_others_and_closed_says_so(vllm_fold
     closed.close()
     with pytest.raises(ModelError, match="the engine is closed"):
         closed.rank([[1]], trie, beam_width=1, k=1)
+
+
+def test_logits_are_scaled_where_only_the_rows_of_codes_are_multiplied(vllm_folder: Path, tmp_path: Path) -> None:
+    from transformers import GraniteConfig, GraniteForCausalLM
+
+    folder = shutil.copytree(vllm_folder, tmp_path / "granite")
+    torch.manual_seed(1)
+    shape = {"vocab_size": 48, "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 32}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64}
+    ends = {"bos_token_id": None, "eos_token_id": 2, "pad_token_id": None}
+    model = GraniteForCausalLM(GraniteConfig(**shape, **heads, **ends, logits_scaling=4.0, attention_multiplier=0.2))
+    for parameter in model.parameters():
+        parameter.data.mul_(8.0) if parameter.dim() > 1 else None
+    model.save_pretrained(folder)
+    vocabulary = SidVocabulary.load(vllm_folder)
+    trie = ItemTrie.build([[a, b] for a in range(4) for b in range(4)], (4, 4))
+    [expected] = TransformersEngine.load(folder, vocabulary=vocabulary).rank([[1, 2, 3]], trie, beam_width=16, k=16)
+    engine = VllmEngine.load(folder, vocabulary=vocabulary, options=SMALL_CACHE)
+    [found] = engine.rank([[1, 2, 3]], trie, beam_width=16, k=16)
+    engine.close()
+    assert [item.item_index for item in found] == [item.item_index for item in expected]
+    assert [item.score for item in found] == pytest.approx([item.score for item in expected], abs=1e-4)
 
 
 def test_a_run_is_evaluated_and_recommends_the_same_on_both_engines(

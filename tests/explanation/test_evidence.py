@@ -77,11 +77,65 @@ def test_taste_counts_what_is_commoner_in_the_history_than_in_the_catalogue(fact
 
 
 def test_a_review_is_quoted_only_where_it_speaks_of_what_the_item_is(facts: Facts) -> None:
-    words = {"u": {TOY: (OwnText("review", "Loud. I like a policeman in the rain. And more."),)}}
-    told = Facts(facts.catalog, facts.sequences, facts.vectors, words)
-    assert reasons(told, Subject((TOY,), BLADE, "u"))[0] == OwnWords((TOY,), "review", "I like a policeman in the rain")
+    review = "Loud. I like a policeman who hunts in the rain. And more."
+    told = with_texts(facts, {TOY: (OwnText("review", review),)})
+    quoted = OwnWords((TOY,), "review", "I like a policeman who hunts in the rain")
+    assert reasons(told, Subject((TOY,), BLADE, "u")) == [quoted]
     assert reasons(told, Subject((TOY,), DR_NO, "u")) == []
     assert reasons(told, Subject((TOY,), BLADE, None)) == []
+
+
+def with_texts(facts: Facts, texts: dict[int, tuple[OwnText, ...]], others: list[str] | None = None) -> Facts:
+    """What `u` wrote by item, and reviews of somebody else."""
+    more = {"somebody": {IT: tuple(OwnText("review", text) for text in others or ())}}
+    return Facts(facts.catalog, facts.sequences, facts.vectors, {"u": texts} | more)
+
+
+def test_words_that_many_reviews_hold_are_no_evidence_however_rare_they_are_in_the_catalogue(facts: Facts) -> None:
+    common = ["A policeman hunts it, rain or not.", "The rain again, and whoever hunts is no policeman."]
+    subject = Subject((TOY,), BLADE, "u")
+    texts = {TOY: (OwnText("review", "I like a policeman who hunts in the rain."),)}
+    assert [one.kind for one in reasons(with_texts(facts, texts), subject)] == ["own"]
+    assert reasons(with_texts(facts, texts, [*common, *["Dull."] * 10]), subject) == []
+    assert [one.kind for one in reasons(with_texts(facts, texts, [*common, *["Dull."] * 100]), subject)] == ["own"]
+
+
+@pytest.mark.parametrize(
+    "review", ["A policeman, what luck.", "Machines!", "Rain " + "and more of it " * 5 + "hunts machines."]
+)
+def test_one_word_alone_or_a_long_sentence_is_no_evidence_however_rare_it_is(facts: Facts, review: str) -> None:
+    told = with_texts(facts, {TOY: (OwnText("review", review),)}, ["Dull."] * 100_000)
+    assert reasons(told, Subject((TOY,), BLADE, "u")) == []
+
+
+def test_the_sentence_with_the_rarest_words_is_quoted_wherever_it_stands(facts: Facts) -> None:
+    newer = OwnText("review", "A policeman in the rain. The machines hunts a policeman!")
+    older = OwnText("review", "He hunts machines in the rain: a policeman.")
+    told = with_texts(facts, {TOY: (older,), DR_NO: (newer,)}, ["Dull."] * 1000)
+    [quoted] = [one for one in reasons(told, Subject((TOY, DR_NO), BLADE, "u")) if isinstance(one, OwnWords)]
+    assert quoted == OwnWords((TOY,), "review", "He hunts machines in the rain: a policeman")
+
+
+def test_words_come_last_but_for_a_tag_that_is_a_value_of_the_item(facts: Facts) -> None:
+    review = OwnText("review", "I like a policeman who hunts in the rain.")
+    kinds = [one.kind for one in reasons(with_texts(facts, {ALIEN: (review,)}), Subject((ALIEN,), BLADE, "u"))]
+    assert kinds == ["attribute", "attribute", "behaviour", "similar", "own"]
+    for tag in ("rain", "Ridley Scott"):  # beside a review, a tag is what is quoted
+        told = with_texts(facts, {ALIEN: (review, OwnText("tag", tag))})
+        found = reasons(told, Subject((ALIEN,), BLADE, "u"))
+        assert [one for one in found if isinstance(one, OwnWords)] == [OwnWords((ALIEN,), "tag", tag)]
+        assert found[-1 if tag == "rain" else 0] == OwnWords((ALIEN,), "tag", tag)
+
+
+def test_a_tag_of_words_that_stand_in_many_texts_or_that_most_items_have_as_a_value_is_no_evidence() -> None:
+    texts = ["A good film.", "A good one.", "Good work.", *["Dull."] * 9]
+    genres = [["Drama"]] * 11 + [["Comedy"]]
+    table = pl.DataFrame(
+        {"item_id": list("abcdefghijkl"), "title": list("ABCDEFGHIJKL"), "genres": genres, "description": texts}
+    )
+    for tag, quoted in (("good", False), ("drama", False), ("film", True)):
+        facts = Facts(Catalog(table), Sequences.from_lists([], []), None, {"u": {1: (OwnText("tag", tag),)}})
+        assert bool(reasons(facts, Subject((1,), 0, "u"))) == quoted
 
 
 @pytest.fixture

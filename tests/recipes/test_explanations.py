@@ -66,10 +66,10 @@ def second_opinion(run: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 # Style → the kinds of sentences that its texts have, and what makes one of them wrong.
 READ = {
-    "line": ({"wrote", "shared"}, ("about i3 here", "about i4 here")),
-    "paragraph": ({"wrote", "shared", "people"}, ("“a tale of", "“tale of")),
+    "line": ({"shared"}, ("have the same genres", "have the same brands")),
+    "paragraph": ({"wrote", "shared", "people"}, ("“tale of", "“a tale of")),
     "bullets": ({"wrote", "shared", "people"}, ("have the same genre", "have the same brand")),
-    "for-whom": ({"wrote", "reader"}, ("those who chose “Film 3”", "those who chose “Film 4”")),
+    "for-whom": ({"shared", "reader"}, ("those who chose “Film 3”", "those who chose “Film 4”")),
     "headline": ({"headline"}, ("Comedy and Mood", "Comedies and Mood")),
     "description": ({"record", "described"}, (" of it.", " of")),
     "taste": ({"count"}, ("have the genre Comedy", "have the genre Drama")),
@@ -96,6 +96,15 @@ def test_the_second_opinion_reads_every_style(
     (tmp_path / "out.jsonl").write_text(answers.replace(right, wrong, 1), encoding="utf-8")
     assert second_opinion(reviewed, tmp_path, monkeypatch) == 1
     assert "1  unsupported" in capsys.readouterr().out
+
+
+def test_the_second_opinion_knows_where_a_sentence_ends() -> None:
+    whole = runpy.run_path(str(ROOT / "eval" / "check_explanations.py"))["in_whole_sentences"]
+    source = "I tried it. Is it good? It is GREAT!!! It works... not"
+    for words in ("Is it good?", "It is GREAT", "It is GREAT!!!", "I tried it. Is it good?", "It works... not"):
+        assert whole(words, source), words
+    for words in ("Is it good", "It works", "It is", "tried it", "works... not", "It is GREAT!!! It"):
+        assert not whole(words, source), words
 
 
 def test_a_line_of_taste_may_name_an_item_and_its_text_speaks_of_the_history_alone(

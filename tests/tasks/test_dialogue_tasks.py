@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,19 +54,37 @@ def test_examples_are_of_training_dialogues_alone(talked: Tiny):
     assert not told & (validation - train)
 
 
-def test_f3_is_the_next_item_task_to_the_last_token(talked: Tiny):
+def test_f3_is_the_next_item_task_to_the_last_token_in_any_of_its_words(talked: Tiny):
     mixture = talked.mixture({"F3": 1.0})
-    prompt = compile_history_prompt(load_templates(default_prompts(), "next_item").templates[0], talked.tokenizer)
-    for example in mixture.draw(mixture.tasks["F3"], np.random.default_rng(0), num_tokens=400):
-        (same,) = history_examples(
-            type(talked.data.sequences).from_lists(["d"], [example.items]),
-            prompts=[prompt.before],
-            item_tokens=talked.item_tokens,
-            max_items=6,
-            rng=np.random.default_rng(0),
-        )
-        assert example.tokens.tolist() == same.tokens.tolist()
-        assert example.targets.tolist() == same.targets.tolist()
+    shared, own = load_templates(default_prompts(), "next_item"), load_templates(default_prompts(), "named_together")
+    assert own.templates[: len(shared.templates)] == tuple(as_named(text) for text in shared.templates)
+    assert own.held_out == tuple(as_named(text) for text in shared.held_out)
+    texts = [text.replace("{{ named }}", "{{ history }}") for text in own.templates]
+    prompts = [compile_history_prompt(text, talked.tokenizer).before for text in texts]
+    found = mixture.draw(mixture.tasks["F3"], np.random.default_rng(0), num_tokens=2000)
+    met = set()
+    for example in found:
+        same = [next_item_example(talked, example.items, prompt) for prompt in prompts]
+        met |= {place for place, one in enumerate(same) if one == (example.tokens.tolist(), example.targets.tolist())}
+        assert (example.tokens.tolist(), example.targets.tolist()) in same
+    assert met == set(range(len(prompts)))
+
+
+def as_named(text: str) -> str:
+    """A template of A1 as one of F3."""
+    return text.replace("{{ history }}", "{{ named }}")
+
+
+def next_item_example(talked: Tiny, items: Sequence[int], prompt: Sequence[int]) -> tuple[list[int], list[bool]]:
+    """Tokens and targets of the example that A1 makes of a history."""
+    (example,) = history_examples(
+        type(talked.data.sequences).from_lists(["d"], [items]),
+        prompts=[prompt],
+        item_tokens=talked.item_tokens,
+        max_items=6,
+        rng=np.random.default_rng(0),
+    )
+    return example.tokens.tolist(), example.targets.tolist()
 
 
 def test_what_was_said_is_asked_with_and_never_holds_the_title(talked: Tiny):

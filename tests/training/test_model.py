@@ -18,10 +18,14 @@ from transformers import (
     BloomForCausalLM,
     CodeGenConfig,
     CodeGenForCausalLM,
+    CohereConfig,
+    CohereForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PhiConfig,
@@ -44,7 +48,7 @@ SMALL = {"vocab_size": NUM_TOKENS, "hidden_size": 16, "num_hidden_layers": 2, "n
 INNER = {"intermediate_size": 24, "max_position_embeddings": 64}
 SHAPE = ScratchConfig(hidden_size=16, layers=2, heads=2, intermediate_size=24, text_vocabulary=300)
 TEXTS = ["Toy Story", "Heat", "<|im_start|>Alien"]
-FAMILIES = ["scratch", "llama", "gpt-neox", "gpt2", "phi"]
+FAMILIES = ["scratch", "llama", "gpt-neox", "gpt2", "phi", "granite", "cohere"]
 
 
 def tiny_model(family: str) -> PreTrainedModel:
@@ -57,6 +61,11 @@ def tiny_model(family: str) -> PreTrainedModel:
         model = LlamaForCausalLM(LlamaConfig(**SMALL, **INNER, num_key_value_heads=2, tie_word_embeddings=False))
     elif family == "gpt-neox":
         model = GPTNeoXForCausalLM(GPTNeoXConfig(**SMALL, **INNER))
+    elif family == "granite":  # it divides its logits
+        model = GraniteForCausalLM(GraniteConfig(**SMALL, **INNER, logits_scaling=3.0))
+    elif family == "cohere":  # it multiplies them
+        ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+        model = CohereForCausalLM(CohereConfig(**SMALL, **INNER, **ends, logit_scale=0.3))
     elif family == "phi":  # its output layer has a bias
         model = PhiForCausalLM(PhiConfig(**SMALL, **INNER))
         model.lm_head.bias.data.normal_()
