@@ -146,15 +146,12 @@ def beam_search(
         trail = np.concatenate([beams.trail[children.node[chosen]], model[chosen, None]], axis=1)
         beams = _Beams(owner[chosen], slot, children.lo[chosen], children.hi[chosen], scores[chosen], trail)
         values = scorer.step(parents, codes, counts)
-    found = []
-    for user, (start, end) in enumerate(pairwise(bounds)):
-        leaves, leaf_scores = children.select(slice(start, end)), scores[start:end]
-        if terms is None and own is None and end - start > k:
-            leaves, leaf_scores = _as_good_as(k, leaves, leaf_scores)
-        trails = np.concatenate([beams.trail[leaves.node], leaf_scores[:, None]], axis=1)
-        under = _items_under(trie, leaves, trails, filters[user])
-        found.append(_ranked(under, (own, terms), user=user, k=k, score_mode=score_mode))
-    return found
+    if terms is None and own is None:  # every leaf has an item, so the k best items are under the k best leaves
+        kept = [start + _as_good_as(k, scores[start:end]) for start, end in pairwise(bounds)]
+        children, scores = children.select(np.concatenate(kept)), scores[np.concatenate(kept)]
+    trails = np.concatenate([beams.trail[children.node], scores[:, None]], axis=1)
+    under = _items_under(children, beams.user[children.node], trails, filters)
+    return _ranked(trie, under, (own, terms), num_users=num_users, k=k, score_mode=score_mode)
 
 
 def check_request(
@@ -261,42 +258,57 @@ def _log_sum_exp(values: Floats, node: Integers) -> Floats:
     return np.asarray(np.repeat(peak + np.log(total), sizes), dtype=np.float32)
 
 
-def _as_good_as(k: int, leaves: Children, scores: Floats) -> tuple[Children, Floats]:
-    """The leaves as good as the k-th: every leaf has an item, so the k best items are under these."""
-    kept = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
-    return leaves.select(kept), scores[kept]
+def _as_good_as(k: int, scores: Floats) -> Integers:
+    """Indices of the scores as good as the k-th, in their order."""
+    if len(scores) <= k:
+        return np.arange(len(scores))
+    return np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
 
 
 def _items_under(
-    trie: ItemTrie, leaves: Children, trails: Floats, item_filter: ItemFilter | None
+    leaves: Children, owner: Integers, trails: Floats, filters: Sequence[ItemFilter | None]
 ) -> tuple[Integers, Integers, Floats]:
-    """Position, item_index and trail (L,) of every allowed item under a user's leaves; a leaf can hold several."""
+    """User, position and trail (L,) of every allowed item under leaves, user after user; a leaf can hold several."""
     sizes = leaves.hi - leaves.lo
     leaf = np.repeat(np.arange(len(sizes)), sizes)
     position = leaves.lo[leaf] + np.arange(len(leaf)) - (np.cumsum(sizes) - sizes)[leaf]
-    if item_filter is not None:
-        admitted = item_filter.admits(position)
-        position, leaf = position[admitted], leaf[admitted]
-    return position, trie.items[position].astype(np.int64), trails[leaf]
+    user = owner[leaf]
+    if any(item_filter is not None for item_filter in filters):
+        admitted = np.ones(len(user), dtype=np.bool_)
+        bounds = np.searchsorted(user, np.arange(len(filters) + 1)).tolist()
+        for item_filter, (start, end) in zip(filters, pairwise(bounds), strict=True):
+            if item_filter is not None:
+                admitted[start:end] = item_filter.admits(position[start:end])
+        user, position, leaf = user[admitted], position[admitted], leaf[admitted]
+    return user, position, trails[leaf]
 
 
 def _ranked(
+    trie: ItemTrie,
     found: tuple[Integers, Integers, Floats],
     joining: tuple[EvidenceTerms | None, EvidenceTerms | None],
     *,
-    user: int,
+    num_users: int,
     k: int,
     score_mode: ScoreMode,
-) -> list[RankedItem]:
-    """The best `k` of a user's items, best first. Ties by item index. What joins: the items' own tokens, evidence."""
-    position, items, trails = found
-    (own, terms), users = joining, np.full(len(items), user)
+) -> list[list[RankedItem]]:
+    """The best `k` of each user's items, best first, ties by item index. What joins: items' own tokens, evidence."""
+    user, position, trails = found
+    own, terms = joining
+    items = trie.items[position].astype(np.int64)
     if own is not None:
-        trails[:, -1] = own.join_items(users, position, trails[:, -1])
-    model = trails[:, -1]
-    score = model if terms is None else terms.join_items(users, position, model)
-    order = np.lexsort((items, -score))[:k]
-    return [
-        RankedItem(int(item), float(joined), score_mode, model_score=trail[-1], trail=tuple(trail))
-        for item, joined, trail in zip(items[order], score[order], trails[order].tolist(), strict=True)
-    ]
+        trails[:, -1] = own.join_items(user, position, trails[:, -1])
+    score = trails[:, -1] if terms is None else terms.join_items(user, position, trails[:, -1])
+    order = np.lexsort((items, -score, user))
+    starts = np.searchsorted(user, np.arange(num_users + 1)).tolist()
+    answers = []
+    for start, end in pairwise(starts):
+        best_first = order[start : min(end, start + k)]
+        values = zip(items[best_first].tolist(), score[best_first].tolist(), trails[best_first].tolist(), strict=True)
+        answers.append(
+            [
+                RankedItem(item, joined, score_mode, model_score=trail[-1], trail=tuple(trail))
+                for item, joined, trail in values
+            ]
+        )
+    return answers
