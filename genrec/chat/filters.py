@@ -91,7 +91,7 @@ def span_words(span: Span) -> str:
 
 def constraint_words(constraints: Constraints) -> list[str]:
     """Everything that is asked for, one phrase each."""
-    words = [joined(wish.values, "or") if wish.values != ("True",) else wish.attribute for wish in constraints.wanted]
+    words = [joined(wish.values, "or") for wish in constraints.wanted]
     words += [f"no {joined(wish.values, 'or')}" for wish in constraints.unwanted]
     words += [span_words(span) for span in constraints.spans]
     return words + [f"not {span_words(span)}" for span in constraints.outside]
