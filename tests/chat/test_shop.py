@@ -77,6 +77,25 @@ def test_neither_truth_values_nor_objects_are_said_as_they_are_kept(shop: Dialog
         assert raw not in " ".join(turn.trace)
 
 
+def test_an_empty_list_is_not_said_to_be_further_away(shop: Dialogue) -> None:
+    turn = shop.turn(ChatState(), "something like Oat Bar, but over 70 euros")
+    assert turn.item_ids == ()
+    assert turn.text.startswith("I have nothing left to recommend that fits (price at least 70).")
+    further = shop.turn(ChatState(), "something like Oat Bar, but over 50 euros")
+    assert further.item_ids == ("e",)
+    assert further.text.startswith("Nothing left has much in common with it, so these are further away.")
+
+
+@pytest.mark.parametrize(
+    "text", ["how big is it", "how big is it?", "and how heavy is the first one?", "how good was it"]
+)
+def test_how_an_item_is_is_answered_with_what_the_catalogue_says_of_it(shop: Dialogue, text: str) -> None:
+    before = shop.turn(ChatState(), "something like Oat Bar")
+    turn = shop.turn(before.state, text)
+    assert (turn.act, turn.item_ids) == ("answer", ())
+    assert turn.text == "Milk Bar: price 6; categories Snack, Bar; vegan no. That is all the catalogue says."
+
+
 def test_a_wish_for_a_truth_value_is_said_by_its_name(shop: Dialogue) -> None:
     asked = ChatState(asked=("opener",))
     assert shop.turn(asked, "something vegan").text.startswith("I know nothing about you yet, so")
