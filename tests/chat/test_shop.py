@@ -9,8 +9,9 @@ import pytest
 from genrec.chat import ChatState, Dialogue
 from genrec.chat.catalogue_index import CatalogueIndex
 from genrec.chat.facts import fact_line, facts_of
-from genrec.chat.filters import sharing_mask
+from genrec.chat.filters import constraint_words, sharing_mask, without_constraint
 from genrec.chat.reading import read_message
+from genrec.chat.state import Constraints, Wish
 from genrec.config import IngestConfig
 from genrec.data.catalog import Catalog, is_object
 from genrec.data.ingest import ingest
@@ -100,7 +101,14 @@ def test_a_wish_for_a_truth_value_is_said_by_its_name(shop: Dialogue) -> None:
     asked = ChatState(asked=("opener",))
     assert shop.turn(asked, "something vegan").text.startswith("I know nothing about you yet, so")
     assert "(vegan):" in shop.turn(asked, "something vegan").text
-    assert "(no vegan):" in shop.turn(asked, "nothing vegan").text
+    refused = shop.turn(asked, "nothing vegan")
+    assert "(not vegan):" in refused.text
+    assert without_constraint(refused.state.constraints, "not vegan").empty
+    lid = Wish(attribute="has_lid", values=("lid",))
+    assert constraint_words(Constraints(unwanted=(lid, Wish(attribute="genres", values=("Horror",))))) == [
+        "no lid",
+        "no Horror",
+    ]
 
 
 def test_all_facts_of_an_item_say_yes_or_no_and_leave_objects_out(shop: Dialogue) -> None:
