@@ -39,6 +39,7 @@ class IngestConfig(Config):
     ties: Literal["file", "shuffle"] = Field("file", description="the order of a user's interactions of equal time")
     ties_seed: Seed = Field(0, description="seed of ties that are drawn")
     on_bad_row: Literal["stop", "skip"] = "stop"
+    text_columns: tuple[str, ...] = Field((), description="attributes of a CSV that stay text")
     empty_title: Literal["stop", "item-id"] = Field(
         "item-id", description="the item_id stands for an empty title (and is counted), or it is a bad row"
     )

@@ -350,9 +350,9 @@ class Recommender:
         """Why this person may choose this item, from evidence, every statement checked (docs/explanations.md).
 
         `history` holds item ids, oldest first. `user_id` brings in what the person wrote about items of the training
-        split. Styles `headline` and `description` are about the item, `taste` (with `item_id` None) about the person.
+        split. Styles `headline` and `description` are about the item, `taste` (`item_id` may be None) about the person.
         The text is empty, with a note, where there is no evidence. Raises UnknownItemError for an unknown id,
-        ConfigError for an unknown style, language or tone, RunError where this recommender has no run.
+        ConfigError for an unknown style, language or tone or a missing item, RunError where this has no run.
         """
         told, here = checked_ids(history, "a history"), self.pinned()
         item = None if item_id is None else int(here.catalog.indices([checked_id(item_id)])[0])

@@ -2,14 +2,15 @@
 
 I items. Built once per catalogue; every lookup is by normalised words (`words.normalise`). Titles are also
 known without their article, before their colon and by what stands in brackets; values also by their plural and
-by everyday words (`SYNONYMS`) where the catalogue has the value they stand for.
+by everyday words (`SYNONYMS`) where the catalogue has the value they stand for. A column of truth values is a flag: its
+one value is its name ("vegan"), which the items have for which it is true.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
 
 from genrec.chat.words import singular_forms, words_of
-from genrec.data.catalog import Catalog
+from genrec.data.catalog import Catalog, are_truths, is_object
 
 Words = tuple[str, ...]
 _NOT_ATTRIBUTES = {"item_id", "title", "description", "image", "audio", "video", "imdb_id", "tmdb_id"}
@@ -27,6 +28,7 @@ _MAX_FACET_VALUES = 400  # a column with more different values is spoken of with
 _MIN_TAG_ITEMS = 2
 _LONG_WORD = 5  # letters
 _ARTICLES = {"the", "a", "an", "le", "la", "les", "il", "el", "der", "die", "das"}
+_FLAG_VERB = re.compile(r"^(?:is|has)_", re.IGNORECASE)
 _BRACKETS = re.compile(r"\(([^()]*)\)")
 FUZZY_CUTOFF = 86.0  # rapidfuzz's ratio in percent; "termintor" / "terminator" is 95, "alien" / "aliens" 91
 
@@ -78,6 +80,7 @@ class CatalogueIndex:
     topics: dict[Words, Value]  # values of open vocabularies, such as tags
     numbers: dict[str, NDArray[np.float64]]  # (I,) each, NaN where an item has none
     columns: dict[str, list[frozenset[str]]]  # attribute → values of every item
+    flags: frozenset[str]  # attributes that are true or false
 
     @classmethod
     def build(cls, catalog: Catalog) -> CatalogueIndex:
@@ -96,6 +99,7 @@ class CatalogueIndex:
         short.update((words, rows) for words, rows in lone.items() if len(rows) == 1 and words not in short)
         numbers: dict[str, NDArray[np.float64]] = {}
         columns: dict[str, list[frozenset[str]]] = {}
+        flags: set[str] = set()
         for name in catalog.table.columns:
             series = catalog.table[name]
             if name in _NOT_ATTRIBUTES:
@@ -104,10 +108,13 @@ class CatalogueIndex:
                 numbers[name] = series.cast(pl.Float64).fill_null(np.nan).to_numpy()
             else:
                 columns[name] = [_cell_values(cell) for cell in series.to_list()]
-        facets, topics = _values(columns, len(catalog))
+                if are_truths(frozenset().union(*columns[name])):
+                    flags.add(name)
+                    columns[name] = [_flag_values(name, cell) for cell in columns[name]]
+        facets, topics = _values(columns, flags, len(catalog))
         frozen = {words: tuple(rows) for words, rows in names.items()}
         aliases = {words: tuple(dict.fromkeys(rows)) for words, rows in short.items() if words not in frozen}
-        return cls(catalog, frozen, aliases, facets, topics, numbers, columns)
+        return cls(catalog, frozen, aliases, facets, topics, numbers, columns, frozenset(flags))
 
     @cached_property
     def longest_name(self) -> int:
@@ -161,11 +168,11 @@ class CatalogueIndex:
         return found
 
     def facet_names(self) -> list[str]:
-        """Attributes whose values can be asked for by name, the ones with the fewest different values first."""
+        """Attributes whose values can be asked for by name: the fewest different values first, flags last of all."""
         counts: defaultdict[str, set[str]] = defaultdict(set)
         for value in self.facets.values():
             counts[value.attribute].add(value.value)
-        return sorted(counts, key=lambda name: len(counts[name]))
+        return sorted(counts, key=lambda name: (name in self.flags, len(counts[name])))
 
     def common_values(self, attribute: str, number: int) -> list[str]:
         """The values of an attribute that most items have."""
@@ -196,11 +203,20 @@ def _cell_values(cell: object) -> frozenset[str]:
     if cell is None:
         return frozenset()
     parts = cell if isinstance(cell, list) else [cell]
-    return frozenset(str(part) for part in parts if part is not None and str(part))
+    return frozenset(str(part) for part in parts if part is not None and str(part) and not is_object(part))
+
+
+def flag_words(name: str) -> str:
+    """What the items are for which a column of truth values is true: "vegan" of `is_vegan`."""
+    return _FLAG_VERB.sub("", name).replace("_", " ").strip()
+
+
+def _flag_values(name: str, cell: frozenset[str]) -> frozenset[str]:
+    return frozenset({flag_words(name)} if any(part.casefold() == "true" for part in cell) else ())
 
 
 def _values(
-    columns: Mapping[str, Sequence[frozenset[str]]], num_items: int
+    columns: Mapping[str, Sequence[frozenset[str]]], flags: Collection[str], num_items: int
 ) -> tuple[dict[Words, Value], dict[Words, Value]]:
     """Values by their words: those of small vocabularies, and those of open ones (tags) that several items have."""
     facets: dict[Words, Value] = {}
@@ -210,11 +226,10 @@ def _values(
         for cell in cells:
             for part in cell:
                 counts[part] += 1
+        if name in flags:
+            counts.setdefault(flag_words(name), 0)  # what nothing is can be asked for, too
         if not counts or len(counts) > max(num_items / 2, 8):
             continue  # nearly every item its own: an id, not an attribute
-        if set(counts) <= {"True", "False"}:
-            facets[words_of(name.replace("_", " "))] = Value(name, "True", counts["True"])
-            continue
         closed = name != "tags" and len(counts) <= _MAX_FACET_VALUES
         for part, count in counts.items():
             if not closed and count < _MIN_TAG_ITEMS:

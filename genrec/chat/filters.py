@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from genrec.chat.catalogue_index import CatalogueIndex
+from genrec.chat.catalogue_index import CatalogueIndex, flag_words
 from genrec.chat.state import Constraints, Span, Wish
 from genrec.chat.words import joined
 
@@ -89,10 +89,16 @@ def span_words(span: Span) -> str:
     return f"{name}at least {low}" if low is not None else f"{name}at most {high}"
 
 
+def _refusal(wish: Wish) -> str:
+    """ "no Horror", "no subtitles" of `has_subtitles`; but "not vegan" of a column of truth values."""
+    is_flag = wish.values == (flag_words(wish.attribute),) and not wish.attribute.lower().startswith("has_")
+    return "not" if is_flag else "no"
+
+
 def constraint_words(constraints: Constraints) -> list[str]:
     """Everything that is asked for, one phrase each."""
-    words = [joined(wish.values, "or") if wish.values != ("True",) else wish.attribute for wish in constraints.wanted]
-    words += [f"no {joined(wish.values, 'or')}" for wish in constraints.unwanted]
+    words = [joined(wish.values, "or") for wish in constraints.wanted]
+    words += [f"{_refusal(wish)} {joined(wish.values, 'or')}" for wish in constraints.unwanted]
     words += [span_words(span) for span in constraints.spans]
     return words + [f"not {span_words(span)}" for span in constraints.outside]
 

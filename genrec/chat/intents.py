@@ -26,7 +26,8 @@ _INTENTS = {
     r"|up to you|just pick)\b",
     "facts": r"^(and )?(when|who|where|which year|which genres?|what (year|genres?|kind|sort|is|was|are|about"
     r"|does|do the)|whats|tell me|describe"
-    r"|how (long|old|much|many)|(is|isnt|was|wasnt) (it|_)|(are|were) (they|_)"
+    r"|how (long|old|much|many|\w+ (is|was|are|were|did|does|would|will))"
+    r"|(is|isnt|was|wasnt) (it|_)|(are|were) (they|_)"
     r"|(would|will|might) (i|we) (like|love|enjoy) (it|_))\b|\btell me (more )?about\b|\bwhat is _"
     r"|\bmore about\b",
     "profile": r"\bwhat (do|did) (you|i) (know|remember|like|tell|say|said)\b|\bwhat (have you|you) (learn"

@@ -46,7 +46,7 @@ def write(
     Raises KeyError for a topic that has no words.
     """
     said = _WORDS[plan.topic](index, plan, rows) if opening is None else [*opening, *_numbered(index, rows)]
-    return tuple([*_owned_up(index, plan), *said])
+    return tuple([*_owned_up(plan, rows), *said])
 
 
 def least_expected(index: CatalogueIndex, state: ChatState, rows: Sequence[int], number: int) -> list[int]:
@@ -77,8 +77,8 @@ def _words(text: str) -> Segment:
     return Segment(text)
 
 
-def _owned_up(index: CatalogueIndex, plan: Plan) -> Segments:
-    """What could not be done, said before what is done."""
+def _owned_up(plan: Plan, rows: Sequence[int]) -> Segments:
+    """What could not be done, said before what is done; of items that are not there nothing is said."""
     said: Segments = []
     for note in plan.notes:
         kind, _, word = note.partition(":")
@@ -90,7 +90,7 @@ def _owned_up(index: CatalogueIndex, plan: Plan) -> Segments:
             said.append(_words(f"The catalogue does not tell me what is {word} than that. "))
         elif kind == "no-such":
             said.append(_words("My last list does not have that one. "))
-        elif kind == "far":
+        elif kind == "far" and rows:
             said.append(_words("Nothing left has much in common with it, so these are further away. "))
     return said
 

@@ -1,7 +1,8 @@
 """Titles of the catalogue in a message: exact ones, longest first, then misspelt ones where a title is expected.
 
 Many titles are ordinary words ("It", "Her", "Up", "The One"). Such a title is only read as one where something
-says so: quotation marks, its year behind it, a capital letter in the middle of a sentence.
+says so: quotation marks, its year behind it, a capital letter in the middle of a sentence. One of words that stand in
+other titles and in every sentence ("The", "Of") needs the marks or its year, and a number ("1984") a word of liking.
 """
 
 from __future__ import annotations
@@ -38,6 +39,13 @@ COMMON = frozenset(
     )
 )
 _LIKING = {"like", "liked", "love", "loved", "enjoy", "enjoyed", "adore", "hate", "hated", "dislike", "disliked"}
+# Capital letters say nothing of these: "The Godfather 9" and "Once Upon a Time In Rome" may be no titles of ours.
+_SMALL = frozenset(re.findall(r"\w+", "a an the and or of to in on at by for from with as i also both"))
+_LIKENED = re.compile(
+    r"\b(?:(?:something|anything|films?|movies?|ones?|books?|products?|more|much|lot) like|(?:similar|close|akin) to"
+    r"|reminds me of|(?:vein|style|spirit) of)$"
+)
+_LAST_PLACE = 10  # "something like 2" may be the second of a list
 _CUES = frozenset(_LIKING | {"seen", "saw", "watched", "than"})
 _JOINING = frozenset({"and", "or", "the", "also", "both"})
 _NAMED_BEHIND = frozenset({"something", "anything", "film", "films", "movie", "movies"})  # "something like …"
@@ -117,8 +125,7 @@ def _is_meant(index: CatalogueIndex, tokens: Sequence[Token], title: Title, othe
     if words in index.facets:
         return False
     if all(word in COMMON or word.isdigit() for word in words):
-        cued = place.start > 0 and tokens[place.start - 1].text in _CUES - {"like", "than", "love"}
-        return (capitals and words != ("i",)) or (cued and words[0].isdigit())
+        return (capitals and not set(words) <= _SMALL) or (words[0].isdigit() and _is_liked(tokens, place))
     if len(words) > 1 or capitals or place.end - place.start == len(tokens):
         return True
     before = place.start - 1
@@ -128,6 +135,13 @@ def _is_meant(index: CatalogueIndex, tokens: Sequence[Token], title: Title, othe
     cued = before >= 0 and tokens[before].text in _CUES | {"about", "similar"}
     starts = before < 0 or tokens[before].sentence != inside[0].sentence
     return cued or after_title or (starts and _is_judged(tokens, place))
+
+
+def _is_liked(tokens: Sequence[Token], place: Place) -> bool:
+    """Whether the words before a number are for a title and not for a year: "loved 1984", "something like 1984"."""
+    before = [token.text for token in tokens[max(0, place.start - 3) : place.start]]
+    likened = int(tokens[place.start].text) > _LAST_PLACE and _LIKENED.search(" ".join(before))
+    return bool(likened) or (bool(before) and before[-1] in _CUES - {"like", "than", "love"})
 
 
 def _is_judged(tokens: Sequence[Token], place: Place) -> bool:

@@ -25,6 +25,9 @@ def ingest(
     min_rating: Annotated[float | None, typer.Option(help="Leave out interactions rated below.")] = None,
     on_bad_row: Annotated[str | None, typer.Option(help="`stop` or `skip`.  [default: stop]")] = None,
     empty_title: Annotated[str | None, typer.Option(help="`item-id` or `stop`.  [default: item-id]")] = None,
+    text_column: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A column of a CSV that stays text; may be repeated.")
+    ] = None,
     ties: Annotated[
         str | None, typer.Option(help="Interactions of equal time: `file` (its order) or `shuffle`.  [default: file]")
     ] = None,
@@ -49,6 +52,7 @@ def ingest(
         min_rating=min_rating,
         on_bad_row=on_bad_row,
         empty_title=empty_title,
+        text_columns=text_column or None,
         ties=ties,
         cold_fraction=cold_fraction,
         cold_seed=cold_seed,

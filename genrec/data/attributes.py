@@ -1,7 +1,8 @@
 """A column of the catalogue turned round: from a value to the rows that have it, so that a filter looks at no others.
 
 A cell that is a list (genres, categories) has each of its values; an empty cell, or place in a list, has none. Values
-are equal where their texts are: `1994` finds 1994, 1994.0 and "1994".
+are equal where their texts are: `1994` finds 1994, 1994.0 and "1994". In a column of numbers a text that is a number
+is that number: "6.50" finds 6.5.
 
 R rows of the catalogue, V distinct values, N pairs of a row and a value.
 """
@@ -16,6 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from genrec.data.catalog import Catalog
+from genrec.data.sources.column_types import plain_number
 from genrec.errors import ConfigError
 
 
@@ -29,6 +31,7 @@ class Attribute:
     row_starts: NDArray[np.int64]  # (R + 1,)
     rows: NDArray[np.int32]  # (N,) in the order of values; value v has those in [value_starts[v], value_starts[v + 1])
     value_starts: NDArray[np.int64]  # (V + 1,)
+    is_number: bool
 
     @classmethod
     def read(cls, catalog: Catalog, name: str) -> Attribute:
@@ -52,7 +55,8 @@ class Attribute:
         owners, values = pairs["row"].to_numpy(), pairs["number"].to_numpy()
         row_starts = np.concatenate([[0], np.bincount(owners, minlength=len(cells)).cumsum()])
         value_starts = np.concatenate([[0], np.bincount(values, minlength=len(numbers)).cumsum()])
-        return cls(name, numbers, values, row_starts, owners[np.argsort(values, kind="stable")], value_starts)
+        rows = owners[np.argsort(values, kind="stable")]
+        return cls(name, numbers, values, row_starts, rows, value_starts, cells.dtype.is_numeric())
 
     @property
     def num_rows(self) -> int:
@@ -79,10 +83,14 @@ class Attribute:
                 "Give a text, a number or a boolean, or a list of them: an item matches if it has one of them.",
             )
         found = np.zeros(self.num_rows, dtype=np.bool_)
-        for text in map(_as_text, values):
+        for text in map(self._wanted, values):
             if text in self.numbers:
                 found[self.rows_with(self.numbers[text])] = True
         return found
+
+    def _wanted(self, value: Any) -> str:
+        number = plain_number(value) if self.is_number and isinstance(value, str) else None
+        return _as_text(value if number is None else number)
 
 
 def _as_text(value: Any) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -110,6 +111,21 @@ class Catalog:
         table = self.table.with_columns(no_title)
         columns = [table[field].to_list() for field in present]
         return [_text(present, row) for row in zip(*columns, strict=True)]
+
+
+def is_object(value: object) -> bool:
+    """Whether a value is a JSON object or list, as the catalogue keeps cells without a plain text: data, no words."""
+    if not isinstance(value, str) or value[:1] + value[-1:] not in ("{}", "[]"):
+        return False
+    try:
+        return isinstance(json.loads(value), dict | list)
+    except (ValueError, RecursionError):  # text in brackets, or so many of them
+        return False
+
+
+def are_truths(texts: Collection[str]) -> bool:
+    """Whether texts are nothing but `true` and `false`, in any case."""
+    return bool(texts) and {text.casefold() for text in texts} <= {"true", "false"}
 
 
 def listed_items(run: Run, name: str, *, catalog: Catalog) -> NDArray[np.bool_]:

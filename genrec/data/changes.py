@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from genrec.data.catalog import Catalog
 from genrec.data.sources.cells import MEDIA_FIELDS, BadCellError, InputLog, parse_list, shown
+from genrec.data.sources.column_types import plain_number
 from genrec.data.sources.records import KNOWN_COLUMNS, Item, read_items
 from genrec.data.sources.rows import InputFile
 from genrec.errors import BadRowsError, DataError
@@ -207,13 +208,15 @@ def _fitted(value: Any, dtype: pl.DataType) -> Any:
 
 
 def _number(value: Any, *, whole: bool) -> int | float:
+    """A number, or text that a table would be read as a number for: "007" is none, here as at ingest."""
     what = "a whole number" if whole else "a number"
-    try:
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ValueError
-        number = float(value)
-        if not np.isfinite(number) or (whole and number != int(number)) or abs(number) >= 2**63:
-            raise ValueError
-        return (int(value) if not isinstance(value, float) else int(number)) if whole else number
-    except ValueError:
-        raise BadCellError(f"{shown(value)} is not {what}", f"{what}, as in the catalogue, or an empty cell") from None
+    number = plain_number(value) if isinstance(value, str) else value
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, int | float)
+        or abs(number) >= 2**63
+        or not np.isfinite(number)
+        or (whole and number != int(number))
+    ):
+        raise BadCellError(f"{shown(value)} is not {what}", f"{what}, as in the catalogue, or an empty cell")
+    return int(number) if whole else float(number)

@@ -54,12 +54,14 @@ def ingest(
 ) -> StageReport:
     """Read a source into the run and report what was kept and why; replaces an earlier ingest.
 
-    Raises ConfigError for an unknown source or wrong number of paths, BadRowsError naming every bad row
-    (unless `config.on_bad_row` is `skip`: then they go to `rejected.jsonl`), DataError for anything else
-    that is wrong with the input, RunError where the run cannot be written.
+    Raises ConfigError for an unknown source, a wrong number of paths or `text_columns` that cannot be followed,
+    BadRowsError naming every bad row (unless `config.on_bad_row` is `skip`: then they go to `rejected.jsonl`),
+    DataError for anything else that is wrong with the input, RunError where the run cannot be written.
     """
     if source not in SOURCES:
         raise ConfigError(f"Unknown source {source!r}.", f"Known sources: {', '.join(SOURCES)}.")
+    if config.text_columns and source != "tables":
+        raise ConfigError(f"{source!r} knows its columns: text_columns is for `tables`.", "Leave it out.")
     started = run.begin()
     log = InputLog()
     raw = SOURCES[source]([Path(path) for path in paths], config, log=log, progress=progress)

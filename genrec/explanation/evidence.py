@@ -19,6 +19,7 @@ from genrec.explanation.rarity import text_words
 
 MIN_PEOPLE = 2  # "1 person who chose X also chose Y" is a fact about one person
 _MAX_SHARE = 0.5  # an attribute of more of the items says nothing about one of them
+_NEARLY_ALL = 0.9  # an attribute of more of the items does not even say what one of them is
 _MAX_VALUES = 3
 _MAX_LIKED = 2  # items of the history that one sentence names
 _MAX_QUOTED_WORDS = 15
@@ -118,17 +119,16 @@ def reasons(facts: Facts, subject: Subject) -> list[Evidence]:
 
 
 def record_facts(facts: Facts, subject: Subject) -> list[Evidence]:
-    """What the item is, what the history has most often first."""
+    """What the item is, what the history has most often first; without what nearly every item is."""
     assert subject.item is not None
+    most = max(2, _NEARLY_ALL * len(facts.catalog))
     counts: dict[tuple[str, str], int] = {}
     for item in subject.history:
         for attribute in facts.attributes(item):
             counts[attribute] = counts.get(attribute, 0) + 1
     by_column: dict[str, list[str]] = {}
-    for column, value in sorted(
-        facts.attributes(subject.item),
-        key=lambda one: (-counts.get(one, 0), facts.num_items_with[one]),
-    ):
+    telling = [one for one in facts.attributes(subject.item) if facts.num_items_with[one] <= most]
+    for column, value in sorted(telling, key=lambda one: (-counts.get(one, 0), facts.num_items_with[one])):
         by_column.setdefault(column, []).append(value)
     return [RecordFact(column, tuple(values[:_MAX_VALUES])) for column, values in by_column.items()]
 

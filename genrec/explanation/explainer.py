@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from genrec.errors import ConfigError
 from genrec.explanation.checking import Checker, Statement
 from genrec.explanation.evidence import Evidence, Subject, as_record, reasons, record_facts, taste
 from genrec.explanation.facts import Facts
@@ -129,7 +130,10 @@ class Explainer:
         return self._languages[code]
 
     def explain(self, requests: Sequence[ExplainRequest], wording: Wording = Wording()) -> list[Explanation]:
-        """One explanation per request, in order. Raises ConfigError for an unknown style, language or tone."""
+        """One explanation per request, in order. Of a taste, an item is no part.
+
+        Raises ConfigError for an unknown style, language or tone, and for no item where the style is about one.
+        """
         language = self.language(wording.language)
         tasks = [_Task(self.facts, language, wording, request) for request in requests]
         if self._model is not None and (self._taught is None or wording.language in self._taught):
@@ -157,7 +161,8 @@ class _Task:
     """One request on its way to an explanation."""
 
     def __init__(self, facts: Facts, language: Language, wording: Wording, request: ExplainRequest) -> None:
-        subject, style = Subject(request.history, request.item, request.user_id), language.style(wording.style)
+        style = language.style(wording.style)
+        subject = _subject(request, wording, style)
         language.tone(wording.tone)
         self._facts, self._style, self._wording, self._subject = facts, style, wording, subject
         self._writer = Writer(language, facts, subject)
@@ -222,6 +227,17 @@ class _Task:
     def _bears_out(self, sentence: str) -> bool:
         """Whether the check supports all that a sentence of the template says."""
         return all(statement.verdict == "supported" for statement in self._checker.check(sentence))
+
+
+def _subject(request: ExplainRequest, wording: Wording, style: Style) -> Subject:
+    if style.about == "taste":
+        return Subject(request.history, None, request.user_id)
+    if request.item is None:
+        raise ConfigError(
+            f"item_id is missing, and the style {wording.style!r} is about an item.",
+            "Say which one, or ask for a style about the person's taste.",
+        )
+    return Subject(request.history, request.item, request.user_id)
 
 
 def _find(facts: Facts, subject: Subject, style: Style) -> list[Evidence]:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from genrec.data.catalog import Catalog
+from genrec.data.catalog import Catalog, are_truths, is_object
 from genrec.data.interactions import load_interactions, read_run_table
 from genrec.data.sequences import Sequences
 from genrec.data.splits import training_sequences
@@ -103,7 +103,7 @@ class Facts:
         for name in self.attribute_columns:
             for known, cell in zip(found, self.catalog.table[name].to_list(), strict=True):
                 for value in (cell or ()) if isinstance(cell, list) else [cell]:
-                    if value is not None and folded(value) not in _SAYS_NOTHING:
+                    if value is not None and folded(value) not in _SAYS_NOTHING and not is_object(value):
                         known[name, plain(value)] = None
         return [list(known) for known in found]
 
@@ -222,6 +222,8 @@ def _is_attribute(column: pl.Series) -> bool:
     present = column.drop_nulls()
     if present.is_empty():
         return False
+    if are_truths(present.unique().to_list()):
+        return False  # "the same vegan: true" is no sentence
     longest = present.str.len_chars().quantile(0.95)
     return present.n_unique() <= _MAX_UNIQUE * len(present) and longest is not None and longest <= _MAX_LETTERS
 

@@ -44,7 +44,10 @@ async def recommendations(
 
 @router.post("/explanations")
 async def explanations(body: ExplanationsRequest, request: Request, service: ServiceOf) -> ExplanationsResponse:
-    """Why an item, for a history: the items of the history that share something with it."""
+    """Why an item, for a history: the items of the history that share something with it; or its taste.
+
+    Every style but those of taste needs an `item_id`.
+    """
     return await service.run(request, Explain(body))
 
 

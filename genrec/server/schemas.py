@@ -81,17 +81,23 @@ class RecommendationsResponse(BaseModel):
 
 
 class ExplanationsRequest(Body):
-    """Why this item for this history? Styles, languages and tones: docs/explanations.md."""
+    """Why this item for this history, or what is its taste? Styles, languages and tones: docs/explanations.md."""
 
     history: History
-    item_id: ItemId
+    item_id: ItemId | None = Field(None, description="needed by all styles but those of the person's taste")
     user_id: UserId | None = Field(None, description="brings in what this user of the run wrote")
     style: str = Field("line", max_length=40)
     language: str = Field("en", max_length=10, pattern=r"^[a-z]{2,3}$")
     tone: str = Field("plain", max_length=40)
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"history": ["260", "1196"], "item_id": "1210"}]}
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"history": ["260", "1196"], "item_id": "1210"},
+                {"history": ["260", "1196"], "style": "taste"},
+            ]
+        },
     )
 
 
@@ -106,8 +112,8 @@ class StatementView(BaseModel):
 class ExplanationsResponse(BaseModel):
     """An explanation that cites its evidence; the text is empty where there is none, and `note` says so."""
 
-    item_id: str
-    title: str
+    item_id: str | None = Field(description="null where the text is about the person's taste")
+    title: str | None
     text: str
     source: str = Field(description="who wrote the text: `template`, `model`, or `none`")
     evidence: list[dict[str, Any]]

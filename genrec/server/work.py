@@ -67,7 +67,7 @@ class Similar:
 
 @dataclass(frozen=True)
 class Explain:
-    """Why an item, for a history."""
+    """Why an item, for a history, or what the history's taste is."""
 
     body: ExplanationsRequest
 
@@ -77,12 +77,12 @@ class Explain:
         from genrec.explanation.explainer import ExplainRequest, Wording
 
         here, body = dialogue.recommender, self.body
-        row = int(here.catalog.indices([body.item_id])[0])
+        row = None if body.item_id is None else int(here.catalog.indices([body.item_id])[0])
         request = ExplainRequest(tuple(here.catalog.indices(body.history).tolist()), row, body.user_id)
         told = here.explainer().explain([request], Wording(body.style, body.language, body.tone))[0]
         return ExplanationsResponse(
-            item_id=body.item_id,
-            title=here.catalog.titles[row],
+            item_id=told.item_id,
+            title=None if told.item_id is None else here.catalog.titles[here.catalog.index[told.item_id]],
             text=told.text,
             source=told.source,
             evidence=list(told.evidence),

@@ -189,6 +189,31 @@ def test_columns_that_name_their_item_and_tags_of_everybody_are_no_attributes() 
     assert facts.numbers(1) == []
 
 
+def test_truth_values_and_objects_are_no_attributes() -> None:
+    table = pl.DataFrame(
+        {
+            "item_id": ["a", "b", "c"],
+            "title": ["A", "B", "C"],
+            "vegan": ["True", "true", "FALSE"],
+            "box": ['{"w": 3}', '{"w": 3}', "none"],
+            "parts": [['{"n": 1}', "lid"], ['["x"]'], []],
+        }
+    )
+    facts = Facts(Catalog(table), Sequences.from_lists([], []))
+    assert [facts.attributes(item) for item in range(3)] == [[("parts", "lid")], [], []]
+
+
+def test_what_nearly_every_item_is_says_nothing_of_one() -> None:
+    number = 20
+    groups = [["Beauty", "Nails"] if n == 0 else ["Beauty", "Hair"] for n in range(number)]
+    groups[1:3] = [["Hair"], ["Hair"]]  # Beauty: 18 of 20; Hair: 19
+    table = {"item_id": [str(n) for n in range(number)], "title": [f"T{n}" for n in range(number)]}
+    facts = Facts(Catalog(pl.DataFrame(table | {"categories": groups})), Sequences.from_lists([], []))
+    assert record_facts(facts, Subject((), 0)) == [RecordFact("categories", ("Nails", "Beauty"))]
+    assert record_facts(facts, Subject((3, 4, 5), 3)) == [RecordFact("categories", ("Beauty",))]
+    assert record_facts(facts, Subject((3, 4), 1)) == []  # the history has it most often, and so has everyone
+
+
 def test_what_is_chosen_does_not_depend_on_the_process(tmp_path: Path) -> None:
     # Sets of texts have another order in every process; sums of floats have another last digit in every order.
     code = """

@@ -102,6 +102,15 @@ def test_a_line_a_list_and_a_headline_read_as_they_should(facts: Facts) -> None:
     assert explain(facts, nobody, Wording("line", "de")).text == german
 
 
+def test_no_item_is_an_error_but_for_a_taste_of_which_an_item_is_no_part(facts: Facts) -> None:
+    history = (ALIEN, BLADE, HEAT, TOY)
+    for style in STYLES:
+        with pytest.raises(ConfigError, match=f"item_id is missing, and the style '{style}'"):
+            explain(facts, ExplainRequest(history, None), Wording(style))
+    told = explain(facts, ExplainRequest(history, BLADE), Wording("taste"))
+    assert told == explain(facts, ExplainRequest(history, None), Wording("taste"))
+
+
 def test_taste_is_told_without_an_item(facts: Facts) -> None:
     told = explain(facts, ExplainRequest((ALIEN, BLADE, HEAT, TOY), None), Wording("taste"))
     assert "2 of the 4 items that you chose have the director Ridley Scott." in told.text

@@ -98,6 +98,22 @@ def test_an_explanation_is_that_of_the_recommender(client: TestClient, tiny_reco
         assert client.post("/v1/explanations", json={**body, **wrong}).status_code == 422
 
 
+def test_a_taste_needs_no_item_and_every_other_style_does(client: TestClient, tiny_recommender: Recommender):
+    body = {"history": ["i0", "i3", "i1"], "style": "taste"}
+    told = tiny_recommender.explain(["i0", "i3", "i1"], None, style="taste")
+    for item in ({}, {"item_id": None}, {"item_id": "i9"}):  # of a taste the item is no part
+        answer = client.post("/v1/explanations", json=body | item)
+        assert answer.status_code == 200
+        assert (answer.json()["text"], answer.json()["item_id"], answer.json()["title"]) == (told.text, None, None)
+    assert told.text
+    assert client.post("/v1/explanations", json=body | {"item_id": "nope"}).status_code == 422
+    for style in ("line", "paragraph", "bullets", "for-whom", "headline", "description"):
+        answer = client.post("/v1/explanations", json=body | {"style": style})
+        assert answer.status_code == 422
+        assert answer.json()["detail"].startswith(f"item_id is missing, and the style '{style}' is about an item.")
+    assert client.post("/v1/explanations", json={"history": ["i0"]}).status_code == 422
+
+
 def test_a_picture_is_served_from_inside_the_media_folder_only(
     tiny_copy: Path, tiny_recommender: Recommender, tmp_path: Path
 ):

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from genrec.config import IngestConfig
 from genrec.data.sources.cells import MEDIA_FIELDS, InputLog
+from genrec.data.sources.column_types import type_columns
 from genrec.data.sources.records import (
     INTERACTION_SCHEMA,
     KNOWN_COLUMNS,
+    Item,
     RawData,
     read_interactions,
     read_items,
@@ -23,7 +25,8 @@ from genrec.progress import Progress
 def read(paths: Sequence[Path], config: IngestConfig, *, log: InputLog, progress: Progress) -> RawData:
     """Read the two tables, in either order: the one with `user_id` holds the interactions.
 
-    Raises ConfigError where there are not two paths, DataError where a needed column is missing.
+    Raises ConfigError where there are not two paths or `text_columns` cannot be followed, DataError where a needed
+    column is missing.
     """
     if len(paths) != 2:
         raise ConfigError(
@@ -40,10 +43,12 @@ def read(paths: Sequence[Path], config: IngestConfig, *, log: InputLog, progress
     require_columns(
         interactions_file, columns[interactions_path], needed=("user_id", "item_id"), what="The table of interactions"
     )
+    _check_text_columns(items_file, columns[items_path], config.text_columns)
     item_names = {column: column for column in KNOWN_COLUMNS if column in columns[items_path]}
     items = read_items(items_file, item_names, log=log, title_required=config.empty_title == "stop", progress=progress)
     if not items and not log.problems:  # or every interaction would be a bad row
         raise DataError(f"{items_file.name}: there is not one item.", "Look whether this is the right file.")
+    words = _typed(items_file, items, config.text_columns)
     interactions = read_interactions(
         interactions_file,
         {column: column for column in INTERACTION_SCHEMA},
@@ -54,4 +59,25 @@ def read(paths: Sequence[Path], config: IngestConfig, *, log: InputLog, progress
     )
     has_media = any(column in item for item in items for column in MEDIA_FIELDS)
     facts = {"media_root": str(items_path.parent.resolve())} if has_media else {}
-    return RawData(items, interactions, [items_path, interactions_path], facts=facts)
+    return RawData(items, interactions, [items_path, interactions_path], words, facts)
+
+
+def _check_text_columns(file: InputFile, columns: Sequence[str], as_text: Sequence[str]) -> None:
+    if as_text and file.format != "csv":
+        raise ConfigError(
+            f"{file.name} says itself what is text, so text_columns ({', '.join(as_text)}) cannot be followed.",
+            "Write the column as text there; text_columns is for a table in CSV.",
+        )
+    if missing := [name for name in as_text if name not in columns]:
+        raise ConfigError(
+            f"{file.name} has no column {missing[0]!r}, which text_columns names.", f"It has: {', '.join(columns)}."
+        )
+
+
+def _typed(file: InputFile, items: list[Item], as_text: Sequence[str]) -> list[str]:
+    """Give the attributes of a CSV their types, in place; what to report of it."""
+    if file.format != "csv":
+        return []
+    found = type_columns(items, as_text=as_text)
+    kinds = [f"as {kind}: {', '.join(names)}" for kind, names in found.items() if names]
+    return [f"{file.name}: read {'; '.join(kinds)} (--text-column NAME keeps one as text)."] if kinds else []
