@@ -17,7 +17,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from genrec.errors import RunError
@@ -78,7 +78,11 @@ def sole_writer(folder: Path, command: str) -> Iterator[None]:
                 ) from error
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"`{command}` (process {os.getpid()} on {platform.node()})".encode(), 0)
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # the lock is what counts; a name that stays misleads at most who reads the file
+                os.ftruncate(handle, 0)
     finally:
         os.close(handle)  # and so unlocked
 
