@@ -192,9 +192,8 @@ class TransformersEngine:
         text = self._text(prompt, max_new_tokens, temperature, stop)
         steps = next_tokens(model, [prompt], temperature=temperature, seed=seed)
         while not text.done:
-            with _evaluation(
-                model, self._dtype, frozen=self._frozen
-            ):  # per token: the caller's code runs between the pieces
+            # Per token: the caller's code runs between the pieces.
+            with _evaluation(model, self._dtype, frozen=self._frozen):
                 text.add(next(steps)[0])
             piece = text.news()
             if piece:
