@@ -191,7 +191,9 @@ def test_an_input_may_be_compressed_as_every_other_input_may(tmp_path: Path, nam
     assert f"{name}, line 3" in bad["error"]
 
 
-@pytest.mark.parametrize("content", [b"not compressed", gzip.compress(b'{"history": []}\n' * 99)[:-12]])
+@pytest.mark.parametrize(
+    "content", [b"not compressed", gzip.compress(b'{"history": []}\n' * 99, mtime=0)[:-12]], ids=["plain", "cut short"]
+)
 def test_a_compressed_input_that_is_damaged_is_named_and_nothing_is_written(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "in.jsonl.gz").write_bytes(content)
     with pytest.raises(DataError, match=r"in\.jsonl\.gz cannot be read: \w+"):
