@@ -127,9 +127,11 @@ class TaskData:
 
     @cached_property
     def cells(self) -> dict[str, list[str]]:
-        """Column → its cells as text, (I,); empty where there is nothing, long ones cut."""
+        """Column → its cells as text, (I,); empty where there is nothing, long ones cut but titles: half a title is
+        another answer to what an item is called."""
         table = self.catalog.table
-        return {name: [_cut(", ".join(_values(cell))) for cell in table[name].to_list()] for name in self.columns}
+        texts = {name: [", ".join(_values(cell)) for cell in table[name].to_list()] for name in self.columns}
+        return {name: cells if name == "title" else [_cut(cell) for cell in cells] for name, cells in texts.items()}
 
 
 def load_task_data(run: Run, item_tokens: NDArray[np.int64], *, replay: Sequence[str] = ()) -> TaskData:
