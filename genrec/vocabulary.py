@@ -69,6 +69,11 @@ class SidVocabulary:
         levels = tuple(zip(self.first_token_ids, self.codebook_sizes, strict=True))
         return (*levels, (self.first_item_token, len(self.item_rows))) if self.item_rows else levels
 
+    @property
+    def span(self) -> slice:
+        """From the first to behind the last token that names an item or a part of one: what no text in words has."""
+        return slice(min(first for first, _ in self.groups), max(first + size for first, size in self.groups))
+
     def own_tokens(self, num_rows: int) -> NDArray[np.int64] | None:
         """Every item's own token, −1 where it has none: (R,). None where no item has one."""
         if not self.item_rows:

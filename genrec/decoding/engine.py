@@ -129,7 +129,11 @@ class Engine(Protocol):
         stop: Sequence[str] = (),
         seed: int = 0,
     ) -> list[Generation]:
-        """Text per prompt; temperature 0 is greedy. The same prompt and seed give the same text."""
+        """Text per prompt; temperature 0 is greedy. The same prompt and seed give the same text.
+
+        Text is words: tokens of semantic IDs and of items' own are never written, for an item is named under a trie
+        alone (`rank`).
+        """
         ...
 
     def stream(

@@ -30,9 +30,9 @@ class Decoder(Protocol):
 
 
 def next_tokens(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], *, temperature: float, seed: int
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], *, never: slice, temperature: float, seed: int
 ) -> Iterator[list[int]]:
-    """Endless continuation: one token per prompt and step. Every prompt draws from its own generator.
+    """Endless continuation: one token per prompt and step, none of `never`. Every prompt draws from its own generator.
 
     Prompts are padded on the left and the padding is masked, so a prompt's text does not depend on the batch.
     """
@@ -53,7 +53,9 @@ def next_tokens(
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        chosen = _choose(head(hidden[:, -1]).float(), temperature, generators)  # (B,)
+        logits = head(hidden[:, -1]).float()  # (B, V)
+        logits[:, never] = -torch.inf
+        chosen = _choose(logits, temperature, generators)  # (B,)
         yield chosen.tolist()
         tokens, positions = chosen[:, None], positions[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)

@@ -171,7 +171,7 @@ class TransformersEngine:
             batch = order[start : start + together]
             texts = [self._text(prompts[row], max_new_tokens, temperature, stop) for row in batch]
             with _evaluation(model, self._dtype, frozen=self._frozen):
-                steps = next_tokens(model, [prompts[row] for row in batch], temperature=temperature, seed=seed)
+                steps = self._steps([prompts[row] for row in batch], temperature, seed)
                 while not all(text.done for text in texts):
                     for text, token in zip(texts, next(steps), strict=True):
                         text.add(token)
@@ -190,7 +190,7 @@ class TransformersEngine:
         """See `Engine.stream`. The pieces joined are the text of `generate`."""
         model = self._opened()
         text = self._text(prompt, max_new_tokens, temperature, stop)
-        steps = next_tokens(model, [prompt], temperature=temperature, seed=seed)
+        steps = self._steps([prompt], temperature, seed)
         while not text.done:
             # Per token: the caller's code runs between the pieces.
             with _evaluation(model, self._dtype, frozen=self._frozen):
@@ -207,6 +207,9 @@ class TransformersEngine:
         if self._model is None:
             raise ModelError("the engine is closed.", "Load the recommender again.")
         return self._model
+
+    def _steps(self, prompts: Sequence[Sequence[int]], temperature: float, seed: int) -> Iterator[list[int]]:
+        return next_tokens(self._opened(), prompts, never=self._vocabulary.span, temperature=temperature, seed=seed)
 
     def _text(
         self, prompt: Sequence[int], max_new_tokens: int, temperature: float, stop: Sequence[str]

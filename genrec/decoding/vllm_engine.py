@@ -24,7 +24,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from genrec.decoding.beam import answerable, beam_search, check_item_prompts, check_request
 from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode, check_score_mode, check_trie
 from genrec.decoding.text import Decoder, TextUnderWay
-from genrec.decoding.vllm_processor import QUALIFIED_NAME, SemanticIdProcessor, prepare_cpu
+from genrec.decoding.vllm_processor import QUALIFIED_NAME, WORDS, SemanticIdProcessor, prepare_cpu
 from genrec.decoding.vllm_runner import Runner, Ticket, hold_process, in_this_process, release_process
 from genrec.decoding.vllm_scorer import VllmScorer
 from genrec.errors import ConfigError, ModelError, PromptTooLongError
@@ -254,6 +254,7 @@ class VllmEngine:
             ignore_eos=True,
             stop_token_ids=sorted(self._end_ids),
             output_kind=RequestOutputKind.DELTA,
+            extra_args={WORDS: True},
         )
         text = TextUnderWay(self._tokenizer, end_ids=self._end_ids, stop=stop, max_new_tokens=max_new_tokens)
         return text, self._runner.submit(list(prompt), params, self._lora)

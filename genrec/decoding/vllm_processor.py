@@ -16,6 +16,7 @@ A request says what it wants in `extra_args` (`vllm_xargs` over HTTP):
   catalogue stay possible, and the end token behind the last one. `genrec_exclude` leaves out item indices;
   `genrec_allow`, such as `["genres=Comedy", "year=1994", "year=1995"]`, demands attributes, of each one of the values;
   `genrec_version` holds the request to one version of the catalogue.
+- `genrec_words`: text alone, without any token of an item or of its codes; `VllmEngine` writes all its texts so.
 - `genrec_score`: `level` (default), `raw` or `renormalised`; see `ScoreMode`.
 
 What does not fit the catalogue (a prefix of no item, a version that is gone, an index beyond the last item) leaves
@@ -51,10 +52,11 @@ from genrec.trie_filters import ItemFilter
 from genrec.vocabulary import SidVocabulary
 
 QUALIFIED_NAME = "genrec.decoding.vllm_processor:SemanticIdProcessor"
-LEVEL, SCORES, PREFIX, EXCLUDE, ALLOW, VERSION, SCORE = (
+LEVEL, SCORES, PREFIX, WORDS, EXCLUDE, ALLOW, VERSION, SCORE = (
     "genrec_level",
     "genrec_scores",
     "genrec_prefix",
+    "genrec_words",
     "genrec_exclude",
     "genrec_allow",
     "genrec_version",
@@ -78,6 +80,7 @@ class _Request:
     level: int
     scores: tuple[Scores, int] | None = None  # where they go, and which beam this is
     walk: _Walk | None = None  # None: scores of one level, no catalogue
+    words: bool = False  # neither: a text
     output: Sequence[int] = ()
 
 
@@ -185,7 +188,9 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
             request = self._requests.get(slot)
             if request is None:
                 continue
-            if request.walk is None:
+            if request.words:
+                logits[row, self._vocabulary.span] = -torch.inf
+            elif request.walk is None:
                 groups[request.level, request.score_mode, request.scores is not None].append(row)
             else:
                 self._follow(request.walk, self._generated(request, row, slot, ctx))
@@ -201,6 +206,8 @@ class SemanticIdProcessor(ProcessorV1, ProcessorV2):  # type: ignore[misc]  # vL
     def _request(self, params: Any, output: Sequence[int]) -> _Request | None:
         arguments: dict[str, Any] = params.extra_args or {}
         mode = cast(ScoreMode, arguments.get(SCORE, "level"))
+        if WORDS in arguments:
+            return _Request(mode, 0, words=True)
         if LEVEL in arguments and arguments[LEVEL] < len(self._vocabulary.groups):
             return _Request(mode, arguments[LEVEL], arguments.get(SCORES))
         if PREFIX in arguments or LEVEL in arguments:
@@ -320,11 +327,13 @@ def prepare_cpu() -> None:
 def check_arguments(arguments: Mapping[str, Any]) -> None:
     """Raise ValueError, saying what is wrong, for `genrec_…` arguments of a request that cannot be meant."""
     ours = {name: value for name, value in arguments.items() if name.startswith("genrec_")}
-    unknown = sorted(ours.keys() - {LEVEL, SCORES, PREFIX, EXCLUDE, ALLOW, VERSION, SCORE})
+    unknown = sorted(ours.keys() - {LEVEL, SCORES, PREFIX, WORDS, EXCLUDE, ALLOW, VERSION, SCORE})
     if unknown:
-        raise ValueError(f"unknown argument {unknown[0]!r}; genrec knows {LEVEL}, {PREFIX}, {EXCLUDE}, …")
-    if ours and (LEVEL in ours) == (PREFIX in ours):
-        raise ValueError(f"expected one of {LEVEL} and {PREFIX} beside {', '.join(sorted(ours))}")
+        raise ValueError(f"unknown argument {unknown[0]!r}; genrec knows {LEVEL}, {PREFIX}, {WORDS}, {EXCLUDE}, …")
+    if ours and len(ours.keys() & {LEVEL, PREFIX, WORDS}) != 1:
+        raise ValueError(f"expected one of {LEVEL}, {PREFIX} and {WORDS} beside {', '.join(sorted(ours))}")
+    if WORDS in ours and (len(ours) > 1 or ours[WORDS] not in (True, 1)):
+        raise ValueError(f"{WORDS} is true, and nothing else of genrec goes with it")
     if SCORES in ours and not (LEVEL in ours and _is_place(ours[SCORES])):
         raise ValueError(f"{SCORES} is for searches inside of one process")
     if LEVEL in ours and ours.keys() & {EXCLUDE, ALLOW, VERSION}:

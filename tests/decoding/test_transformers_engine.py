@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,7 +170,8 @@ def test_greedy_text_equals_generate_of_transformers_and_ignores_generation_conf
     model = qwen()
     expected = []
     for prompt in PROMPTS:
-        tokens = model.generate(torch.tensor([prompt]), max_new_tokens=9, do_sample=False, pad_token_id=0)
+        options: dict[str, Any] = {"do_sample": False, "pad_token_id": 0, "suppress_tokens": [*range(40, 48)]}
+        tokens = model.generate(torch.tensor([prompt]), max_new_tokens=9, **options)
         expected.append([token for token in tokens[0, len(prompt) :].tolist() if token != 2])
     model.generation_config.update(do_sample=True, top_k=1, repetition_penalty=9.0, temperature=3.0)
     found = engine(model, batch_size=2).generate(PROMPTS, max_new_tokens=9)
@@ -187,6 +189,21 @@ def test_sampled_text_depends_on_seed_only_and_streams_the_same() -> None:
     streamed = ["".join(writer.stream(p, max_new_tokens=12, temperature=2.0, seed=3)) for p in PROMPTS]
     assert [t.text for t in texts] == [t.text for t in alone] == streamed
     assert texts != writer.generate(PROMPTS, max_new_tokens=12, temperature=2.0, seed=4)
+
+
+def test_text_is_words_whatever_the_model_would_rather_name() -> None:
+    model = qwen()
+    model.lm_head.weight.data[40:] *= 30  # every step has a code before all words, at both ends
+    told = model(torch.tensor(PROMPTS[:1])).logits[0, -1]
+    assert told.argmax() >= 40
+    for temperature in (0.0, 2.0):
+        texts = engine(model).generate(PROMPTS, max_new_tokens=12, temperature=temperature, seed=3)
+        streamed = [
+            "".join(engine(model).stream(p, max_new_tokens=12, temperature=temperature, seed=3)) for p in PROMPTS
+        ]
+        assert all(token < 40 for text in texts for token in text.token_ids)
+        assert [text.text for text in texts] == streamed
+        assert any(texts)
 
 
 def test_text_ends_before_a_stop_string_and_streams_nothing_of_it() -> None:

@@ -105,6 +105,20 @@ def test_greedy_text_is_that_of_the_transformers_engine(
     assert len({text.text for text in found}) > 1
 
 
+def test_text_is_words_where_a_request_beside_it_names_items(engine: VllmEngine) -> None:
+    from vllm import SamplingParams
+
+    drawn = {"temperature": 2.0, "max_tokens": 16, "ignore_eos": True, "detokenize": False}
+    prompts = [{"prompt_token_ids": prompt} for prompt in PROMPTS]
+    asked = [SamplingParams(**drawn, seed=5, extra_args=extra) for extra in (None, {"genrec_words": True}, None)]
+    free, words, again = engine.llm.generate([prompts[0]] * 3, asked, use_tqdm=False)
+    assert max(words.outputs[0].token_ids) < 40 <= max(free.outputs[0].token_ids)  # whoever asks for nothing has all
+    assert free.outputs[0].token_ids == again.outputs[0].token_ids
+    texts = engine.generate(PROMPTS, max_new_tokens=16, temperature=2.0, seed=5)
+    assert all(token < 40 for text in texts for token in text.token_ids)
+    assert list(texts[0].token_ids) == list(words.outputs[0].token_ids)[: len(texts[0].token_ids)]
+
+
 def test_sampled_text_is_the_same_for_a_seed_in_any_batch_and_differs_between_seeds(engine: VllmEngine) -> None:
     together = engine.generate(PROMPTS, max_new_tokens=8, temperature=2.0, seed=5)
     alone = [engine.generate([prompt], max_new_tokens=8, temperature=2.0, seed=5)[0] for prompt in PROMPTS]

@@ -318,6 +318,16 @@ def test_rows_of_requests_that_are_gone_are_left_alone(runner: Runner) -> None:
     torch.testing.assert_close(runner.apply(logits)[2], logits[2])
 
 
+def test_a_text_keeps_all_words_and_no_code_in_its_own_row_alone(runner: Runner) -> None:
+    runner.add(0, {})
+    runner.add(1, {"genrec_words": 1})  # as over HTTP
+    logits = random_logits(2, 4)
+    free, words = runner.apply(logits)
+    torch.testing.assert_close(free, logits[0])
+    assert possible(words) == set(range(10)) | set(range(28, NUM_TOKENS))
+    torch.testing.assert_close(words[:10], logits[1, :10])
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -344,6 +354,9 @@ def test_what_fits_no_catalogue_ends_with_an_empty_answer(runner: Runner, argume
         ({"genrec_level": True}, "genrec_level is True"),
         ({"genrec_level": 0, "genrec_prefix": []}, "expected one of"),
         ({"genrec_exclude": [1]}, "expected one of"),
+        ({"genrec_words": True, "genrec_prefix": []}, "expected one of"),
+        ({"genrec_words": True, "genrec_score": "raw"}, "nothing else of genrec"),
+        ({"genrec_words": "yes"}, "genrec_words is true"),
         ({"genrec_level": 0, "genrec_exclude": [1]}, "go with genrec_prefix"),
         ({"genrec_prefix": 3}, "genrec_prefix is no list"),
         ({"genrec_prefix": [-1]}, "genrec_prefix is no list"),

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import openai
 import pytest
+import torch
 
 from genrec.decoding.transformers_engine import TransformersEngine
 from genrec.trie import ItemTrie
@@ -128,10 +129,17 @@ def test_log_probabilities_of_a_prefix_are_those_of_its_level(server: Server) ->
     assert np.exp(list(scores.values())).sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_text_is_written_as_without_the_processor(server: Server) -> None:
-    (expected,) = server.reference.generate(PROMPTS[:1], max_new_tokens=8)
-    answer = server.client.completions.create(model="tiny", prompt=PROMPTS[0], max_tokens=8, temperature=0)
-    assert answer.choices[0].text == expected.text
+def test_text_is_written_as_without_the_processor_and_in_words_alone_where_asked(server: Server) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model: Any = AutoModelForCausalLM.from_pretrained(server.folder)
+    tokens = model.generate(torch.tensor(PROMPTS[:1]), max_new_tokens=8, do_sample=False, repetition_penalty=1.0)
+    free = AutoTokenizer.from_pretrained(server.folder).decode(tokens[0, len(PROMPTS[0]) :], skip_special_tokens=True)
+    asked: dict[str, Any] = {"model": "tiny", "prompt": PROMPTS[0], "max_tokens": 8, "temperature": 0}
+    assert server.client.completions.create(**asked).choices[0].text == free
+    (words,) = server.reference.generate(PROMPTS[:1], max_new_tokens=8)
+    answer = server.client.completions.create(**asked, extra_body={"vllm_xargs": {"genrec_words": 1}})
+    assert answer.choices[0].text == words.text
 
 
 def test_bad_arguments_are_refused_and_prefixes_of_no_item_answered_with_nothing(server: Server) -> None:
