@@ -92,6 +92,14 @@ class OutputLayer:
         return self._linear.weight[first : first + size]
 
 
+def leave_out(logits: Tensor, tokens: slice) -> Tensor:
+    """Logits (…, V) without those of some tokens."""
+    if tokens.stop >= logits.shape[-1]:
+        return logits[..., : tokens.start]
+    behind = logits[..., tokens.stop :]
+    return torch.cat([logits[..., : tokens.start], behind], dim=-1) if tokens.start else behind
+
+
 def output_layer(model: PreTrainedModel) -> OutputLayer:
     """The model's output matrix, live adapter included. Raises ModelError where it has none as one linear layer."""
     head: Any = model.get_output_embeddings()

@@ -36,7 +36,7 @@ from genrec.tasks.mixture import Mixture, Task
 from genrec.tasks.rendering import CompiledTemplate, WordEncoder
 from genrec.tasks.titles import plain_words
 from genrec.trie import ItemTrie
-from genrec.vocabulary import TextEncoder, opening_tokens
+from genrec.vocabulary import VOCABULARY_FILE, SidVocabulary, TextEncoder, opening_tokens
 
 TITLE_TO_ID, ID_TO_TITLE, DIALOGUE = "B1", "B2", "F2"
 _TITLE_AND_ITEM = {"title", "item"}
@@ -161,7 +161,8 @@ def text_perplexity(folder: str | Path, texts: Sequence[str], *, adapter: Path |
 
     `folder` is a Hugging Face folder or hub name, `adapter` one to merge into it. Per word and not per token, so that
     models with different tokenizers can be compared. Texts begin as in training (beginning token, soft prompt). The
-    first token of a text is not scored; one beyond the model's context is read in pieces. Raises DataError: no text.
+    first token of a text is not scored; one beyond the model's context is read in pieces. A model that knows items is
+    asked for words alone, as it learns and writes texts. Raises DataError: no text.
     """
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -171,6 +172,8 @@ def text_perplexity(folder: str | Path, texts: Sequence[str], *, adapter: Path |
     encoder, opening = TextEncoder(tokenizer), opening_tokens(tokenizer)
     most = int(getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None) or 1 << 20)
     most -= len(opening)
+    knows_items = (Path(folder) / VOCABULARY_FILE).is_file()
+    items = SidVocabulary.load(Path(folder)).span if knows_items else slice(0, 0)
     nats, num_words = 0.0, 0
     for text in texts:
         ids = encoder.encode(text)
@@ -180,6 +183,7 @@ def text_perplexity(folder: str | Path, texts: Sequence[str], *, adapter: Path |
             piece = torch.tensor([[*opening, *ids[start : start + most]]])
             with torch.no_grad():
                 logits = model(piece).logits[0, len(opening) : -1].float()
+            logits[:, items] = -torch.inf
             nats += float(torch.nn.functional.cross_entropy(logits, piece[0, len(opening) + 1 :], reduction="sum"))
         num_words += len(text.split())
     if not num_words:

@@ -72,7 +72,8 @@ class SidVocabulary:
     @property
     def span(self) -> slice:
         """From the first to behind the last token that names an item or a part of one: what no text in words has."""
-        return slice(min(first for first, _ in self.groups), max(first + size for first, size in self.groups))
+        groups = self.groups or ((0, 0),)
+        return slice(min(first for first, _ in groups), max(first + size for first, size in groups))
 
     def own_tokens(self, num_rows: int) -> NDArray[np.int64] | None:
         """Every item's own token, −1 where it has none: (R,). None where no item has one."""

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
 
-from genrec.adapter import OutputLayer, merge_adapter, output_layer, row_matrices
+from genrec.adapter import OutputLayer, leave_out, merge_adapter, output_layer, row_matrices
 from genrec.config import ScratchConfig, TrainConfig
 from genrec.encoders.sequential import FullCrossEntropy
 from genrec.errors import ConfigError, ModelError
@@ -128,8 +128,8 @@ class PackedLoss(nn.Module):
     A semantic-ID token is scored against the K codes of its level, the same normalisation as the default
     score mode of decoding (`"level"`); with K = 256 that is a small part of the cost of the whole vocabulary. An item's
     own token is scored against those of all items, and counts as much as the codes of an item together, so either
-    spelling of a history weighs the same. Any other token is scored against the whole vocabulary. A module of its own,
-    so that accelerate can wrap the whole computation for several processes.
+    spelling of a history weighs the same. Any other token is scored against all words, which are what a text may be
+    written in. A module of its own, so that accelerate can wrap the whole computation for several processes.
     """
 
     def __init__(
@@ -231,15 +231,17 @@ class PackedLoss(nn.Module):
     def _words_sum(self, output: OutputLayer, hidden: Tensor, labels: Tensor) -> Tensor:
         """Sum of the cross-entropies of labels (N,) among all words: where the logits are many, some rows at a time,
         computed again in the backward pass, so that they never stand in memory together."""
+        items = self._vocabulary.span
+        labels = torch.where(labels >= items.stop, labels - (items.stop - items.start), labels)
+
+        def one(rows: Tensor, wanted: Tensor) -> Tensor:
+            return self._sum(leave_out(output(rows), items), wanted)
+
         at_once = max(1, _LOGITS_AT_ONCE // output.out_features)
         if len(labels) <= at_once:
-            return self._sum(output(hidden), labels)
+            return one(hidden, labels)
         parts = zip(hidden.split(at_once), labels.split(at_once), strict=True)
-        sums = [
-            checkpoint(lambda rows, wanted: self._sum(output(rows), wanted), *part, use_reentrant=False)
-            for part in parts
-        ]
-        return torch.stack(sums).sum()
+        return torch.stack([checkpoint(one, *part, use_reentrant=False) for part in parts]).sum()
 
     def _sum(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.float(), labels, label_smoothing=self._label_smoothing, reduction="sum")

@@ -43,7 +43,9 @@ from genrec.training.text_tokenizer import train_text_tokenizer
 from genrec.vocabulary import SidVocabulary
 
 VOCABULARY = SidVocabulary((4, 5), (300, 304))
-NUM_TOKENS = 309
+NUM_TOKENS = 312
+WORDS = [*range(300), *range(309, NUM_TOKENS)]  # some stand behind the semantic IDs
+GROUPS = (WORDS, [*range(300, 304)], [*range(304, 309)])
 SMALL = {"vocab_size": NUM_TOKENS, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 INNER = {"intermediate_size": 24, "max_position_embeddings": 64}
 SHAPE = ScratchConfig(hidden_size=16, layers=2, heads=2, intermediate_size=24, text_vocabulary=300)
@@ -100,11 +102,9 @@ def loss_of_each_alone(model: PreTrainedModel, some: list[Example], smoothing: f
         for place in np.flatnonzero(example.targets):
             if place == 0:
                 continue  # nothing before it
-            token, row = int(example.tokens[place]), logits[place - 1]
-            for first, size in zip(VOCABULARY.first_token_ids, VOCABULARY.codebook_sizes, strict=True):
-                if first <= token < first + size:
-                    token, row = token - first, row[first : first + size]
-                    break
+            token = int(example.tokens[place])
+            among = next(group for group in GROUPS if token in group)
+            token, row = among.index(token), logits[place - 1, among]
             log_probabilities = row - row.exp().sum().log()
             wanted = torch.full_like(row, smoothing / len(row))
             wanted[token] += 1 - smoothing
@@ -145,10 +145,9 @@ def test_the_packed_loss_has_the_gradient_of_the_examples_alone(
         tokens = torch.from_numpy(example.tokens)
         logits = model(input_ids=tokens[None]).logits[0]
         for place in np.flatnonzero(example.targets)[np.flatnonzero(example.targets) > 0]:
-            token, span = int(tokens[place]), (0, NUM_TOKENS)
-            if token >= 300:
-                span = (300, 304) if token < 304 else (304, 309)
-            total = total + F.cross_entropy(logits[place - 1, span[0] : span[1]], tokens[place] - span[0])
+            token = int(tokens[place])
+            among = next(group for group in GROUPS if token in group)
+            total = total + F.cross_entropy(logits[place - 1, among], torch.tensor(among.index(token)))
             count += 1
     (total / count).backward()
     assert len(gradients) > 8
@@ -321,15 +320,13 @@ def item_rows_model(family: str, base_folder: Callable[[str], Path]) -> PreTrain
 
 
 def test_a_token_of_an_items_own_weighs_as_much_as_its_codes_together():
-    model = tiny_model("scratch")
-    model.resize_token_embeddings(NUM_TOKENS + 3, mean_resizing=False)
-    model.eval()
+    model = tiny_model("scratch").eval()
     tokens = np.array([7, 301, 306, 309, 311, 8])
     loss = PackedLoss(model, ITEMS, dropout=0.0, label_smoothing=0.0).eval()
     with torch.no_grad():
         found = loss(*packed([Example(tokens, np.arange(6) > 0)]))
         logits = model(input_ids=torch.from_numpy(tokens)[None]).logits[0]
-    groups = [(300, 304), (304, 309), (309, 312), (309, 312), (0, 312)]
+    groups = [(300, 304), (304, 309), (309, 312), (309, 312), (0, 300)]
     losses = [
         F.cross_entropy(logits[place, first:last], torch.tensor(tokens[place + 1] - first)).item()
         for place, (first, last) in enumerate(groups)
