@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from genrec.errors import ModelError
+from genrec.errors import ConfigError, ModelError
+from genrec.trie import ItemTrie
 from tests.decoding.test_vllm_processor import (
     CODES,
     NUM_TOKENS,
@@ -83,3 +85,22 @@ def test_the_rank_of_an_adapter_is_that_of_its_widest_layer(tmp_path: Path) -> N
     assert _adapter_rank(tmp_path) == 64
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "rank_pattern": None}))
     assert _adapter_rank(tmp_path) == 8
+
+
+def test_the_base_of_a_run_is_refused_while_its_adapter_lies_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ModelError, match="alone it is not what was trained") as caught:
+        RunnerV1(configuration(tmp_path / "model"))
+    assert "genrec export" in caught.value.hint
+
+
+def test_a_model_without_vocabulary_or_end_token_is_refused_when_the_server_starts(tmp_path: Path) -> None:
+    ItemTrie.build(CODES, SIZES).save(tmp_path / "trie")
+    endless = configuration(tmp_path, genrec_trie=str(tmp_path / "trie"), end=None)
+    make: Callable[[], Any] = lambda: RunnerV1(endless)  # noqa: E731
+    with pytest.raises(ConfigError, match="no end token"):
+        make()
+    (tmp_path / "semantic_id_vocabulary.json").unlink()
+    with pytest.raises(ModelError, match="does not know semantic IDs"):
+        make()

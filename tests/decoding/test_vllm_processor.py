@@ -12,7 +12,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from genrec.errors import ConfigError, ModelError
 from genrec.trie import ItemTrie
 from genrec.vocabulary import SidVocabulary
 from tests.decoding.conftest import run_with_trie
@@ -392,22 +391,3 @@ def test_a_new_catalogue_serves_new_requests_while_old_ones_keep_theirs(tmp_path
     found = runner.apply(random_logits(3, 6))
     assert possible(found[0]) == possible(found[2]) == children([], CODES)
     assert possible(found[1]) == {14}
-
-
-def test_a_model_without_vocabulary_or_end_token_is_refused_when_the_server_starts(tmp_path: Path) -> None:
-    ItemTrie.build(CODES, SIZES).save(tmp_path / "trie")
-    endless = configuration(tmp_path, genrec_trie=str(tmp_path / "trie"), end=None)
-    make: Callable[[], Any] = lambda: RunnerV1(endless)  # noqa: E731
-    with pytest.raises(ConfigError, match="no end token"):
-        make()
-    (tmp_path / "semantic_id_vocabulary.json").unlink()
-    with pytest.raises(ModelError, match="does not know semantic IDs"):
-        make()
-
-
-def test_the_base_of_a_run_is_refused_while_its_adapter_lies_beside_it(tmp_path: Path) -> None:
-    (tmp_path / "adapter").mkdir()
-    (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(ModelError, match="alone it is not what was trained") as caught:
-        RunnerV1(configuration(tmp_path / "model"))
-    assert "genrec export" in caught.value.hint
