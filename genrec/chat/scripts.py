@@ -1,15 +1,16 @@
 """Scripted conversations: what a user says, and what must and must not hold after each turn.
 
-A script is YAML (`eval/conversations/*.yaml`); it names items by title. Whatever a script expects, every turn is
+A script is YAML (`eval/conversations/*.yaml`); it names items by title, or by their place in the latest list before the
+turn: `#1` is its first, `#-1` its last, for every model has lists of its own. Whatever a script expects, every turn is
 also held to what may never break: items exist, satisfy the filters, were not shown before and are not disliked,
 and titles stand in item slots only.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -60,12 +61,13 @@ def load_scripts(path: Path) -> list[Script]:
 def play(dialogue: Dialogue, script: Script) -> list[str]:
     """Hold the conversation; everything that does not hold, one sentence each. Empty: it passed."""
     history = tuple(dialogue.index.catalog.item_ids[_row(dialogue.index, title)] for title in script.history)
-    state, problems = ChatState(history=history), []
+    state, problems, latest = ChatState(history=history), [], []
     for number, expected in enumerate(script.turns, start=1):
         before = state
         turn = dialogue.turn(state, expected.say)
         state = ChatState.model_validate_json(turn.state.model_dump_json())  # what is kept is all there is
-        found = [*_always(dialogue, before, turn), *_expected(dialogue, expected, turn)]
+        found = [*_always(dialogue, before, turn), *_expected(dialogue, expected, turn, latest)]
+        latest = turn.item_ids or latest
         problems += [f"{script.name}, turn {number} ({expected.say!r}): {problem}" for problem in found]
     return problems
 
@@ -87,7 +89,7 @@ def _always(dialogue: Dialogue, before: ChatState, turn: ChatTurn) -> Iterator[s
         yield f"slots with another title: {wrong}"
 
 
-def _expected(dialogue: Dialogue, expected: Expectation, turn: ChatTurn) -> Iterator[str]:
+def _expected(dialogue: Dialogue, expected: Expectation, turn: ChatTurn, latest: Sequence[str]) -> Iterator[str]:
     index, state, text = dialogue.index, turn.state, turn.text.casefold()
     rows = [index.catalog.index[item] for item in turn.item_ids]
     if expected.act is not None and turn.act != expected.act:
@@ -105,16 +107,17 @@ def _expected(dialogue: Dialogue, expected: Expectation, turn: ChatTurn) -> Iter
         if outside := [row for row in rows if not low <= (index.year(row) or 0) <= high]:
             yield f"not of {low} to {high}: {_titles(index, outside)}"
     titles = {index.catalog.titles[row] for row in rows}
-    if named := titles & set(expected.excludes):
-        yield f"recommends {sorted(named)}"
+    if recommended := titles & set(expected.excludes):
+        yield f"recommends {sorted(recommended)}"
     yield from (f"does not say {word!r}: {turn.text[:120]!r}" for word in expected.says if word.casefold() not in text)
     yield from (f"says {word!r}" for word in expected.silent if word.casefold() in text)
     if expected.filters is not None and sorted(constraint_words(state.constraints)) != sorted(expected.filters):
         yield f"filters {constraint_words(state.constraints)}, expected {list(expected.filters)}"
     for name in ("liked", "disliked", "seen", "seeds"):
-        wanted: Any = getattr(expected, name)
+        named: Sequence[str] | None = getattr(expected, name)
         held = {index.catalog.titles[index.catalog.index[item]] for item in getattr(state, name)}
-        if wanted is not None and held != set(wanted):
+        wanted = None if named is None else {_title(index, one, latest) for one in named}
+        if wanted is not None and held != wanted:
             yield f"{name} {sorted(held)}, expected {sorted(wanted)}"
 
 
@@ -126,6 +129,16 @@ def _has(index: CatalogueIndex, row: int, name: str, value: str | int) -> bool:
 
 def _titles(index: CatalogueIndex, rows: Sequence[int]) -> list[str]:
     return [index.catalog.titles[row] for row in rows]
+
+
+def _title(index: CatalogueIndex, name: str, latest: Sequence[str]) -> str:
+    """The title that a script means: itself, or that of a place in the latest list."""
+    if (place := re.fullmatch(r"#(-?[1-9]\d*)", name)) is None:
+        return name
+    number = int(place[1])
+    if abs(number) > len(latest):
+        raise ConfigError(f"there is no place {name} in a list of {len(latest)}.", "Name a place of the list before.")
+    return index.catalog.titles[index.catalog.index[latest[number - (number > 0)]]]
 
 
 def _row(index: CatalogueIndex, title: str) -> int:

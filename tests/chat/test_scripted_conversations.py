@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from genrec.chat import Dialogue
+from genrec.chat import ChatState, Dialogue
 from genrec.chat.scripts import Expectation, Script, load_scripts, play
 from genrec.errors import ConfigError
 
@@ -42,6 +42,24 @@ def test_what_does_not_hold_is_found(film_dialogue: Dialogue):
     problems = play(film_dialogue, Script(name="wrong", turns=(turn,)))
     assert len(problems) == 9
     assert all(problem.startswith("wrong, turn 1") for problem in problems)
+
+
+def test_places_are_of_the_list_before_the_turn(film_dialogue: Dialogue):
+    asked = Expectation(say="I loved Alien", act="recommend")
+    first = film_dialogue.turn(ChatState(), asked.say).item_ids
+    catalog = film_dialogue.index.catalog
+    titles = [catalog.titles[catalog.index[item]] for item in first]
+
+    def problems(**expected: tuple[str, ...]) -> list[str]:
+        judged = Expectation(say="I liked the first two, the last one was dull", **expected)
+        return play(film_dialogue, Script(name="places", turns=(asked, judged)))
+
+    assert problems(liked=("Alien", "#1", "#2"), disliked=("#-1",)) == []
+    assert problems(liked=("Alien", *titles[:2]), disliked=(titles[-1],)) == []
+    (found,) = problems(liked=("Alien", "#1", "#3"))
+    assert titles[2] in found
+    with pytest.raises(ConfigError, match="no place #99 in a list of"):
+        problems(liked=("#99",))
 
 
 def test_a_file_that_is_no_list_and_an_unknown_key_are_named(tmp_path: Path):
