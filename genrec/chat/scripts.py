@@ -61,7 +61,8 @@ def load_scripts(path: Path) -> list[Script]:
 def play(dialogue: Dialogue, script: Script) -> list[str]:
     """Hold the conversation; everything that does not hold, one sentence each. Empty: it passed."""
     history = tuple(dialogue.index.catalog.item_ids[_row(dialogue.index, title)] for title in script.history)
-    state, problems, latest = ChatState(history=history), [], []
+    state, latest = ChatState(history=history), tuple[str, ...]()
+    problems: list[str] = []
     for number, expected in enumerate(script.turns, start=1):
         before = state
         turn = dialogue.turn(state, expected.say)
