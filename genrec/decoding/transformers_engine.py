@@ -28,7 +28,7 @@ from genrec.evidence import Evidence, check_evidence
 from genrec.quantization import Quantization, keep_exact, quantization_config
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
-from genrec.vocabulary import SidVocabulary, item_token, sid_token
+from genrec.vocabulary import VOCABULARY_FILE, SidVocabulary, item_token, sid_token
 
 _USERS_AT_LEAST, _USERS_AT_MOST = 16, 64
 _NUMBERS_AT_ONCE = 200_000  # of hidden states: beams of all users, by the model's width
@@ -64,6 +64,7 @@ class TransformersEngine:
         check_score_mode(score_mode)
         self._model: PreTrainedModel | None = model
         self._tokenizer, self._vocabulary = tokenizer, vocabulary
+        self._no_words = vocabulary.span
         self._score_mode: ScoreMode = score_mode
         self._batch_size, self._dtype, self._frozen = batch_size, dtype, frozen
         self._remembered = Remembered(remembered_bytes) if remembered_bytes else None
@@ -98,7 +99,7 @@ class TransformersEngine:
         if adapter is not None:
             model = merge_adapter(model, adapter)
         _check_tokenizer(folder, tokenizer, vocabulary)
-        return cls(
+        engine = cls(
             model,
             cast(Decoder, tokenizer),
             vocabulary=vocabulary,
@@ -107,6 +108,9 @@ class TransformersEngine:
             frozen=True,
             remembered_bytes=remembered_bytes,
         )
+        if (folder / VOCABULARY_FILE).is_file():  # items' tokens of another catalogue are no words of this one either
+            engine._no_words = SidVocabulary.load(folder).span
+        return engine
 
     def rank(
         self,
@@ -209,7 +213,7 @@ class TransformersEngine:
         return self._model
 
     def _steps(self, prompts: Sequence[Sequence[int]], temperature: float, seed: int) -> Iterator[list[int]]:
-        return next_tokens(self._opened(), prompts, never=self._vocabulary.span, temperature=temperature, seed=seed)
+        return next_tokens(self._opened(), prompts, never=self._no_words, temperature=temperature, seed=seed)
 
     def _text(
         self, prompt: Sequence[int], max_new_tokens: int, temperature: float, stop: Sequence[str]

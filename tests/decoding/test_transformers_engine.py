@@ -206,6 +206,18 @@ def test_text_is_words_whatever_the_model_would_rather_name() -> None:
         assert any(texts)
 
 
+def test_tokens_of_another_catalogues_items_are_no_words_either(tmp_path: Path) -> None:
+    model = qwen()
+    model.lm_head.weight.data[44:] *= 30
+    model.save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    known = SidVocabulary((4,), (40,), item_rows=(0, 1, 2, 3), items_checksum="-", item_share=0.5)  # tokens 44 to 47
+    known.save(tmp_path)
+    loaded = TransformersEngine.load(tmp_path, vocabulary=known.of_catalogue(()), device="cpu")
+    texts = loaded.generate(PROMPTS, max_new_tokens=12, temperature=2.0, seed=3)
+    assert all(token < 40 for text in texts for token in text.token_ids)
+
+
 def test_text_ends_before_a_stop_string_and_streams_nothing_of_it() -> None:
     writer = engine(qwen())
     whole = writer.generate(PROMPTS, max_new_tokens=12, temperature=2.0, seed=3)
