@@ -322,6 +322,34 @@ def test_a_missing_stage_names_the_verb_to_run(
     assert expected in err
 
 
+def test_a_missing_stage_is_said_before_anything_heavy_is_imported(tiny_copy: Path) -> None:
+    manifest = json.loads((tiny_copy / "manifest.json").read_text())
+    manifest["stages"] = {"ingest": manifest["stages"]["ingest"]}
+    (tiny_copy / "manifest.json").write_text(json.dumps(manifest))
+    verbs = [["tokenize"], ["train"], ["evidence"], ["evaluate"], ["chat"], ["serve"], ["items", "remove", "ids"]]
+    verbs += [["export", "--out", "out"], ["recommend", "--input", "in", "--output", "out"]]
+    verbs += [["tokenize", "--from", str(tiny_copy)], ["transfer", str(tiny_copy), "--out", "out"]]
+    script = (
+        "import json, sys\n"
+        "from genrec.cli import app\n"
+        "from genrec.errors import RunError\n"
+        "run, verbs = sys.argv[1], json.loads(sys.argv[2])\n"
+        "for words in verbs:\n"
+        "    at = 2 if words[0] == 'items' else 1\n"
+        "    try:\n"
+        "        app([*words[:at], run, *words[at:]], standalone_mode=False)\n"
+        "    except RunError as error:\n"
+        "        heavy = {'torch', 'transformers', 'scipy', 'sklearn'} & set(sys.modules)\n"
+        "        assert not heavy, (words, heavy)\n"
+        "        print(words[0], 'first.' in str(error))\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", script, str(tiny_copy), json.dumps(verbs)], capture_output=True, text=True, check=False
+    )
+    assert finished.stderr == ""
+    assert finished.stdout.splitlines() == [f"{words[0]} True" for words in verbs]
+
+
 def test_a_view_is_merged_into_recommendations_and_into_the_evaluation(
     genrec: Genrec, tiny_copy: Path, tiny_files: Path, tmp_path: Path
 ) -> None:

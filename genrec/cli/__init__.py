@@ -8,6 +8,7 @@ misspelt key answer at once.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 
@@ -35,6 +36,8 @@ def main() -> None:
         sys.stdin.reconfigure(errors="replace")
     if not sys.stderr.isatty():  # transformers draws its bars into files as well
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # It looks for a faster kernel in a package that nobody asked for; what is missed here is said by our own errors.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         app()
     except GenrecError as error:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from genrec.cli.options import AsJson, ConfigFile, RunPath, app, names_and_files, resolve
+from genrec.cli.options import AsJson, ConfigFile, RunPath, app, names_and_files, open_run, resolve
 from genrec.config import AlignConfig, EmbedConfig, IngestConfig, TokenizeConfig
 from genrec.console import ConsoleProgress, print_report
 from genrec.errors import ConfigError
@@ -123,7 +123,7 @@ def embed(
     if not align and (unfreeze is not None or align_config is not None):
         raise ConfigError("--unfreeze and --align-config are options of --align.", "Give --align too.")
     alignment = resolve(AlignConfig, align_config, unfreeze=unfreeze)
-    opened = Run.open(run)
+    opened = open_run(run, "ingest")
     nothing_new = text is None and behaviour is None and config is None and resolved == EmbedConfig()
     reports = []
     if not (align and nothing_new and "embed" in opened.stages):
@@ -193,7 +193,7 @@ def tokenize(
     if from_ is not None:
         _check_frozen({"config": config, **options})
         policy = resolve(TokenizeConfig, None, collisions=collisions).collisions if collisions else None
-        opened, source = Run.open(run), Run.open(from_)
+        opened, source = open_run(run, "embed"), open_run(from_, "tokenize")
         from genrec import pipeline
 
         report = pipeline.tokenize_from(
@@ -204,7 +204,7 @@ def tokenize(
     if same_encoder:
         raise ConfigError("--same-encoder says something about --from only.", "Give --from SOURCE, or leave it out.")
     resolved = resolve(TokenizeConfig, config, collisions=collisions, **options)
-    opened = Run.open(run)
+    opened = open_run(run, "embed")
     from genrec import pipeline
 
     print_report(pipeline.tokenize(opened, resolved, progress=ConsoleProgress()), as_json=json_)

@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 
-from genrec.cli.options import AsJson, ConfigFile, EngineOption, RunPath, app, engine_options, resolve
+from genrec.cli.options import AsJson, ConfigFile, EngineOption, RunPath, app, engine_options, open_run, resolve
 from genrec.config import DialoguesConfig
 from genrec.console import print_lines, print_report
 from genrec.errors import MissingDependencyError
-from genrec.run import Run
 
 
 @app.command()
@@ -56,8 +55,7 @@ def serve(
 
     `genrec serve runs/mine` and open <http://127.0.0.1:8000>
     """
-    opened = Run.open(run)
-    opened.require("train", verify=False)  # said at once; the files are compared when they are loaded
+    opened = open_run(run, "tokenize", "train")
     for package in ("fastapi", "uvicorn", "prometheus_client", "sqlalchemy", "alembic"):
         if find_spec(package) is None:  # looked for, not imported: the page is there before them
             raise MissingDependencyError(f"{package} is not installed.", "Install the extra `serve` (docs/install.md).")
@@ -103,9 +101,9 @@ def chat(
 
     `genrec chat runs/mine --state me.json`
     """
+    opened = open_run(run, "tokenize", "train")
     from genrec.cli.terminal_chat import first_state, talk
 
-    opened = Run.open(run)
     begun = first_state(opened, user=user, path=state)
     from genrec.chat import Dialogue
     from genrec.chat.speaker import as_proposals
@@ -127,7 +125,7 @@ def dialogues(
 ) -> None:
     """Make real dialogues a part of the run, for `genrec train` (tasks F2, F3) and `genrec evidence --dialogues`."""
     resolved = resolve(DialoguesConfig, config, seed=seed)
-    opened = Run.open(run)
+    opened = open_run(run, "ingest")
     from genrec.chat.learning import learn_dialogues
 
     print_report(learn_dialogues(opened, files, resolved), as_json=json_)

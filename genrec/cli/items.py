@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from genrec.cli.options import AsJson, RunPath, app, names_and_files
+from genrec.cli.options import AsJson, RunPath, app, names_and_files, open_run
 from genrec.console import ConsoleProgress, print_report
-from genrec.run import Run
 
 items = typer.Typer(
     no_args_is_help=True,
@@ -33,7 +32,7 @@ def add(
 
     `genrec items add runs/mine new.jsonl`
     """
-    opened, files = Run.open(run), names_and_files(precomputed)
+    opened, files = open_run(run, "tokenize"), names_and_files(precomputed)
     from genrec.catalogue_changes import add_items
 
     report = add_items(opened, table, when=_now(), precomputed=files, progress=ConsoleProgress())
@@ -50,7 +49,7 @@ def remove(
 
     `genrec items remove runs/mine ids.txt`
     """
-    opened = Run.open(run)
+    opened = open_run(run, "tokenize")
     from genrec.catalogue_changes import remove_items
 
     print_report(remove_items(opened, ids, when=_now()), as_json=json_)
@@ -68,7 +67,7 @@ def update(
 
     `genrec items update runs/mine changed.jsonl`
     """
-    opened, files = Run.open(run), names_and_files(precomputed)
+    opened, files = open_run(run, "tokenize"), names_and_files(precomputed)
     from genrec.catalogue_changes import update_items
 
     report = update_items(opened, table, when=_now(), reencode=reencode, precomputed=files, progress=ConsoleProgress())

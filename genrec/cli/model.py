@@ -17,12 +17,12 @@ from genrec.cli.options import (
     app,
     engine_options,
     is_standard_output,
+    open_run,
     resolve,
 )
 from genrec.config import EvaluateConfig, EvidenceConfig, TrainConfig, TuneConfig, Weights
 from genrec.console import ConsoleProgress, print_json, print_lines, print_report
 from genrec.errors import RunError
-from genrec.run import Run
 
 Views = Annotated[
     list[Path] | None,
@@ -69,7 +69,7 @@ def train(
         learning_rate=learning_rate,
         seed=seed,
     )
-    opened = Run.open(run)
+    opened = open_run(run, "tokenize", "trie")
     unfinished = [opened.path / "training" / part for part in ("checkpoint", "rows")]
     if resume and "train" in opened.stages and not any(part.exists() for part in unfinished):
         raise RunError(
@@ -100,7 +100,7 @@ def evidence(
     `genrec recommend … --no-evidence` and `genrec evaluate … --no-evidence` leave them out.
     """
     resolved = resolve(EvidenceConfig, config, users=users, seed=seed, learn_from="dialogues" if dialogues else None)
-    opened, options = Run.open(run), engine_options(engine_option)
+    opened, options = open_run(run, "tokenize", "train"), engine_options(engine_option)
     from genrec.weighing import weigh_evidence
 
     report = weigh_evidence(opened, resolved, engine=engine, engine_options=options, progress=ConsoleProgress())
@@ -129,7 +129,7 @@ def tune(
     """
     names = None if baselines is None else tuple(name.strip() for name in baselines.split(","))
     resolved = resolve(TuneConfig, config, baselines=names, trials=trials, users=users, seed=seed)
-    opened = Run.open(run)
+    opened = open_run(run, "ingest")
     from genrec.tuning import tune_baselines
 
     print_report(tune_baselines(opened, resolved, progress=ConsoleProgress()), as_json=json_)
@@ -166,7 +166,7 @@ def evaluate(
         seed=seed,
         weights=weights,
     )
-    opened = Run.open(run)
+    opened, others = open_run(run, "tokenize", "train"), [open_run(path, "tokenize", "train") for path in view or ()]
     from genrec import pipeline
 
     report = pipeline.evaluate(
@@ -174,7 +174,7 @@ def evaluate(
         resolved,
         engine=engine,
         engine_options=engine_options(engine_option),
-        views=[Run.open(path) for path in view or ()],
+        views=others,
         evidence=not no_evidence,
         progress=ConsoleProgress(),
     )
@@ -205,14 +205,14 @@ def recommend(
     A line may also hold `"exclude": [item ids]`, `"allow": {"genres": "Comedy"}`, `"at_most": {"genres": 2}` (no genre
     more than twice) and `"new_share": 0.2`.
     """
+    runs = [open_run(path, "tokenize", "train") for path in (run, *(view or ()))]
     from genrec.batch import recommend_file
     from genrec.decoding.engine import EngineOptions
     from genrec.recommender import Recommender
 
     options: EngineOptions = {"weights": weights or "float32", "engine_options": engine_options(engine_option)}
     first, *others = (
-        Recommender.load(path, engine, beam_width=beam_width, evidence=not no_evidence, **options)
-        for path in (run, *(view or ()))
+        Recommender.load(one.path, engine, beam_width=beam_width, evidence=not no_evidence, **options) for one in runs
     )
     recommender = first.with_views(others) if others else first
     with closing(first.engine):
@@ -234,7 +234,7 @@ def export(
     json_: AsJson = False,
 ) -> None:
     """Write the model as one plain Hugging Face folder, adapter merged in, and prove that it is the same model."""
-    opened = Run.open(run)
+    opened = open_run(run, "tokenize", "train")
     from genrec.training.export import export as export_model
 
     print_report(export_model(opened, out, progress=ConsoleProgress()), as_json=json_)

@@ -13,6 +13,7 @@ import yaml
 from genrec.config import Config, build_config, read_values
 from genrec.errors import ConfigError
 from genrec.files import is_stream
+from genrec.run import Run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,6 +50,17 @@ def resolve(kind: type[ConfigT], path: Path | None, **flags: Any) -> ConfigT:
     if not given or not isinstance(values, dict):
         return build_config(kind, values, source=str(path))
     return build_config(kind, values | given, source=f"{path} and the options given")
+
+
+def open_run(path: Path, *stages: str) -> Run:
+    """The run, where `stages` are done: what is missing is said here, before anything heavy is imported.
+
+    Their files are compared with what was recorded when they are loaded. Raises RunError.
+    """
+    run = Run.open(path)
+    for stage in stages:
+        run.require(stage, verify=False)
+    return run
 
 
 def is_standard_output(path: Path) -> bool:

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from genrec.cli.options import AsJson, ConfigFile, app, resolve
+from genrec.cli.options import AsJson, ConfigFile, app, open_run, resolve
 from genrec.config import TransferConfig
 from genrec.console import ConsoleProgress, print_report
-from genrec.run import Run
 
 
 @app.command()
@@ -42,7 +41,8 @@ def transfer(
         same_encoder=same_encoder,
         own_tokenizer=own_tokenizer,
     )
-    opened_source, opened_target = Run.open(source), Run.open(target)
+    opened_source = open_run(source, "embed", "tokenize", "trie", "train")
+    opened_target = open_run(target, "ingest", "embed")
     from genrec.transfer import transfer as run_transfer
 
     report = run_transfer(opened_source, opened_target, resolved, out=out, progress=ConsoleProgress())
