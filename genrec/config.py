@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from genrec.config_problems import problems_of
+from genrec.config_problems import known_keys, problems_of
 from genrec.errors import ConfigError
 
 Precision = Literal["auto", "bfloat16", "float32"]  # of products in training; auto: bfloat16 where hardware has it
@@ -389,7 +389,7 @@ def build_config(kind: type[ConfigT], values: dict[str, Any], *, source: str) ->
         return kind.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(problems_of(error, values))
-        raise ConfigError(f"{source}: {problems}.", f"Known keys: {', '.join(kind.model_fields)}.") from error
+        raise ConfigError(f"{source}: {problems}.", known_keys(error, values, kind)) from error
 
 
 def dump_config(config: Config) -> dict[str, Any]:

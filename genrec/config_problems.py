@@ -7,10 +7,10 @@ than another, its word counts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 _MAX_SHOWN = 80
 _WHOLE, _NUMBER, _KEYS = "a whole number", "a number", "keys with values"
@@ -55,6 +55,31 @@ def problems_of(error: ValidationError, values: Any) -> list[str]:
         keys for keys in wrong if not any(len(other) > len(keys) and other[: len(keys)] == keys for other in wrong)
     ]
     return [": ".join(part for part in (".".join(keys), _words(wrong[keys])) if part) for keys in deepest]
+
+
+def known_keys(error: ValidationError, values: Any, kind: type[BaseModel]) -> str:
+    """The keys that are known where a key is unknown or missing; those of the whole where the keys are right."""
+    places: dict[tuple[str, ...], type[BaseModel]] = {}
+    for problem in error.errors(include_url=False):
+        if problem["type"] in ("extra_forbidden", "missing"):
+            above = _keys(problem, values)[:-1]
+            places.setdefault(above, _at(kind, above) or kind)
+    lists = [
+        f"Known keys{' of ' if above else ''}{'.'.join(above)}: {', '.join(place.model_fields)}."
+        for above, place in (places or {(): kind}).items()
+    ]
+    return " ".join(lists)
+
+
+def _at(kind: type[BaseModel], keys: Sequence[str]) -> type[BaseModel] | None:
+    for key in keys:
+        field = kind.model_fields.get(key)
+        kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+        found = next((one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel)), None)
+        if found is None:
+            return None
+        kind = found
+    return kind
 
 
 def _keys(problem: Mapping[str, Any], values: Any) -> tuple[str, ...]:

@@ -85,8 +85,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it takes `path`'s place, on failure it vanishes.
 
     A folder cannot take another's place at once. What was there is kept under a name of its own until the new one
-    stands; where something fails in between it comes back, after a kill with the next look (`restore_folder`).
+    stands; where something fails in between it comes back, after a kill with the next look (`restore_folder`). Where
+    `path` is a link, it stays, and what it leads to is replaced.
     """
+    path = Path(os.path.realpath(path))
     restore_folder(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,6 +112,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def restore_folder(path: Path) -> None:
     """Bring back the folder of before where a kill came between its two renames in `atomic_folder`."""
+    path = Path(os.path.realpath(path))
     old = _old_folder(path)
     if not old.exists():
         return

@@ -89,7 +89,21 @@ def test_every_mistake_of_a_file_is_named(content: str, problems: list[str], tmp
     assert all(problem in caught.value.message for problem in problems)
     assert not re.search(r"pydantic|Config\b|Options|Input should|Value error", caught.value.message)
     assert caught.value.exit_status == 2
-    assert "valid YAML" in caught.value.message or "learning_rate" in caught.value.hint  # the known keys
+    known = "hidden_size" if "scratch: {" in content else "learning_rate"
+    assert "valid YAML" in caught.value.message or known in caught.value.hint
+
+
+def test_the_keys_that_are_known_are_those_of_the_place():
+    with pytest.raises(ConfigError) as caught:
+        build_config(TrainConfig, {"scratch": {"layer": 2}, "lora": {"rnak": 8}}, source="options")
+    scratch, lora, *more = caught.value.hint.split("Known keys of ")[1:]
+    assert scratch == "scratch: hidden_size, layers, heads, intermediate_size, text_vocabulary. "
+    assert lora.startswith("lora: rank, alpha,")
+    assert not more
+    with pytest.raises(ConfigError) as caught:
+        build_config(TrainConfig, {"scratch": {"layer": 2}, "epochz": 8}, source="options")
+    assert "Known keys: base, scratch, tasks" in caught.value.hint
+    assert "Known keys of scratch: hidden_size" in caught.value.hint
 
 
 @pytest.mark.parametrize(

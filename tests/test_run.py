@@ -343,6 +343,17 @@ def test_a_folder_is_whole_whenever_its_replacement_is_killed(tmp_path: Path, be
     assert not list(tmp_path.glob(".model.*before"))
 
 
+def test_a_link_in_place_of_a_folder_stays_and_what_it_leads_to_is_replaced(tmp_path: Path):
+    (tmp_path / "disk" / "model").mkdir(parents=True)
+    (tmp_path / "disk" / "model" / "weights").write_text("old")
+    (tmp_path / "model").symlink_to(tmp_path / "disk" / "model")
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "weights").write_text("new")
+    assert (tmp_path / "model").is_symlink()
+    assert (tmp_path / "disk" / "model" / "weights").read_text() == "new"
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["model"]
+
+
 def test_a_folder_that_cannot_take_its_place_leaves_the_one_of_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights").write_text("old")
