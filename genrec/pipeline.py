@@ -29,6 +29,7 @@ from genrec.encoders.base import embedding_files
 from genrec.errors import ConfigError, DataError, ModelError
 from genrec.evaluation import Recommend
 from genrec.evaluation import evaluate as evaluate_split
+from genrec.examples import Example
 from genrec.explanation.lessons import lesson_sources
 from genrec.preparation import Prepared, base_checksums, prepare_model, resolve_base, task_folders
 from genrec.progress import SILENT, Progress
@@ -161,21 +162,26 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
         own_tokens=recommender.live.own_tokens,
         sources={**SOURCES, **lesson_sources(run, folders)},
     )
-    inputs += [dialogues_file(run)] if with_dialogues else []
     item_vectors, vector_files = _item_vectors(run, catalog, vocabulary)
-    inputs += vector_files
+    inputs += [*([dialogues_file(run)] if with_dialogues else []), *vector_files]
     identity = dump_config(config) | {path.name: file_checksum(path) for path in (*inputs, *task_files(*folders))}
     identity |= {source: file_checksum(TextSource.parse(source).path) for source in config.replay}
     identity |= base_checksums(config.base, base_adapter)
     task = _training_task(
-        run, config, recommender=recommender, mixture=mixture, vocabulary=vocabulary, identity=identity
+        run,
+        config,
+        recommender=recommender,
+        mixture=mixture,
+        vocabulary=vocabulary,
+        item_vectors=item_vectors,
+        identity=identity,
+        progress=progress,
     )
-    task = replace(task, item_vectors=item_vectors)
     _check_context(model, config, num_tokens=task.max_example_tokens)
     trainer, adapter = train_in_stages(
         model, config, task, rows=prepared.rows, folder=run.path / "training", resume=resume, progress=progress
     )
-    report = _training_report(run, trainer, num_items=len(catalog), left_out=mixture.left_out)
+    report = _training_report(run, trainer, num_items=len(catalog), mixture=mixture)
     if trainer.accelerator.is_main_process:
         run.record(
             report,
@@ -272,18 +278,35 @@ def _training_task(
     recommender: Recommender,
     mixture: Mixture,
     vocabulary: SidVocabulary,
+    item_vectors: NDArray[np.float32] | None,
     identity: Mapping[str, Any],
+    progress: Progress,
 ) -> TrainingTask:
     """The tasks' examples; validation by the live recommender on a sample of the validation split."""
     cases = validation_cases(run, recommender.catalog, size=config.validation_users, seed=config.seed)
-    warm = ~cold_items(run)
+    warm, told = ~cold_items(run), False
+
+    def examples(rng: np.random.Generator) -> list[Example]:
+        nonlocal told
+        found, known = mixture.examples(rng), told
+        told = True
+        if not known and len(mixture.passes) > 1:
+            progress.say(f"In {config.epochs} epochs each is told: {_times_told(mixture, config)}.")
+        return found
+
     return TrainingTask(
-        make_examples=mixture.examples,
+        make_examples=examples,
         validate=lambda: validation_metrics(recommender, cases, warm=warm),
         max_example_tokens=mixture.max_example_tokens,
         vocabulary=vocabulary,
+        item_vectors=item_vectors,
         identity=identity,
     )
+
+
+def _times_told(mixture: Mixture, config: TrainConfig) -> str:
+    """How often the training tells each history, item or text of a task, such as `A1 12 times, B1 131 times`."""
+    return ", ".join(f"{name} {passes * config.epochs:,.3g} times" for name, passes in mixture.passes.items())
 
 
 def _item_vectors(
@@ -312,8 +335,8 @@ def _check_context(model: Any, config: TrainConfig, *, num_tokens: int) -> None:
         ) from error
 
 
-def _training_report(run: Run, trainer: Trainer, *, num_items: int, left_out: Mapping[str, int]) -> StageReport:
-    state = trainer.state
+def _training_report(run: Run, trainer: Trainer, *, num_items: int, mixture: Mixture) -> StageReport:
+    state, left_out = trainer.state, mixture.left_out
     num_parameters = trainer.num_parameters
     facts: dict[str, Any] = {
         "num_parameters": num_parameters,
@@ -328,6 +351,7 @@ def _training_report(run: Run, trainer: Trainer, *, num_items: int, left_out: Ma
         "history": state.history,
         "training_seconds": round(state.seconds, 1),
         "tokens_per_second": round(state.tokens / max(state.seconds, 1e-9)),
+        "times_told": {name: round(passes * state.epoch, 2) for name, passes in mixture.passes.items()},
         "too_long": dict(left_out),
     }
     learned = "" if trainer.num_trained == num_parameters else f", {trainer.num_trained / 1e6:.2f} M of them trained"
@@ -338,6 +362,8 @@ def _training_report(run: Run, trainer: Trainer, *, num_items: int, left_out: Ma
         f"after epoch {state.best_epoch}; the weights are those after epoch {facts['kept_epoch']}.",
         f"Model: {run.path / 'model'}",
     ]
+    if len(mixture.passes) > 1:
+        words.append(f"Each was told: {_times_told(mixture, trainer.config)}.")
     if left_out:
         counts = ", ".join(f"{task} {count:,}" for task, count in sorted(left_out.items()))
         words.append(f"Left out, too long without any history (times drawn): {counts}.")

@@ -7,7 +7,7 @@ training history is read once, and a fifth of that many tokens are titles with t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -56,6 +56,7 @@ class Mixture:
         self.data, self.encoder, self._check, self._max_items = data, encoder, check, max_items
         self._noise = noise
         self.left_out: Counter[str] = Counter()  # task → examples that were too long with the shortest history
+        self.passes: dict[str, float] = {}  # task → how often the last epoch told each thing of its source
         prompts = [len(prompt) for task in self.tasks.values() for prompt in task.prompts]
         longest = max(prompts, default=0) + data.item_tokens.shape[1] * max_items
         only_histories = all(task.source is None for task in self.tasks.values())
@@ -71,10 +72,13 @@ class Mixture:
         found: list[Example] = []
         if SEQUENCE_TASK in self.tasks:
             found = self._histories(self.tasks[SEQUENCE_TASK], rng)  # whole, and in their order
+            self.passes[SEQUENCE_TASK] = self._times_told(self.tasks[SEQUENCE_TASK], found)
             reference = int(sum(len(example.tokens) for example in found) / self._shares[SEQUENCE_TASK])
         for name, task in self.tasks.items():
             if name != SEQUENCE_TASK:
-                found += self.draw(task, rng, num_tokens=reference * self._shares[name])
+                drawn = self.draw(task, rng, num_tokens=reference * self._shares[name])
+                self.passes[name] = self._times_told(task, drawn)
+                found += drawn
         self._check.check(found)
         return found
 
@@ -107,6 +111,12 @@ class Mixture:
                     "Leave it out of `tasks`, or bring items with descriptions or attributes that several share.",
                 )
         return found
+
+    def _times_told(self, task: Task, drawn: Sequence[Example]) -> float:
+        if task.source is not None:
+            return len(drawn) / len(task.source)
+        spellings = 1 if self.data.own_tokens is None else 2
+        return sum(len(example.items) for example in drawn) / (spellings * len(self.data.sequences.items))
 
     def _histories(self, task: Task, rng: np.random.Generator) -> list[Example]:
         return history_examples(

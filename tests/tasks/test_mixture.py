@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
 from dataclasses import replace
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
 
 from genrec import pipeline
 from genrec.config import TrainConfig, load_config
+from genrec.console import ConsoleProgress
 from genrec.data.catalog import Catalog
 from genrec.data.sequences import Sequences
 from genrec.errors import ConfigError, DataError
@@ -90,6 +93,10 @@ def test_weights_are_shares_of_the_tokens_and_every_history_is_read_once(tiny: T
     told = Counter((example.user, item) for example in examples if example.task == "A1" for item in example.items)
     assert set(told.values()) == {1}
     assert sum(told.values()) == len(tiny.data.sequences.items)
+    source = mixture.tasks["B1"].source
+    assert source is not None
+    assert mixture.passes["B1"] == sum(example.task == "B1" for example in examples) / len(source)
+    assert mixture.passes["A1"] == 1
 
 
 def test_equal_generators_give_equal_epochs_and_others_other_ones(tiny: Tiny):
@@ -330,10 +337,15 @@ def test_validation_asks_with_the_template_that_takes_the_place_of_ours(
 def test_a_model_learns_a_mixture_and_the_run_keeps_its_templates(tiny_copy: Path, tiny_files: Path, tmp_path: Path):
     (tmp_path / "mine.yaml").write_text("task: mine\nsource: items\ntemplates: ['{{ title }} → {{ item }}']\n")
     config = load_config(TrainConfig, tiny_files / "train.yaml")
-    run = Run(tiny_copy)
+    run, said = Run(tiny_copy), io.StringIO()
     tasks = {"A1": 0.5, "mine": 0.25, "B2": 0.25}
-    pipeline.train(run, config.model_copy(update={"tasks": tasks, "prompts": tmp_path}))
+    chosen = config.model_copy(update={"tasks": tasks, "prompts": tmp_path})
+    pipeline.train(run, chosen, progress=ConsoleProgress(Console(file=said)))
     assert run.stages["train"].config["tasks"] == tasks
+    times = run.stages["train"].report["times_told"]
+    assert list(times) == ["A1", "mine", "B2"]
+    assert times["A1"] == config.epochs
+    assert f"{config.epochs} epochs each is told: A1 {config.epochs} times, mine" in said.getvalue()
     assert run.stages["train"].report["too_long"] == {}
     assert (tiny_copy / "prompts" / "mine.yaml").is_file()
     assert (tiny_copy / "prompts" / "next_item.yaml").is_file()
