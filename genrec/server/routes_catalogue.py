@@ -17,7 +17,7 @@ from genrec.server.schemas import (
     RecommendationsRequest,
     RecommendationsResponse,
 )
-from genrec.server.service import ServiceOf, row_of
+from genrec.server.service import row_of, service_of
 from genrec.server.views import card
 from genrec.server.work import Explain, Recommend, Similar
 
@@ -35,34 +35,36 @@ ItemPath = Annotated[str, Path(max_length=500, examples=["260"])]
 
 
 @router.post("/recommendations")
-async def recommendations(
-    body: RecommendationsRequest, request: Request, service: ServiceOf
-) -> RecommendationsResponse:
+async def recommendations(body: RecommendationsRequest, request: Request) -> RecommendationsResponse:
     """Items for a history: valid ones only, never one of the history, best first."""
+    service = service_of(request)
     return await service.run(request, Recommend(body, service.name))
 
 
 @router.post("/explanations")
-async def explanations(body: ExplanationsRequest, request: Request, service: ServiceOf) -> ExplanationsResponse:
+async def explanations(body: ExplanationsRequest, request: Request) -> ExplanationsResponse:
     """Why an item, for a history: the items of the history that share something with it; or its taste.
 
     Every style but those of taste needs an `item_id`.
     """
+    service = service_of(request)
     return await service.run(request, Explain(body))
 
 
 @router.get("/items/{item_id:id}/similar")
 async def similar(
-    item_id: ItemPath, request: Request, service: ServiceOf, k: Annotated[int, Query(ge=1, le=100)] = 10
+    item_id: ItemPath, request: Request, k: Annotated[int, Query(ge=1, le=100)] = 10
 ) -> RecommendationsResponse:
     """Items that go with one: ranked after it, sharing an attribute value with it where it has one."""
+    service = service_of(request)
     row_of(service.dialogue, item_id)
     return await service.run(request, Similar(item_id, k, service.name))
 
 
 @router.get("/items/{item_id:id}/image", response_class=FileResponse)
-async def image(item_id: ItemPath, service: ServiceOf) -> FileResponse:
+async def image(item_id: ItemPath, request: Request) -> FileResponse:
     """The picture of an item: a file inside the folder that the catalogue's table came from, and nothing else."""
+    service = service_of(request)
     dialogue = service.dialogue
     file = service.images(dialogue, row_of(dialogue, item_id))
     if file is None:
@@ -79,8 +81,9 @@ async def image(item_id: ItemPath, service: ServiceOf) -> FileResponse:
 
 # Behind the two above: an id may hold slashes, so this one takes whatever they leave.
 @router.get("/items/{item_id:id}")
-async def item(item_id: ItemPath, service: ServiceOf) -> ItemResponse:
+async def item(item_id: ItemPath, request: Request) -> ItemResponse:
     """One item with everything that the catalogue says of it."""
+    service = service_of(request)
     dialogue = service.dialogue
     row = row_of(dialogue, item_id)
     trie = dialogue.recommender.trie

@@ -30,7 +30,7 @@ from genrec.server.schemas import (
     TurnAnswer,
     TurnView,
 )
-from genrec.server.service import ClientGoneError, Service, ServiceOf, row_of, stored
+from genrec.server.service import ClientGoneError, Service, row_of, service_of, stored
 from genrec.server.views import state_view, turn_view
 from genrec.server.work import Turn
 
@@ -40,23 +40,26 @@ UserPath = Annotated[str, Path(pattern=r"^[^\x00]{1,200}$")]
 
 
 @router.post("/conversations", status_code=201)
-async def begin(body: NewConversation, service: ServiceOf) -> ConversationView:
+async def begin(body: NewConversation, request: Request) -> ConversationView:
     """A new conversation, with what the user had used before."""
+    service = service_of(request)
     service.dialogue.recommender.catalog.indices(body.history)
     state = ChatState(history=tuple(body.history))
     return _view(service, await stored(service.store.create, body.user_id, state))
 
 
 @router.get("/conversations/{conversation_id}")
-async def conversation(conversation_id: ConversationId, service: ServiceOf) -> ConversationView:
+async def conversation(conversation_id: ConversationId, request: Request) -> ConversationView:
     """A conversation with all its messages."""
+    service = service_of(request)
     return _view(service, await _read(service, conversation_id))
 
 
 @router.post("/conversations/{conversation_id}/messages", response_model=TurnAnswer)
-async def say(conversation_id: ConversationId, body: NewMessage, request: Request, service: ServiceOf) -> Response:
+async def say(conversation_id: ConversationId, body: NewMessage, request: Request) -> Response:
     """Say something. As JSON the answer is the whole turn; with `Accept: text/event-stream` it is streamed as the
     events `accepted`, `words` (many), `turn`, or `problem`."""
+    service = service_of(request)
     if service.worker.waiting >= service.worker.queue_size:
         raise service.worker.busy()
     service.dialogue  # noqa: B018 (503 while loading, before anything is stored)
@@ -68,8 +71,9 @@ async def say(conversation_id: ConversationId, body: NewMessage, request: Reques
 
 
 @router.post("/conversations/{conversation_id}/feedback")
-async def feedback(conversation_id: ConversationId, body: NewFeedback, service: ServiceOf) -> StateView:
+async def feedback(conversation_id: ConversationId, body: NewFeedback, request: Request) -> StateView:
     """An opinion about an item, which the next turn heeds."""
+    service = service_of(request)
     dialogue = service.dialogue
     row_of(dialogue, body.item_id)
     told = {**body.model_dump(), "catalog_version": dialogue.recommender.trie.version}
@@ -81,8 +85,9 @@ async def feedback(conversation_id: ConversationId, body: NewFeedback, service: 
 
 
 @router.post("/conversations/{conversation_id}/filters")
-async def filters(conversation_id: ConversationId, body: FilterChange, service: ServiceOf) -> StateView:
+async def filters(conversation_id: ConversationId, body: FilterChange, request: Request) -> StateView:
     """Take a filter back, by its label."""
+    service = service_of(request)
     dialogue = service.dialogue
     from genrec.chat.filters import without_constraint  # loaded with the dialogue
 
@@ -95,8 +100,9 @@ async def filters(conversation_id: ConversationId, body: FilterChange, service: 
 
 
 @router.delete("/users/{user_id:id}")
-async def forget(user_id: UserPath, service: ServiceOf) -> DeletedUser:
+async def forget(user_id: UserPath, request: Request) -> DeletedUser:
     """Delete everything that is kept of a user."""
+    service = service_of(request)
     return DeletedUser(user_id=user_id, conversations=await stored(service.store.delete_user, user_id))
 
 

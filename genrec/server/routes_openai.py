@@ -22,7 +22,7 @@ from genrec.chat import ChatState
 from genrec.chat.replay import Said, markdown, plain
 from genrec.server.problems import ProblemError
 from genrec.server.schemas import History, ModelInfo, ModelList, check_text
-from genrec.server.service import Service, ServiceOf
+from genrec.server.service import Service, service_of
 from genrec.server.views import turn_view
 from genrec.server.work import Turn
 
@@ -86,21 +86,24 @@ class ChatCompletionRequest(BaseModel):
 
 
 @router.get("/models")
-async def models(service: ServiceOf) -> ModelList:
+async def models(request: Request) -> ModelList:
     """The one model of this service."""
+    service = service_of(request)
     return ModelList(data=[_model(service)])
 
 
 @router.get("/models/{name}")
-async def model(name: str, service: ServiceOf) -> ModelInfo:
+async def model(name: str, request: Request) -> ModelInfo:
     """The model of this service by its name."""
+    service = service_of(request)
     _check_model(service, name)
     return _model(service)
 
 
 @router.post("/chat/completions", response_model=None)
-async def completions(body: ChatCompletionRequest, request: Request, service: ServiceOf) -> Response:
+async def completions(body: ChatCompletionRequest, request: Request) -> Response:
     """The next turn of a conversation that the client keeps. Other models than this one's are answered with 404."""
+    service = service_of(request)
     _check_model(service, body.model)
     said = [Said(one.role, plain(one.plain)) for one in body.messages if one.role in {"user", "assistant"}]
     if not said or said[-1].role != "user" or not said[-1].text.strip():

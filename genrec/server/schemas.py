@@ -32,7 +32,8 @@ class Body(BaseModel):
 def check_text(value: Any) -> None:
     """Refuse NUL characters and halves of surrogate pairs anywhere in JSON values. Raises ValueError."""
     if isinstance(value, str):
-        if "\x00" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        half = not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value)
+        if half or "\x00" in value:
             raise ValueError("text holds a NUL character or half a surrogate pair")
     elif isinstance(value, dict):
         for key, inner in value.items():

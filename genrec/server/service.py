@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from anyio import to_thread
-from fastapi import Depends, Request
+from fastapi import Request
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from genrec.server.monitoring import Monitor
@@ -98,11 +98,11 @@ async def _disconnected(request: Request) -> None:
 
 
 def service_of(request: Request) -> Service:
-    """The service of the application that a request came to."""
+    """The service of the application that a request came to.
+
+    Called, not declared as a dependency: solving one costs a request a tenth of its CPU time (docs/experiments.md).
+    """
     return cast(Service, request.app.state.service)
-
-
-ServiceOf = Annotated[Service, Depends(service_of)]
 
 
 def row_of(dialogue: Dialogue, item_id: str) -> int:
