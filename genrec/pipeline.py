@@ -288,10 +288,10 @@ def _training_task(
 
     def examples(rng: np.random.Generator) -> list[Example]:
         nonlocal told
-        found, known = mixture.examples(rng), told
-        told = True
-        if not known and len(mixture.passes) > 1:
+        found = mixture.examples(rng)
+        if not told and len(mixture.passes) > 1:
             progress.say(f"In {config.epochs} epochs each is told: {_times_told(mixture, config)}.")
+        told = True
         return found
 
     return TrainingTask(
