@@ -71,9 +71,30 @@ class OutputLayer:
         if self._trained is None:
             return self.scaled(self._linear(hidden))
         # Three products beside each other: putting the rows into a copy of the matrix would cost V × D each time.
+        return self._products(hidden, self._pieces())
+
+    def logits_without(self, hidden: Tensor, tokens: slice) -> Tensor:
+        """Logits of all but some tokens, with whose rows no product is made: (…, D) → (…, V less these)."""
+        kept = []
+        for first, rows in self._pieces():
+            for start, stop in ((0, tokens.start), (tokens.stop, self.out_features)):
+                begin, end = max(start, first), min(stop, first + len(rows))
+                if begin < end:
+                    kept.append((begin, rows[begin - first : end - first]))
+        return self._products(hidden, kept)
+
+    def _pieces(self) -> list[tuple[int, Tensor]]:
+        """The matrix as rows that stand together in memory, each with the token of the first."""
+        weight = self._linear.weight
+        if self._trained is None:
+            return [(0, weight)]
         last = self._first + len(self._trained)
-        parts = (self._linear.weight[: self._first], self._trained, self._linear.weight[last:])
-        return self.scaled(torch.cat([F.linear(hidden, part) for part in parts if len(part)], dim=-1))
+        return [(0, weight[: self._first]), (self._first, self._trained), (last, weight[last:])]
+
+    def _products(self, hidden: Tensor, pieces: list[tuple[int, Tensor]]) -> Tensor:
+        biases = [None if self.bias is None else self.bias[first : first + len(rows)] for first, rows in pieces]
+        parts = [F.linear(hidden, rows, bias) for (_, rows), bias in zip(pieces, biases, strict=True) if len(rows)]
+        return self.scaled(parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1))
 
     def logits(self, hidden: Tensor, first: int, size: int) -> Tensor:
         """Logits of the tokens `first`, …, `first` + `size` - 1 alone: (…, D) → (…, size)."""
@@ -90,14 +111,6 @@ class OutputLayer:
         if self._trained is not None and offset >= 0 and offset + size <= len(self._trained):
             return self._trained[offset : offset + size]
         return self._linear.weight[first : first + size]
-
-
-def leave_out(logits: Tensor, tokens: slice) -> Tensor:
-    """Logits (…, V) without those of some tokens."""
-    if tokens.stop >= logits.shape[-1]:
-        return logits[..., : tokens.start]
-    behind = logits[..., tokens.stop :]
-    return torch.cat([logits[..., : tokens.start], behind], dim=-1) if tokens.start else behind
 
 
 def output_layer(model: PreTrainedModel) -> OutputLayer:

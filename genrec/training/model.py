@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config
 
-from genrec.adapter import OutputLayer, leave_out, merge_adapter, output_layer, row_matrices
+from genrec.adapter import OutputLayer, merge_adapter, output_layer, row_matrices
 from genrec.config import ScratchConfig, TrainConfig
 from genrec.encoders.sequential import FullCrossEntropy
 from genrec.errors import ConfigError, ModelError
@@ -235,9 +235,9 @@ class PackedLoss(nn.Module):
         labels = torch.where(labels >= items.stop, labels - (items.stop - items.start), labels)
 
         def one(rows: Tensor, wanted: Tensor) -> Tensor:
-            return self._sum(leave_out(output(rows), items), wanted)
+            return self._sum(output.logits_without(rows, items), wanted)
 
-        at_once = max(1, _LOGITS_AT_ONCE // output.out_features)
+        at_once = max(1, _LOGITS_AT_ONCE // (output.out_features - (items.stop - items.start)))
         if len(labels) <= at_once:
             return one(hidden, labels)
         parts = zip(hidden.split(at_once), labels.split(at_once), strict=True)

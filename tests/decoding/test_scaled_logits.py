@@ -94,6 +94,7 @@ def test_an_output_layer_whose_rows_are_trained_apart_keeps_its_factor(family: s
         hidden, expected = model.base_model(input_ids=tokens).last_hidden_state, model(input_ids=tokens).logits
         torch.testing.assert_close(output_layer(model)(hidden), expected)
         torch.testing.assert_close(output_layer(model).logits(hidden, 40, 4), expected[..., 40:44])
+        torch.testing.assert_close(output_layer(model).logits_without(hidden, slice(40, 48)), expected[..., :40])
 
 
 class Scaled(Qwen3ForCausalLM):

@@ -121,6 +121,9 @@ def test_the_output_layer_of_a_wrapped_model_has_the_logits_of_the_merged_one(fa
     torch.testing.assert_close(everything, expected)
     torch.testing.assert_close(part, expected[:, 302:306])
     torch.testing.assert_close(others, expected[:, 5:9])
+    for gone in (slice(300, 310), slice(295, 305), slice(0, 304), slice(302, expected.shape[1])):
+        kept = torch.cat([expected[:, : gone.start], expected[:, gone.stop :]], dim=1)
+        torch.testing.assert_close(layer.logits_without(hidden, gone), kept)
     assert layer.out_features == expected.shape[1]
 
 

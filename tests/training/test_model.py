@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -33,6 +34,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from genrec.adapter import OutputLayer
 from genrec.config import LoraOptions, ScratchConfig, TrainConfig
 from genrec.errors import ModelError
 from genrec.examples import Example
@@ -131,11 +133,19 @@ def test_the_packed_loss_has_the_gradient_of_the_examples_alone(
     model = tiny_model(family).eval()
     some = examples(np.random.default_rng(2))
     seen: list[int] = []
+    whole = OutputLayer.logits_without
+
+    def logits_without(output: OutputLayer, rows: torch.Tensor, tokens: slice) -> torch.Tensor:
+        seen.append(len(rows))
+        with FlopCounterMode(display=False) as counter:
+            logits = whole(output, rows, tokens)
+        assert counter.get_total_flops() == 2 * rows.numel() * len(WORDS)  # no product with the row of a code
+        return logits
+
     if at_once is not None:
-        monkeypatch.setattr("genrec.training.model._LOGITS_AT_ONCE", at_once * NUM_TOKENS + 1)
-    hook = model.get_output_embeddings().register_forward_hook(lambda _module, rows, _logits: seen.append(len(rows[0])))
+        monkeypatch.setattr("genrec.training.model._LOGITS_AT_ONCE", at_once * len(WORDS) + 1)
+    monkeypatch.setattr(OutputLayer, "logits_without", logits_without)
     PackedLoss(model, VOCABULARY, dropout=0.0, label_smoothing=0.0)(*packed(some)).backward()
-    hook.remove()
     # In parts, each computed again in the backward pass; or once as a whole.
     assert (len(seen) > 2 and max(seen) == at_once) if at_once else len(seen) == 1
     gradients = {name: weight.grad for name, weight in model.named_parameters()}
