@@ -184,8 +184,9 @@ def test_a_restart_keeps_the_conversation_and_answers_what_was_asked_meanwhile(
     second.end()
 
 
-def test_while_the_model_loads_the_page_says_so_and_keeps_what_is_typed(
-    browser: Browser, hostile_run: Path, hostile_recommender: Recommender
+@pytest.mark.parametrize("changed", [False, True])
+def test_while_the_model_loads_the_page_says_so_and_sends_what_was_finished_when_it_is_there(
+    changed: bool, browser: Browser, hostile_run: Path, hostile_recommender: Recommender
 ):
     loaded = threading.Event()
 
@@ -203,11 +204,19 @@ def test_while_the_model_loads_the_page_says_so_and_keeps_what_is_typed(
     page.get_by_label("Your message").fill("a western")
     page.get_by_label("Your message").press("Enter")
     expect(page.get_by_label("Your message")).to_have_value("a western")
+    expect(page.get_by_role("status")).to_contain_text("Your message goes out as soon as it is.")
+    if changed:
+        page.get_by_label("Your message").press("End")
+        page.keyboard.type(" or a com")
     loaded.set()
     expect(page.locator("body[data-ready]")).to_be_attached(timeout=20_000)
-    expect(page.get_by_role("status")).to_be_hidden()
-    page.get_by_role("button", name="Send").click()
+    if changed:  # nobody has said that it is finished
+        expect(page.get_by_role("status")).to_be_hidden()
+        expect(page.get_by_label("Your message")).to_have_value("a western or a com")
+        page.get_by_label("Your message").fill("a western")
+        page.get_by_role("button", name="Send").click()
     expect(page.locator(".card")).to_have_count(5, timeout=20_000)
+    expect(page.locator(".user p")).to_have_text(["a western"])
     page.close()
     service.end()
 

@@ -12,6 +12,7 @@ const log = find("log");
 let people = [];
 let suggestions = [];
 let busy = true; // until there is a conversation
+let early = false; // a message was finished before that, and goes out then
 
 const wait = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
@@ -42,7 +43,7 @@ async function persist(request) {
     } catch (error) {
       if (error.status === 401) await askForKey();
       else if (error.status === 0) status("Connection lost. Trying again…");
-      else if (error.status === 503) status(`${error.message} Trying again…`, error.broken);
+      else if (error.status === 503) status(`${error.message} ${early ? "Your message goes out as soon as it is." : "Trying again…"}`, error.broken);
       else if (error.status === 429) status("Many people are asking. Waiting for a turn…");
       else if (error.status !== 409) throw error;
       if (error.status !== 401) await wait(error.status === 429 ? error.retryAfter : delay);
@@ -210,15 +211,20 @@ async function start() {
   }
   ready(true);
   document.body.dataset.ready = "yes";
+  if (early) find("composer").requestSubmit();
 }
 
 find("composer").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (busy) return;
+  if (busy) {
+    early = !document.body.dataset.ready;
+    return;
+  }
   const text = find("message").value;
   find("message").value = "";
   say(text);
 });
+find("message").addEventListener("input", () => (early = false)); // it is being changed: not finished
 find("message").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
