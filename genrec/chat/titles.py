@@ -2,7 +2,8 @@
 
 Many titles are ordinary words ("It", "Her", "Up", "The One"). Such a title is only read as one where something
 says so: quotation marks, its year behind it, a capital letter in the middle of a sentence. One of words that stand in
-other titles and in every sentence ("The", "Of") needs the marks or its year, and a number ("1984") a word of liking.
+other titles and in every sentence ("The", "Of") needs the marks or its year, and a number ("1984") a word of liking
+or another title joined to it.
 """
 
 from __future__ import annotations
@@ -125,7 +126,8 @@ def _is_meant(index: CatalogueIndex, tokens: Sequence[Token], title: Title, othe
     if words in index.facets:
         return False
     if all(word in COMMON or word.isdigit() for word in words):
-        return (capitals and not set(words) <= _SMALL) or (words[0].isdigit() and _is_liked(tokens, place))
+        number = words[0].isdigit() and (_is_liked(tokens, place) or _is_joined(tokens, place, others))
+        return number or (capitals and not set(words) <= _SMALL)
     if len(words) > 1 or capitals or place.end - place.start == len(tokens):
         return True
     before = place.start - 1
@@ -142,6 +144,13 @@ def _is_liked(tokens: Sequence[Token], place: Place) -> bool:
     before = [token.text for token in tokens[max(0, place.start - 3) : place.start]]
     likened = int(tokens[place.start].text) > _LAST_PLACE and _LIKENED.search(" ".join(before))
     return bool(likened) or (bool(before) and before[-1] in _CUES - {"like", "than", "love"})
+
+
+def _is_joined(tokens: Sequence[Token], place: Place, others: Sequence[Title]) -> bool:
+    """Whether a number that is no place of a list stands behind another title and a word: "Alien and 1984"."""
+    joined = place.start > 1 and tokens[place.start - 1].text in {"and", "or"}
+    behind = joined and any(other.place.end == place.start - 1 for other in others)
+    return behind and int(tokens[place.start].text) > _LAST_PLACE
 
 
 def _is_judged(tokens: Sequence[Token], place: Place) -> bool:
