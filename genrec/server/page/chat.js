@@ -43,7 +43,7 @@ async function persist(request) {
     } catch (error) {
       if (error.status === 401) await askForKey();
       else if (error.status === 0) status("Connection lost. Trying again…");
-      else if (error.status === 503) status(`${error.message} ${early ? "Your message goes out as soon as it is." : "Trying again…"}`, error.broken);
+      else if (error.status === 503) status(`${error.message} ${early && !error.broken ? "Your message goes out as soon as it is." : "Trying again…"}`, error.broken);
       else if (error.status === 429) status("Many people are asking. Waiting for a turn…");
       else if (error.status !== 409) throw error;
       if (error.status !== 401) await wait(error.status === 429 ? error.retryAfter : delay);
@@ -220,6 +220,7 @@ find("composer").addEventListener("submit", (event) => {
     early = !document.body.dataset.ready;
     return;
   }
+  early = false;
   const text = find("message").value;
   find("message").value = "";
   say(text);
