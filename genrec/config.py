@@ -180,7 +180,9 @@ class TrainConfig(Config):
     base: str = Field("scratch", description="`scratch`, a Hugging Face folder or hub name, or a run")
     scratch: ScratchConfig = ScratchConfig()
     tasks: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default_factory=lambda: {"A1": 1.0}, description="task of prompts/ → its share of the tokens (docs/tasks.md)"
+        default_factory=lambda: {"A1": 1.0},
+        min_length=1,
+        description="task of prompts/ → its share of the tokens (docs/tasks.md)",
     )
     prompts: Path | None = Field(None, description="a folder with task files of your own, beside those of genrec")
     replay: tuple[str, ...] = Field(

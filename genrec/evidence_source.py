@@ -22,7 +22,7 @@ from genrec.baselines.signals import Signals, SignalSource, SignalsWithDialogues
 from genrec.baselines.two_tower import TwoTower
 from genrec.data.catalog import Catalog
 from genrec.data.dialogues import DialogueTurn, item_sequences, load_turns
-from genrec.data.splits import cold_items, training_sequences
+from genrec.data.splits import cold_items, forgotten_items, training_sequences
 from genrec.decoding.engine import RankedItem
 from genrec.encoders.base import Embeddings, vouched_modalities
 from genrec.errors import RunError
@@ -131,7 +131,7 @@ def load_signals(
     `modality` names the vectors that content is compared by, None is counts alone.
     """
     vectors, mask = load_content(run, modality, catalog=catalog)
-    retriever = tower.over(len(catalog), vectors, mask)
+    retriever = tower.over(len(catalog), vectors, mask, forgotten=forgotten_items(run, catalog=catalog))
     signals = Signals(
         training_sequences(run),
         len(catalog),

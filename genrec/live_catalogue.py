@@ -8,10 +8,10 @@ R rows of the catalogue, L levels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from genrec.tokenizers.codes import SemanticIds
 from genrec.trie import ItemTrie
 from genrec.vocabulary import SidVocabulary
 
+ReadT = TypeVar("ReadT")
 # Whose files a moment is read from.
 _CATALOGUE_STAGES = ("ingest", "embed", "align", "tokenize", "trie", *STAGES.values())
 
@@ -100,7 +101,8 @@ class LiveCatalogue:
     def multiplies(self, request: RankRequest) -> bool:
         """Whether evidence joins as a product, so that scores are no probabilities."""
         source = self.joining(request.in_dialogue)
-        return source is not None and source.join == "product" and not request.by_evidence
+        joins = source is not None and source.join == "product" and source.weight > 0
+        return joins and not request.by_evidence
 
     def joining(self, in_dialogue: bool) -> EvidenceSource | None:
         """The evidence that joins the model's answer to a request."""
@@ -170,6 +172,18 @@ class CatalogueSource:
             found[2].by_attribute.read_those_of(live.by_attribute)
         self._now = found
         return None if found[2] is live else found[2]
+
+    def read_beside(self, live: LiveCatalogue, read: Callable[[], ReadT]) -> ReadT:
+        """What `read` reads of the run for a moment. Raises RunError where the run is in another one by now."""
+        assert self._now is not None, "load comes first"
+        _, pins, now = self._now
+
+        def checked() -> ReadT:
+            if now is not live or _without_removals(self._current_pins()) != _without_removals(pins):
+                raise RunError(f"{self.run.path} has changed since its catalogue was read.", "Call `refresh()` first.")
+            return read()
+
+        return self.run.read_unchanged(checked)
 
     def _read(self) -> tuple[tuple[int, ...], Pins, LiveCatalogue]:
         stamp, pins = self.run.stamp, self._current_pins()

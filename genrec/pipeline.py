@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from genrec import metrics
 from genrec.config import EvaluateConfig, TokenizeConfig, TrainConfig, dump_config
-from genrec.data.catalog import Catalog, removed_items
+from genrec.data.catalog import REMOVED_ITEMS, Catalog, removed_items
 from genrec.data.dialogues import dialogues_file, load_turns, spoken_lines
 from genrec.data.sequences import EvaluationCases
 from genrec.data.splits import cold_items, evaluation_cases, training_sequences
@@ -166,7 +166,7 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
     inputs += [*([dialogues_file(run)] if with_dialogues else []), *vector_files]
     identity = dump_config(config) | {path.name: file_checksum(path) for path in (*inputs, *task_files(*folders))}
     identity |= {source: file_checksum(TextSource.parse(source).path) for source in config.replay}
-    identity |= base_checksums(config.base, base_adapter)
+    identity |= base_checksums(config.base, base_adapter) | _read_beside(run)
     task = _training_task(
         run,
         config,
@@ -269,6 +269,12 @@ def validation_metrics(
         "recall@10": float(metrics.recall(ranks, _VALIDATION_CUTOFF).mean()),
         "ndcg@10": float(metrics.ndcg(ranks, _VALIDATION_CUTOFF).mean()),
     }
+
+
+def _read_beside(run: Run) -> dict[str, str]:
+    """Checksums of what a mixture also reads, and that may change while the stage stays valid: who is left, reviews."""
+    files = [run.path / name for name in (REMOVED_ITEMS, "interactions.parquet")]
+    return {file.name: file_checksum(file) for file in files if file.is_file()}
 
 
 def _training_task(

@@ -110,7 +110,7 @@ class RankRequest:
     conversation mentioned, and what the run has learned from dialogues joins. Of the first n places of the answer at
     least the share `new_share`, rounded down, holds items that no training interaction has, as far as there are any.
     `by_evidence`: evidence ranks alone, where there is any; the model is still the one that is searched.
-    Raises ConfigError for a share outside 0 to 1, and for one beside limits.
+    Raises ConfigError for a share outside 0 to 1, for one beside limits, and for what is no index or seed.
     """
 
     history: NDArray[np.int32]
@@ -123,6 +123,14 @@ class RankRequest:
     by_evidence: bool = False
 
     def __post_init__(self) -> None:
+        for name, given in (("history", self.history), ("excluded", self.excluded)):
+            items = np.asarray([] if given is None else given)
+            if len(items) and not np.issubdtype(items.dtype, np.integer):
+                raise ConfigError(f"{given!r} are no item indices.", "Give whole numbers, as `catalog.indices` does.")
+            if given is not None:
+                object.__setattr__(self, name, items if len(items) else items.astype(np.int32))
+        if self.draw is not None and (not _is_whole(self.draw) or self.draw < 0):
+            raise ConfigError(f"draw is {self.draw!r}; expected a seed, a whole number from 0 on.")
         if not isinstance(self.new_share, Real) or not 0 <= self.new_share <= 1:
             raise ConfigError(
                 f"{self.new_share!r} is no share of new items.", "Give a number from 0 to 1, such as 0.2 for a fifth."

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack, overload
 
@@ -300,8 +301,9 @@ class Recommender:
 
     def _rank_alone(self, requests: Sequence[RankRequest], k: int) -> list[list[RankedItem]]:
         live = self._live
+        filters = [request.filter(live.trie) for request in requests]  # names items that there are not
         prompts = [self._prompts(live, request.history) for request in requests]
-        filters = [request.filter(live.trie) for request in requests]
+        own_items = None if live.own_tokens is None else live.own_tokens >= 0
         beam_width = self._wide_enough(k)
         answers: list[list[RankedItem]] = []
         for start in range(0, len(requests), _PROMPTS_AT_ONCE):
@@ -309,7 +311,7 @@ class Recommender:
             evidence = live.evidence_of(requests[part])
             codes, own = zip(*prompts[part], strict=True)
             wanted: dict[str, Any] = {"allowed": filters[part], "evidence": evidence, "item_prompts": own}
-            answers += self.engine.rank(codes, live.trie, beam_width=beam_width, k=k, **wanted)
+            answers += self.engine.rank(codes, live.trie, beam_width=beam_width, k=k, own_items=own_items, **wanted)
         return answers
 
     def shares(
@@ -362,17 +364,16 @@ class Recommender:
     def explainer(self, writer: WriterName = "auto", *, prompts: Path | None = None) -> Explainer:
         """What explains this catalogue's items, many at once; made once and kept.
 
-        `writer` says who writes: `template`, `model`, or `auto`: the model where it knows words. `prompts` is a
-        folder of languages in place of the run's. Raises RunError where this recommender was not loaded from a run.
+        `writer` says who writes: `template`, `model`, or `auto`: the model where it knows words. `prompts` is a folder
+        of languages in place of the run's. Raises RunError without a run, and where it has changed: `refresh` first.
         """
         if self._source is None:
             raise RunError("this recommender was not loaded from a run.", "Make it with Recommender.load.")
         live = self._live
         key = (live, writer, prompts)  # a moment of the catalogue is equal to itself alone
         if key not in self._explainers:
-            self._explainers[key] = load_explainer(
-                self._source.run, live, engine=self.engine, writer=writer, prompts=prompts
-            )
+            read = partial(load_explainer, self._source.run, live, engine=self.engine, writer=writer, prompts=prompts)
+            self._explainers[key] = self._source.read_beside(live, read)
         return self._explainers[key]
 
     def filter(self, allow: Mapping[str, Any]) -> ItemFilter:

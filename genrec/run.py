@@ -337,3 +337,13 @@ def _package_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def check_unfinished(run: Run) -> None:
+    """Raise RunError where the last training came to its end: going on would begin anew and replace the model."""
+    unfinished = [run.path / "training" / part for part in ("checkpoint", "rows")]
+    if "train" in run.stages and not any(part.exists() for part in unfinished):
+        raise RunError(
+            f"{run.path} has no training to go on with: the last one came to its end.",
+            "Leave out --resume to train anew; the model is replaced then.",
+        )

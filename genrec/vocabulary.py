@@ -323,6 +323,7 @@ def add_embedding_rows(
     rows_before = cast(Any, model.get_input_embeddings()).weight.shape[0]
     if rows_before < last:
         model.resize_token_embeddings(last, mean_resizing=False)
+    known = min(first, rows_before)
     matrices: list[torch.Tensor] = [cast(Any, model.get_input_embeddings()).weight]
     output: Any = model.get_output_embeddings()
     if output is not None and output.weight is not matrices[0]:
@@ -330,6 +331,8 @@ def add_embedding_rows(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for matrix in matrices:
+            if known < first:  # words without a row: transformers drew them from the generator of the process
+                matrix[known:first] = matrix[:known].float().mean(dim=0).to(matrix)
             words = matrix[:first].float().cpu()  # a quantised base lies on the accelerator
             for level, (start, size) in enumerate(chosen):
                 rows = _code_means(words, codes[:, level], item_tokens, size)

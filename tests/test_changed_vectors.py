@@ -19,11 +19,12 @@ from genrec.data.ingest import ingest
 from genrec.data.splits import evaluation_cases, trained_items, training_sequences
 from genrec.encoders.base import Embeddings
 from genrec.encoders.embed import embed
-from genrec.recommender import Recommender
+from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run
 from genrec.tokenizers.codes import SemanticIds
 from genrec.tokenizers.placement import place_items
 from genrec.tokenizers.stage import ItemVectors, load_fusion, load_tokenizer
+from genrec.vocabulary import SidVocabulary
 
 WHEN = "2026-01-02T03:04:05+00:00"
 JOINT = TokenizeConfig(method="residual-kmeans", levels=2, codebook_size=8, item_codes=0, collisions="reassign")
@@ -177,3 +178,11 @@ def test_a_reused_id_loses_the_token_of_its_own_and_counts_as_new(tiny_copy: Pat
         assert np.flatnonzero(own < 0).tolist() == [7]
         assert recommender.live.new_items()[7]
         assert len(recommender.recommend(["i7", "i1"], k=3)) == 3
+        history, trie = recommender.catalog.indices(["i1", "i2"]), recommender.trie
+        whole = {"beam_width": trie.num_items, "k": trie.num_items}
+        (by_codes,) = recommender.engine.rank([recommender.prompt_tokens(history)], trie, **whole)
+        alone = {item.item_index: item.score for item in by_codes}
+        (found,) = recommender.rank([RankRequest(history)], trie.num_items)
+        [score] = [item.model_score for item in found if item.item_index == 7]
+        share = SidVocabulary.load(run.path / "model").item_share
+        assert score == pytest.approx(alone[7] + np.log(1 - share), abs=1e-4)  # its codes alone speak for it

@@ -143,6 +143,7 @@ def test_a_file_that_cannot_be_read_is_named(content: bytes | None, tmp_path: Pa
         (EvaluateConfig, {"max_users": 0}),
         (TrainConfig, {"dropout": 1.0}),
         (TrainConfig, {"warmup": 1.0}),
+        (TrainConfig, {"tasks": {}}),
     ],
 )
 def test_values_out_of_range_are_refused_by_key(kind: type[Config], values: dict[str, object]):

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from genrec import pipeline
+from genrec.catalogue_changes import remove_items
 from genrec.config import EmbedConfig, EvaluateConfig, IngestConfig, TokenizeConfig, TrainConfig, load_config
 from genrec.data.ingest import ingest
 from genrec.encoders.embed import embed
@@ -245,6 +246,11 @@ def test_a_killed_training_that_is_resumed_makes_the_same_model_as_an_undisturbe
     assert (killed.path / "training" / "checkpoint").is_dir()
     with pytest.raises(ConfigError, match="epochs \\(2 then, 3 now\\)"):
         pipeline.train(killed, training.model_copy(update={"epochs": 3}), resume=True)
+    changed, gone = Run(shutil.copytree(killed.path, tmp_path / "changed")), tmp_path / "gone.txt"
+    gone.write_text("i4\n")
+    remove_items(changed, gone, when="2026-01-02T03:04:05+00:00")
+    with pytest.raises(ConfigError, match=r"removed_items\.parquet"):  # the rest of its epoch would be another epoch
+        pipeline.train(changed, training, resume=True)
     resumed = pipeline.train(killed, training, resume=True)
     expected = pipeline.train(undisturbed, training)
     assert resumed.facts["history"] == expected.facts["history"]

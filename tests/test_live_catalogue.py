@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from genrec.catalogue_changes import add_items, remove_items, update_items
 from genrec.config import EvaluateConfig, TokenizeConfig, load_config
 from genrec.errors import RunError
 from genrec.live_catalogue import LiveCatalogue
+from genrec.rank_request import RankRequest
 from genrec.run import Run
 from genrec.trie import ItemTrie
 
@@ -205,3 +208,24 @@ def test_a_recommender_that_was_not_loaded_cannot_refresh(run: Run) -> None:
     )
     with pytest.raises(RunError, match=r"Recommender\.load"):
         made.refresh()
+
+
+def test_reasons_are_of_the_moment_that_answers_or_say_to_refresh(run: Run) -> None:
+    recommender = Recommender.load(run.path)
+    add(run, [1])
+    assert recommender.recommend(["i1"], k=3)  # the moment of before goes on
+    with pytest.raises(RunError, match=r"has changed since its catalogue was read.*refresh\(\)"):
+        recommender.explain(["i1"], "i2")
+    earlier = recommender.pinned()
+    assert recommender.refresh()
+    assert recommender.explain(["i1"], "i2").item_id == "i2"
+    with pytest.raises(RunError, match="has changed since"):
+        earlier.explain(["i1"], "i2")
+
+
+def test_evidence_without_weight_does_not_make_scores_a_product(run: Run) -> None:
+    recommender = Recommender.load(run.path)
+    asked = RankRequest(recommender.catalog.indices(["i1"]))
+    for weight in (0.0, 2.0):
+        source = SimpleNamespace(join="product", weight=weight)
+        assert replace(recommender.live, evidence=source).multiplies(asked) is (weight > 0)  # type: ignore[arg-type]

@@ -255,3 +255,22 @@ def test_the_start_follows_the_seed_and_items_without_words_are_no_obstacle():
     assert torch.equal(rows[0], rows[1])
     assert not torch.equal(rows[0], rows[2])
     assert bool(torch.isfinite(rows[0]).all())
+
+
+@pytest.mark.parametrize("make_model", [tied_model, untied_model])
+def test_words_that_a_base_has_no_row_for_start_the_same_every_time(make_model):
+    """As where a pad token was added to the tokenizer and the matrix was left as it was."""
+    started = []
+    for process in (1, 2):
+        tokenizer = text_tokenizer()
+        model = make_model(len(tokenizer) - 3)
+        known = [matrix.clone() for matrix in matrices(model)]
+        torch.manual_seed(process)
+        vocabulary = extend_tokenizer(tokenizer, SIZES)
+        add_embedding_rows(model, vocabulary, codes=CODES, item_tokens=BEFORE.encode_batch(TITLES), seed=0)
+        started.append(matrices(model))
+        for old, new in zip(known, matrices(model), strict=True):
+            assert torch.equal(old, new[: len(old)])
+            torch.testing.assert_close(new[len(old) : len(old) + 3], old.mean(dim=0).expand(3, -1))
+    for one, other in zip(*started, strict=True):
+        assert torch.equal(one, other)

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from genrec import Recommender, pipeline
 from genrec.cli.options import engine_options
 from genrec.config import EvaluateConfig
-from genrec.errors import ConfigError
+from genrec.errors import ConfigError, TrieError
+from genrec.rank_request import RankRequest
 from genrec.run import Run
 from tests.test_recommender import make_recommender
 
@@ -115,3 +117,14 @@ def test_a_request_with_limits_ends_with_the_catalogue_that_it_began_with() -> N
     recommender.engine.rank = refreshing
     assert recommender.rank([request], 4) == expected
     assert len(searches) > 1
+
+
+def test_indices_and_seeds_that_are_none_are_refused_and_nothing_may_be_of_any_kind(tiny_run: Path) -> None:
+    recommender = Recommender.load(tiny_run)
+    for wrong in ({"history": np.array([0.5])}, {"history": np.array([1]), "draw": -1}):
+        with pytest.raises(ConfigError, match=r"are no item indices|draw is -1"):
+            RankRequest(**wrong)
+    with pytest.raises(TrieError, match="999"):
+        recommender.rank([RankRequest(np.array([999], np.int32))], 3)
+    (nothing, none) = recommender.rank([RankRequest(np.array([])), RankRequest(np.array([], np.int32))], 3)
+    assert nothing == none

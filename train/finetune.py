@@ -16,7 +16,7 @@ from genrec.console import ConsoleProgress, print_error, print_report
 from genrec.errors import GenrecError
 from genrec.pipeline import train
 from genrec.progress import SILENT
-from genrec.run import Run
+from genrec.run import Run, check_unfinished
 
 
 def main() -> int:
@@ -30,9 +30,11 @@ def main() -> int:
 
     first = PartialState().is_main_process
     try:
-        config = load_config(TrainConfig, options.config)
+        config, run = load_config(TrainConfig, options.config), Run.open(options.run)
+        if options.resume:
+            check_unfinished(run)
         progress = ConsoleProgress() if first else SILENT
-        report = train(Run.open(options.run), config, resume=options.resume, progress=progress)
+        report = train(run, config, resume=options.resume, progress=progress)
     except GenrecError as error:
         print_error(error)
         return error.exit_status

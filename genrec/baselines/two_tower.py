@@ -113,11 +113,17 @@ class TwoTower:
         save_file({name: np.ascontiguousarray(values) for name, values in vars(self).items()}, path)
 
     def over(
-        self, num_items: int, vectors: NDArray[np.float32] | None = None, mask: NDArray[np.bool_] | None = None
+        self,
+        num_items: int,
+        vectors: NDArray[np.float32] | None = None,
+        mask: NDArray[np.bool_] | None = None,
+        *,
+        forgotten: NDArray[np.bool_] | None = None,
     ) -> TowerScores:
         """Scores over a catalogue of which the first rows are those of training; vectors (I, D), mask (I,).
 
-        Raises RunError where the vectors are of another width than those of training, or where there are none.
+        Items of `forgotten` (I,) have become others since: they are taken for new. Raises
+        RunError where the vectors are of another width than those of training, or where there are none.
         """
         directions = _directions(num_items, vectors, mask, centre=self.centre)
         if directions.shape[1] != len(self.centre):
@@ -126,12 +132,14 @@ class TwoTower:
                 "Run `genrec evidence RUN` again.",
             )
         shape = (len(directions), self.item_map.shape[1])
+        same = np.ones(len(self.known), np.bool_) if forgotten is None else ~forgotten[self.known]
+        known = self.known[same]
         free = {}
         for name, values in (("history", self.history_free), ("item", self.item_free)):
             free[name] = np.zeros(shape, dtype=np.float32)
-            free[name][self.known] = values
+            free[name][known] = values[same]
         bias = np.full(len(directions), self.new_bias, dtype=np.float32)
-        bias[self.known] = self.bias
+        bias[known] = self.bias[same]
         return TowerScores(
             directions @ self.history_map + free["history"],
             directions @ self.item_map + free["item"],

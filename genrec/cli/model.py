@@ -22,7 +22,7 @@ from genrec.cli.options import (
 )
 from genrec.config import EvaluateConfig, EvidenceConfig, TrainConfig, TuneConfig, Weights
 from genrec.console import ConsoleProgress, print_json, print_lines, print_report
-from genrec.errors import RunError
+from genrec.run import check_unfinished
 
 Views = Annotated[
     list[Path] | None,
@@ -70,12 +70,8 @@ def train(
         seed=seed,
     )
     opened = open_run(run, "tokenize", "trie")
-    unfinished = [opened.path / "training" / part for part in ("checkpoint", "rows")]
-    if resume and "train" in opened.stages and not any(part.exists() for part in unfinished):
-        raise RunError(
-            f"{run} has no training to go on with: the last one came to its end.",
-            "Leave out --resume to train anew; the model is replaced then.",
-        )
+    if resume:
+        check_unfinished(opened)
     from genrec import pipeline
 
     report = pipeline.train(opened, resolved, resume=resume, progress=ConsoleProgress())

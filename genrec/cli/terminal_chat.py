@@ -55,6 +55,8 @@ def talk(dialogue: Dialogue, state: ChatState, *, keep: Path | None, show_trace:
         line = sys.stdin.readline(MAX_MESSAGE)
         if not line.strip():
             return
+        if dialogue.recommender.refresh():  # `genrec items` in another terminal
+            dialogue = dialogue.following(dialogue.recommender)
         turn = dialogue.turn(state, line.strip())
         state = turn.state
         if show_trace:

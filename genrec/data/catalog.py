@@ -43,6 +43,11 @@ class Catalog:
         return self.table["title"].to_list()
 
     @cached_property
+    def worded_titles(self) -> list[str]:
+        """Titles as text for a model, (I,): empty where an id stands in for one that is missing."""
+        return ["" if title == item_id else title for title, item_id in zip(self.titles, self.item_ids, strict=True)]
+
+    @cached_property
     def index(self) -> dict[str, int]:
         """`item_id` → `item_index`."""
         return {item_id: row for row, item_id in enumerate(self.item_ids)}

@@ -16,12 +16,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genrec.decoding.engine import BeamWidth, RankedItem, ScoreMode
+from genrec.decoding.engine import BeamWidth, RankedItem, ScoreMode, check_width
 from genrec.errors import ConfigError, ModelError, TrieError
 from genrec.evidence import Evidence, EvidenceTerms, check_evidence
 from genrec.trie import Children, ItemTrie
@@ -40,6 +41,7 @@ class ItemValues:
     users: Integers  # (P,) those who have an item prompt, as numbers from 0 to B - 1
     values: Floats  # (P, N)
     share: float  # within (0, 1)
+    own_items: NDArray[np.bool_] | None = None  # (R,) those that their tokens stand for; None: all of them
 
     def mass(self, trie: ItemTrie, *, num_users: int) -> NDArray[np.float64]:
         """Their probabilities by position in the trie, 0 for other items and users: (B, I). Raises ModelError for NaN.
@@ -50,6 +52,8 @@ class ItemValues:
             raise ModelError("the model's scores of items are not numbers (NaN).", _DAMAGED)
         by_row = np.zeros((num_users, trie.num_rows))
         there = self.rows < trie.num_rows
+        if self.own_items is not None:
+            there[there] = self.own_items[self.rows[there]]
         by_row[np.ix_(self.users, self.rows[there])] = np.exp(self.values[:, there].astype(np.float64))
         return by_row[:, trie.items]
 
@@ -158,7 +162,8 @@ def check_request(
     trie: ItemTrie, *, num_users: int, beam_width: BeamWidth, k: int, allowed: Sequence[ItemFilter | None] | None
 ) -> list[ItemFilter | None]:
     """One filter (or None) per user. Raises ConfigError or TrieError where a request makes no sense."""
-    if not 1 <= k <= min(level_widths(beam_width, trie.num_levels), default=k):
+    check_width(beam_width)
+    if not isinstance(k, Integral) or not 1 <= k <= min(level_widths(beam_width, trie.num_levels), default=k):
         raise ConfigError(
             f"k is {k} and beam_width is {beam_width}; expected 1 ≤ k ≤ beam_width.",
             "Widen the beam or ask for fewer items.",

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal, Protocol, TypedDict, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from genrec.config import Weights
-from genrec.errors import ConfigError, TrieError
+from genrec.errors import ConfigError, ModelError, TrieError
 from genrec.evidence import Evidence
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
@@ -26,11 +29,17 @@ BeamWidth = int | tuple[int, ...]
 """Beams kept after every level, or one number for each level but the last, such as (256, 50, 50) of four."""
 
 
+_HOTTEST = 2  # vLLM's limit
+
+
 def check_width(width: BeamWidth) -> None:
     """Raise ConfigError for a beam that keeps nothing."""
     widths = width if isinstance(width, tuple) else (width,)
     if not widths or not all(isinstance(one, Integral) and one >= 1 for one in widths):
-        raise ConfigError(f"a beam of {width!r} was asked for; expected 1 or more on every level.")
+        raise ConfigError(
+            f"a beam of width {width!r} was asked for; expected 1 or more on every level.",
+            "Give a whole number, or a tuple of one for each level but the last.",
+        )
 
 
 def check_trie(trie: ItemTrie, vocabulary: SidVocabulary) -> None:
@@ -47,6 +56,29 @@ def check_trie(trie: ItemTrie, vocabulary: SidVocabulary) -> None:
             "Use the model and the trie of one run. Where its items were tokenized again after training, run `genrec "
             "train RUN` again, and `genrec export` for what is served elsewhere.",
         )
+
+
+def check_tokens(prompts: Sequence[Sequence[int]], *, num_tokens: int) -> None:
+    """Raise ModelError for an empty prompt, and for a token that a model with so many does not have."""
+    for row, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise ModelError(f"prompt {row} is empty.", "A prompt needs at least one token, such as a start token.")
+        if not (min(prompt) >= 0 and max(prompt) < num_tokens):
+            strange = next(token for token in prompt if not 0 <= token < num_tokens)
+            raise ModelError(
+                f"prompt {row} holds the token {strange}; the model has tokens from 0 to {num_tokens - 1}."
+            )
+
+
+def check_writing(*, max_new_tokens: int, temperature: float, seed: int) -> None:
+    """Raise ConfigError for options of a text that no engine can write with."""
+    if max_new_tokens < 1 or not 0 <= temperature <= _HOTTEST:
+        raise ConfigError(
+            f"max_new_tokens is {max_new_tokens} and temperature is {temperature}; expected at least 1 token and a "
+            f"temperature from 0 to {_HOTTEST}."
+        )
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+        raise ConfigError(f"the seed is {seed!r}; expected a whole number from 0 to 2**63 - 1.")
 
 
 def check_score_mode(mode: str) -> None:
@@ -108,13 +140,15 @@ class Engine(Protocol):
         allowed: Sequence[ItemFilter | None] | None = None,
         evidence: Sequence[Evidence | None] | None = None,
         item_prompts: Sequence[Sequence[int] | None] | None = None,
+        own_items: NDArray[np.bool_] | None = None,
     ) -> list[list[RankedItem]]:
         """The best items per prompt, at most `k`, best first, ties by item index.
 
         Only items of the trie and of the prompt's filter; fewer than `k` where fewer are valid, never filler.
         `evidence` joins the model's scores on every level; None, or None for a prompt, is the model alone.
         `item_prompts` are the prompts in items' own tokens, where the model knows such; None, or None for a prompt,
-        asks for semantic IDs alone.
+        asks for semantic IDs alone. `own_items` (R,) are the items that their own tokens stand for, where that is not
+        all that have one: what the model says of the others' is of what they were before, and is left out.
         Raises ConfigError for k above a width and for widths of another number of levels, TrieError for a filter or
         evidence of another trie.
         """

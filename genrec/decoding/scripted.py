@@ -68,6 +68,7 @@ class ScriptedEngine:
         allowed: Sequence[ItemFilter | None] | None = None,
         evidence: Sequence[Evidence | None] | None = None,
         item_prompts: Sequence[Sequence[int] | None] | None = None,
+        own_items: NDArray[np.bool_] | None = None,
     ) -> list[list[RankedItem]]:
         """See `Engine.rank`."""
         filters = check_request(trie, num_users=len(prompts), beam_width=beam_width, k=k, allowed=allowed)
@@ -79,7 +80,11 @@ class ScriptedEngine:
             return answers
         found = beam_search(
             _ScriptedScorer(
-                self._script, self._items, [(tuple(prompts[user]), asked[user]) for user in users], self._score_mode
+                self._script,
+                self._items,
+                [(tuple(prompts[user]), asked[user]) for user in users],
+                self._score_mode,
+                own_items,
             ),
             trie,
             num_users=len(users),
@@ -143,8 +148,9 @@ class _ScriptedScorer:
         items: ItemScript | None,
         prompts: list[tuple[tuple[int, ...], Sequence[int] | None]],
         score_mode: ScoreMode,
+        own_items: NDArray[np.bool_] | None,
     ) -> None:
-        self._script, self._items, self._score_mode = script, items, score_mode
+        self._script, self._items, self._score_mode, self._own_items = script, items, score_mode, own_items
         self._prompts = [prompt for prompt, _ in prompts]
         self._asked = [(user, tuple(prompt)) for user, (_, prompt) in enumerate(prompts) if prompt is not None]
         self._codes: list[list[tuple[int, ...]]] = [[()] for _ in prompts]
@@ -156,7 +162,8 @@ class _ScriptedScorer:
         if self._items is None or not self._asked:
             return None
         rows, values, share = self._items([prompt for _, prompt in self._asked])
-        return ItemValues(np.asarray(rows), np.array([user for user, _ in self._asked]), values, share)
+        users = np.array([user for user, _ in self._asked])
+        return ItemValues(np.asarray(rows), users, values, share, self._own_items)
 
     def step(self, parents: Integers, codes: Integers, counts: Integers) -> Floats:
         self._codes = [

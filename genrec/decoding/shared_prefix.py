@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -50,6 +51,7 @@ class SharedPrefixScorer:
         score_mode: ScoreMode,
         remembered: Remembered | None = None,
         item_prompts: Sequence[Sequence[int] | None] = (),
+        own_items: NDArray[np.bool_] | None = None,
     ) -> None:
         self._model, self._vocabulary, self._score_mode = model, vocabulary, score_mode
         self._remembered = remembered
@@ -58,7 +60,7 @@ class SharedPrefixScorer:
         self._level = 0
         self._counts = np.ones(len(prompts), dtype=np.int64)  # rows of each user on the level before
         self._beams: BeamReader | None = None
-        self._item_prompts = item_prompts
+        self._item_prompts, self._own_items = item_prompts, own_items
 
     def prefill(self) -> Floats:
         """See `Scorer.prefill`."""
@@ -75,7 +77,7 @@ class SharedPrefixScorer:
         _, last = self._read(prompts)
         logits = self._head.logits(last, vocabulary.first_item_token, len(vocabulary.item_rows)).float()
         values = np.asarray(logits.log_softmax(dim=-1).cpu().numpy(), dtype=np.float32)
-        return ItemValues(np.array(vocabulary.item_rows), users, values, vocabulary.item_share)
+        return ItemValues(np.array(vocabulary.item_rows), users, values, vocabulary.item_share, self._own_items)
 
     def step(self, parents: Integers, codes: Integers, counts: Integers) -> Floats:
         """See `Scorer.step`. Values behind a user's last beam are −inf."""

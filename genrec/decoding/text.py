@@ -18,6 +18,8 @@ from transformers import DynamicCache, PreTrainedModel
 from genrec.adapter import output_layer
 from genrec.decoding.engine import Generation
 
+_COLDEST = 1e-6
+
 
 class Decoder(Protocol):
     """What text generation needs of a tokenizer; every transformers tokenizer has it."""
@@ -64,7 +66,9 @@ def next_tokens(
 def _choose(logits: Tensor, temperature: float, generators: Sequence[torch.Generator]) -> Tensor:
     if temperature == 0:
         return logits.argmax(dim=-1)
-    chances = (logits / temperature).softmax(dim=-1)
+    # Less is as good as greedy, and would divide to numbers that float32 does not have.
+    logits = logits - logits.max(dim=-1, keepdim=True).values
+    chances = (logits / max(temperature, _COLDEST)).softmax(dim=-1)
     drawn = [torch.multinomial(row, 1, generator=generator) for row, generator in zip(chances, generators, strict=True)]
     return torch.cat(drawn)
 

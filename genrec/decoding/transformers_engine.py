@@ -11,7 +11,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -19,7 +21,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from genrec.adapter import merge_adapter
 from genrec.config import Weights
 from genrec.decoding.beam import answerable, beam_search, check_item_prompts, check_request
-from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode, check_score_mode, check_trie
+from genrec.decoding.engine import (
+    BeamWidth,
+    Generation,
+    RankedItem,
+    ScoreMode,
+    check_score_mode,
+    check_tokens,
+    check_trie,
+    check_writing,
+)
 from genrec.decoding.prompt_attention import Remembered, run_sdpa
 from genrec.decoding.shared_prefix import SharedPrefixScorer, check_length, check_model
 from genrec.decoding.text import Decoder, TextUnderWay, next_tokens
@@ -122,6 +133,7 @@ class TransformersEngine:
         allowed: Sequence[ItemFilter | None] | None = None,
         evidence: Sequence[Evidence | None] | None = None,
         item_prompts: Sequence[Sequence[int] | None] | None = None,
+        own_items: NDArray[np.bool_] | None = None,
     ) -> list[list[RankedItem]]:
         """See `Engine.rank`. Raises ModelError for an empty prompt and one beyond the model's context."""
         model = self._opened()
@@ -144,6 +156,7 @@ class TransformersEngine:
                         score_mode=self._score_mode,
                         remembered=self._remembered,
                         item_prompts=[asked[user] for user in batch],
+                        own_items=own_items,
                     ),
                     trie,
                     num_users=len(batch),
@@ -173,7 +186,7 @@ class TransformersEngine:
         together = self._batch_size or _USERS_AT_LEAST
         for start in range(0, len(order), together):
             batch = order[start : start + together]
-            texts = [self._text(prompts[row], max_new_tokens, temperature, stop) for row in batch]
+            texts = [self._text(prompts[row], max_new_tokens, temperature, stop, seed) for row in batch]
             with _evaluation(model, self._dtype, frozen=self._frozen):
                 steps = self._steps([prompts[row] for row in batch], temperature, seed)
                 while not all(text.done for text in texts):
@@ -193,7 +206,7 @@ class TransformersEngine:
     ) -> Iterator[str]:
         """See `Engine.stream`. The pieces joined are the text of `generate`."""
         model = self._opened()
-        text = self._text(prompt, max_new_tokens, temperature, stop)
+        text = self._text(prompt, max_new_tokens, temperature, stop, seed)
         steps = self._steps([prompt], temperature, seed)
         while not text.done:
             # Per token: the caller's code runs between the pieces.
@@ -216,16 +229,12 @@ class TransformersEngine:
         return next_tokens(self._opened(), prompts, never=self._no_words, temperature=temperature, seed=seed)
 
     def _text(
-        self, prompt: Sequence[int], max_new_tokens: int, temperature: float, stop: Sequence[str]
+        self, prompt: Sequence[int], max_new_tokens: int, temperature: float, stop: Sequence[str], seed: int
     ) -> TextUnderWay:
         model = self._opened()
         if self._tokenizer is None:
             raise ModelError("this engine has no tokenizer, so it cannot write text.", "Give it one.")
-        if max_new_tokens < 1 or not temperature >= 0:
-            raise ConfigError(
-                f"max_new_tokens is {max_new_tokens} and temperature is {temperature}; "
-                "expected at least 1 and at least 0."
-            )
+        check_writing(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
         _check_prompts(model, [prompt], max_new_tokens)
         return TextUnderWay(
             self._tokenizer,
@@ -289,9 +298,7 @@ def _check_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, vocabular
 
 
 def _check_prompts(model: PreTrainedModel, prompts: Sequence[Sequence[int]], num_new_tokens: int) -> None:
-    for row, prompt in enumerate(prompts):
-        if not len(prompt):
-            raise ModelError(f"prompt {row} is empty.", "A prompt needs at least one token, such as a start token.")
+    check_tokens(prompts, num_tokens=int(cast(nn.Embedding, model.get_input_embeddings()).num_embeddings))
     check_length(model, max(map(len, prompts), default=0) + num_new_tokens)
 
 

@@ -32,6 +32,7 @@ class TrieShelf:
         self._folder, self._vocabulary = folder, vocabulary
         self._tries: dict[str, ItemTrie] = {}
         self._live = self._open(ItemTrie.live_version(folder))
+        self._refused: tuple[str, float] = ("", 0.0)  # the live version that was of no use, and when it was written
         self._stamp: tuple[int, ...] = ()  # of the run, when its catalogue was read
         self._checksum = ""  # of the catalogue
         self._catalog: Catalog | None = None
@@ -45,7 +46,12 @@ class TrieShelf:
         try:
             if version is not None:
                 return self._open(version)
-            self._live = self._open(ItemTrie.live_version(self._folder))
+            live = ItemTrie.live_version(self._folder)
+            if self._refused == (live, written := _written(self._folder / live)):  # said and read once
+                return self._live
+            self._refused = (live, written)
+            self._live = self._open(live)
+            self._refused = ("", 0.0)
         except TrieError as error:
             if version is not None:
                 return None
@@ -59,19 +65,32 @@ class TrieShelf:
         beside the trie, ConfigError for an attribute that it does not have, TrieError where it is another trie's.
         """
         run = Run(self._folder.parent)
-        stamp = run.stamp
-        if stamp != self._stamp:
-            checksum = run.require("ingest", verify=False).outputs.get("items.parquet", "")
-            if checksum != self._checksum:
-                catalog = run.read_unchanged(lambda: Catalog.load(run))
-                self._filters, self._catalog = {}, catalog
-            self._stamp, self._checksum = stamp, checksum
+        self._follow(run)
         found = self._filters.get(trie.version)
         if found is None:
-            found = self._filters[trie.version] = self._filters_of(trie)
+            try:
+                found = self._filters_of(trie)
+            except TrieError:
+                run.read_unchanged(lambda: None)  # a change that is under way moves the trie before its manifest
+                if not self._follow(run):
+                    raise
+                found = self._filters_of(trie)
+            self._filters[trie.version] = found
             while len(self._filters) > _VERSIONS_KEPT:
                 del self._filters[next(iter(self._filters))]
         return found.filter(allow)
+
+    def _follow(self, run: Run) -> bool:
+        """Read the catalogue where the run has changed since the last look; whether it had."""
+        stamp = run.stamp
+        if stamp == self._stamp:
+            return False
+        checksum = run.require("ingest", verify=False).outputs.get("items.parquet", "")
+        if checksum != self._checksum:
+            catalog = run.read_unchanged(lambda: Catalog.load(run))
+            self._filters, self._catalog = {}, catalog
+        self._stamp, self._checksum = stamp, checksum
+        return True
 
     def _filters_of(self, trie: ItemTrie) -> AttributeFilters:
         assert self._catalog is not None
@@ -90,3 +109,8 @@ class TrieShelf:
             del self._tries[next(iter(self._tries))]
         check_trie(trie, self._vocabulary)
         return trie
+
+
+def _written(version: Path) -> float:
+    """When a version's files changed last; 0 where there are none."""
+    return max((file.stat().st_mtime for file in version.iterdir()), default=0.0) if version.is_dir() else 0.0

@@ -14,6 +14,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from vllm import LLM
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.engine.arg_utils import EngineArgs
@@ -22,7 +24,16 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from genrec.decoding.beam import answerable, beam_search, check_item_prompts, check_request
-from genrec.decoding.engine import BeamWidth, Generation, RankedItem, ScoreMode, check_score_mode, check_trie
+from genrec.decoding.engine import (
+    BeamWidth,
+    Generation,
+    RankedItem,
+    ScoreMode,
+    check_score_mode,
+    check_tokens,
+    check_trie,
+    check_writing,
+)
 from genrec.decoding.text import Decoder, TextUnderWay
 from genrec.decoding.vllm_processor import QUALIFIED_NAME, WORDS, SemanticIdProcessor, prepare_cpu
 from genrec.decoding.vllm_runner import Runner, Ticket, hold_process, in_this_process, release_process
@@ -151,6 +162,7 @@ class VllmEngine:
         allowed: Sequence[ItemFilter | None] | None = None,
         evidence: Sequence[Evidence | None] | None = None,
         item_prompts: Sequence[Sequence[int] | None] | None = None,
+        own_items: NDArray[np.bool_] | None = None,
     ) -> list[list[RankedItem]]:
         """See `Engine.rank`. Raises ModelError for an empty prompt and one beyond the model's context."""
         filters = check_request(trie, num_users=len(prompts), beam_width=beam_width, k=k, allowed=allowed)
@@ -170,6 +182,7 @@ class VllmEngine:
                     score_mode=self._score_mode,
                     lora=self._lora,
                     item_prompts=[asked[user] for user in batch],
+                    own_items=own_items,
                 ),
                 trie,
                 num_users=len(batch),
@@ -227,9 +240,8 @@ class VllmEngine:
 
     def _check_prompts(self, prompts: Sequence[Sequence[int]], num_new_tokens: int) -> None:
         limit = int(self._opened().model_config.max_model_len)
+        check_tokens(prompts, num_tokens=int(self.llm.model_config.get_vocab_size()))
         for row, prompt in enumerate(prompts):
-            if not len(prompt):
-                raise ModelError(f"prompt {row} is empty.", "A prompt needs at least one token, such as a start token.")
             if len(prompt) + num_new_tokens > limit:
                 raise PromptTooLongError(
                     f"prompt {row} needs {len(prompt) + num_new_tokens} tokens with what follows; the context is "
@@ -240,11 +252,7 @@ class VllmEngine:
     def _submit(
         self, prompt: Sequence[int], max_new_tokens: int, temperature: float, stop: Sequence[str], seed: int
     ) -> tuple[TextUnderWay, Ticket]:
-        if max_new_tokens < 1 or not 0 <= temperature <= 2:  # vLLM's own limit
-            raise ConfigError(
-                f"max_new_tokens is {max_new_tokens} and temperature is {temperature}; "
-                "vLLM takes at least 1 token and a temperature from 0 to 2."
-            )
+        check_writing(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
         self._check_prompts([prompt], max_new_tokens)
         params = SamplingParams(
             max_tokens=max_new_tokens,
@@ -325,6 +333,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
 def _check_folder(folder: Path, vocabulary: SidVocabulary) -> None:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is not a model folder: it has no config.json.", "Check the path.")
+    _generation_config(folder)
     known = SidVocabulary.load(folder)
     if vocabulary not in (known, known.of_catalogue(())):
         raise ModelError(f"{folder} was trained with other semantic IDs than those given.", "Train it again.")
@@ -361,11 +370,25 @@ def _adapter_rank(adapter: Path) -> int:
 
 def _end_ids(folder: Path, tokenizer: Decoder) -> set[int]:
     """Tokens that end a text. Of generation_config.json this, and only this, is read."""
-    file = folder / "generation_config.json"
-    configured = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
+    configured = _generation_config(folder).get("eos_token_id")
     ends = configured if isinstance(configured, list) else [configured]
     # What answers are trained to end with is the tokenizer's own.
     return {int(end) for end in (*ends, tokenizer.eos_token_id) if end is not None}
+
+
+def _generation_config(folder: Path) -> dict[str, Any]:
+    """Nothing where there is none. Raises ModelError for a file that holds something else."""
+    file = folder / "generation_config.json"
+    try:
+        found = json.loads(file.read_bytes()) if file.is_file() else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{file} cannot be read: {error}.", "Export the model again, or mend the file.") from error
+    ends = found.get("eos_token_id") if isinstance(found, dict) else ""
+    if not all(end is None or type(end) is int for end in (ends if isinstance(ends, list) else [ends])):
+        raise ModelError(
+            f"{file} has no token numbers under eos_token_id.", "Export the model again, or mend the file."
+        )
+    return dict(found)
 
 
 def _reason(error: Exception) -> str:

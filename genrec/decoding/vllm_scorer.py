@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine import EngineCoreOutput
@@ -40,12 +41,13 @@ class VllmScorer:
         score_mode: ScoreMode,
         lora: LoRARequest | None,
         item_prompts: Sequence[Sequence[int] | None] = (),
+        own_items: NDArray[np.bool_] | None = None,
     ) -> None:
         self._runner, self._vocabulary, self._lora = runner, vocabulary, lora
         # The search itself normalises over the children of a node.
         self._score_mode = "level" if score_mode == "renormalised" else score_mode
         self._beams = [[list(prompt)] for prompt in prompts]  # per user: token ids of each beam
-        self._item_prompts = item_prompts
+        self._item_prompts, self._own_items = item_prompts, own_items
         self._level = 0
 
     def prefill(self) -> Floats:
@@ -60,7 +62,7 @@ class VllmScorer:
             return None
         values = self._values([[prompt] for _, prompt in asked], len(vocabulary.codebook_sizes))[:, 0]
         users = np.array([user for user, _ in asked])
-        return ItemValues(np.array(vocabulary.item_rows), users, values, vocabulary.item_share)
+        return ItemValues(np.array(vocabulary.item_rows), users, values, vocabulary.item_share, self._own_items)
 
     def step(self, parents: Integers, codes: Integers, counts: Integers) -> Floats:
         """See `Scorer.step`."""

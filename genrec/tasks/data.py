@@ -125,13 +125,19 @@ class TaskData:
             if name in ("title", "description") or name not in (*_NOT_WORDS, "item_id")
         ]
 
+    def titles(self, items: Sequence[int]) -> dict[str, str]:
+        """The field `history_titles` of these items; nothing where none has a title."""
+        titles = self.catalog.worded_titles
+        told = "; ".join(titles[item] for item in items if titles[item])
+        return {"history_titles": told} if told else {}
+
     @cached_property
     def cells(self) -> dict[str, list[str]]:
         """Column → its cells as text, (I,); empty where there is nothing, long ones cut but titles: half a title is
         another answer to what an item is called."""
         table = self.catalog.table
-        texts = {name: [", ".join(_values(cell)) for cell in table[name].to_list()] for name in self.columns}
-        return {name: cells if name == "title" else [_cut(cell) for cell in cells] for name, cells in texts.items()}
+        texts = {name: [_cut(", ".join(_values(cell))) for cell in table[name].to_list()] for name in self.columns}
+        return texts | {"title": self.catalog.worded_titles}
 
 
 def load_task_data(run: Run, item_tokens: NDArray[np.int64], *, replay: Sequence[str] = ()) -> TaskData:

@@ -62,9 +62,10 @@ class Dialogues:
             del values["request"]
         values |= {
             "item": data.codes([item]),
-            "title": data.catalog.titles[item],
             "named": data.codes([*mentioned, item]),
         }
+        if title := data.catalog.worded_titles[item]:
+            values["title"] = title
         return Record(values, (*mentioned, item))
 
 
@@ -75,7 +76,7 @@ def said_fields(
     values: dict[str, Value] = {}
     if mentioned:
         values["history"] = data.codes(mentioned)
-        values["history_titles"] = "; ".join(data.catalog.titles[past] for past in mentioned)
+        values |= data.titles(mentioned)
     words = " ".join(context[-_LAST_LINES:]).split()
     if words:
         values["request"] = " ".join(words[-max_words:])

@@ -72,13 +72,13 @@ class NextItems:
         """Interaction `key`. See `Source.record`."""
         data = self._data
         user, history, item = self._steps.step(key, max_history)
-        titles = data.catalog.titles
         values: dict[str, Value] = {
             "history": data.codes(history),
-            "history_titles": "; ".join(titles[past] for past in history),
             "item": data.codes([item]),
-            "title": titles[item],
+            **data.titles(history),
         }
+        if title := data.catalog.worded_titles[item]:
+            values["title"] = title
         own = data.attributes[item]
         if own:
             values["attributes"] = ", ".join(attribute.value for attribute in own)
@@ -116,11 +116,9 @@ class NextItems:
         if best is None:
             return {}
         _, _, past, attribute = best
-        return {
-            "because": data.catalog.titles[past],
-            "because_item": data.codes([past]),
-            "shared": attribute.value,
-        }
+        found: dict[str, Value] = {"because_item": data.codes([past]), "shared": attribute.value}
+        title = data.catalog.worded_titles[past]
+        return found | {"because": title} if title else found
 
 
 class Preferences:
@@ -149,7 +147,7 @@ class Preferences:
             return None
         values: dict[str, Value] = {
             "history": data.codes(history),
-            "history_titles": "; ".join(data.catalog.titles[item] for item in history),
+            **data.titles(history),
             "summary": summary(often, len(history)),
         }
         return Record(values, tuple(history), key)

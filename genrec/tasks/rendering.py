@@ -152,6 +152,8 @@ class CompiledTemplate:
                 f"{where}: template {text!r} asks for {', '.join(unknown)}, which its source does not have.",
                 f"Its fields are: {', '.join(sorted(kinds))}.",
             )
+        for tree in trees:
+            _check_reads(tree, kinds, {}, f"{where}: template {text!r}")
         self._parts = [_ENVIRONMENT.from_string(part) for part in parts]
         sample = _marked(_sample(kinds), [])
         try:  # the fields of a list's entries show only when they are read
@@ -229,6 +231,40 @@ def _parse(part: str, text: str, where: str) -> nodes.Template:
                 "Values are put in as tokens after rendering, so nothing can be computed from them.",
             )
     return tree
+
+
+def _check_reads(node: nodes.Node, kinds: FieldKinds, entries: Mapping[str, FieldKinds], where: str) -> None:
+    """Raise ConfigError for what is shown or walked through and is no field: Jinja2 would find Python's own there.
+
+    `entries` are the loop variables around a node, with the fields that they have.
+    """
+
+    def kind(expression: nodes.Node) -> Any:
+        if isinstance(expression, nodes.Name) and expression.name not in entries:
+            return kinds[expression.name]
+        if isinstance(expression, nodes.Getattr) and isinstance(expression.node, nodes.Name):
+            of = entries.get(expression.node.name, {})
+            if expression.attr in of:
+                return of[expression.attr]
+            raise ConfigError(
+                f"{where} asks for {expression.node.name}.{expression.attr}, which there is not.",
+                f"It has: {', '.join(sorted(of))}." if of else f"Fields stand alone: {', '.join(sorted(kinds))}.",
+            )
+        raise ConfigError(f"{where} shows a list or its entry.", "Show one of its fields: {{ entry.field }}.")
+
+    if isinstance(node, nodes.For):
+        fields = kind(node.iter)
+        if not isinstance(fields, Mapping) or not isinstance(node.target, nodes.Name):
+            raise ConfigError(f"{where} walks through what is no list.", f"The fields are: {dict(kinds)}.")
+        entries = {**entries, node.target.name: fields}
+        for child in (*node.body, *node.else_):
+            _check_reads(child, kinds, entries, where)
+    elif isinstance(node, nodes.Name | nodes.Getattr):
+        if isinstance(kind(node), Mapping):
+            raise ConfigError(f"{where} shows a list or its entry.", "Show one of its fields: {{ entry.field }}.")
+    else:
+        for child in node.iter_child_nodes():
+            _check_reads(child, kinds, entries, where)
 
 
 class _Entry(dict[str, Any]):

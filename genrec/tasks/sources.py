@@ -140,7 +140,7 @@ class Interleaved:
         steps: list[dict[str, Value]] = [
             {
                 "item": self._data.codes([item]),
-                "title": self._data.catalog.titles[item],
+                "title": self._data.catalog.worded_titles[item],
                 "attributes": ", ".join(attribute.value for attribute in self._data.attributes[item]),
             }
             for item in window

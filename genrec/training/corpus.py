@@ -44,9 +44,10 @@ def run_documents(run: Run) -> Iterator[str]:
     for text, known in zip(catalog.texts(_fields(catalog)), warm, strict=True):
         if known:
             yield text
-    titles, sequences = catalog.titles, training_sequences(run)
+    titles, sequences = catalog.worded_titles, training_sequences(run)
     for history in sequences:
-        yield "; ".join(titles[item] for item in history)
+        if told := "; ".join(titles[item] for item in history if titles[item]):
+            yield told
     yield from spoken_lines(load_turns(run, "train", catalog=catalog), warm)
     interactions = load_interactions(run)
     if "review" in interactions.columns:

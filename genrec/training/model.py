@@ -74,6 +74,7 @@ def load_base(
                 trust_remote_code=False,
                 attn_implementation="sdpa",
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # it names none; they are refused below
                 quantization_config=quantization,
                 device_map=None if quantization is None else {"": PartialState().device},
             )
@@ -88,6 +89,12 @@ def load_base(
     model, report = with_report
     if quantization is not None:
         keep_exact(model)
+    if mismatched := sorted(report["mismatched_keys"]):
+        name, found, expected = mismatched[0]
+        raise ModelError(
+            f"base model {config.base!r} has {name} of shape {tuple(found)}; its config.json says {tuple(expected)}.",
+            "Give the config.json that belongs to the weights.",
+        )
     if missing := sorted(report["missing_keys"]):
         # transformers would start them at random and say so in a log line only.
         raise ModelError(
@@ -103,6 +110,11 @@ def scratch_model(shape: ScratchConfig, tokenizer: PreTrainedTokenizerFast) -> P
         raise ModelError(
             f"scratch: hidden_size {shape.hidden_size} is not a multiple of heads {shape.heads}.",
             "Change one of them.",
+        )
+    if shape.hidden_size // shape.heads % 2:
+        raise ModelError(
+            f"scratch: heads of {shape.hidden_size // shape.heads} numbers cannot be rotated by position.",
+            "Choose hidden_size / heads even.",
         )
     config = Qwen3Config(
         vocab_size=len(tokenizer),

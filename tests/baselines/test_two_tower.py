@@ -139,3 +139,21 @@ def test_items_added_later_change_no_score_between_the_others(tower: TwoTower) -
 def test_vectors_of_another_width_are_refused(tower: TwoTower) -> None:
     with pytest.raises(RunError, match="width 8, these have 0"):
         tower.over(NUM_ITEMS)
+
+
+def test_an_item_that_has_become_another_is_taken_for_a_new_one(tower: TwoTower) -> None:
+    vectors, mask = content()
+    forgotten = np.arange(NUM_ITEMS) == tower.known[3]
+    before, after = (tower.over(NUM_ITEMS, vectors, mask, forgotten=which) for which in (None, forgotten))
+    [row] = np.flatnonzero(forgotten)
+    assert after.bias[row] == tower.new_bias
+    unknown = replace(
+        tower,
+        known=np.delete(tower.known, 3),
+        history_free=np.delete(tower.history_free, 3, axis=0),
+        item_free=np.delete(tower.item_free, 3, axis=0),
+        bias=np.delete(tower.bias, 3),
+    ).over(NUM_ITEMS, vectors, mask)
+    for name in ("histories", "items", "bias"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(unknown, name))
+        np.testing.assert_array_equal(getattr(after, name)[~forgotten], getattr(before, name)[~forgotten])

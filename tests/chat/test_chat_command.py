@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from genrec.chat import ChatState
+from genrec.catalogue_changes import add_items
+from genrec.chat import ChatState, Dialogue
+from genrec.cli.terminal_chat import talk
+from genrec.recommender import Recommender
+from genrec.run import Run
 
 
 def test_a_conversation_in_the_terminal_goes_on_from_its_file(
@@ -52,3 +56,22 @@ def test_a_file_that_holds_no_state_is_named(genrec: Callable, tiny_run: Path, t
     done = genrec("chat", tiny_run, "--state", tmp_path / "bad.json")
     assert done.status == 1
     assert "holds no conversation" in done.err
+
+
+def test_items_that_come_while_somebody_talks_are_there_with_the_next_line(
+    tiny_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    dialogue = Dialogue.over(Recommender.load(tiny_copy))
+    new = tmp_path / "new.jsonl"
+    new.write_text('{"item_id": "n1", "title": "Aniara"}\n')
+
+    class Lines(io.StringIO):
+        def readline(self, size: int | None = -1, /) -> str:
+            line = super().readline(size)
+            if line.startswith("why"):
+                add_items(Run.open(tiny_copy), new, when="2026-01-02T03:04:05+00:00")
+            return line
+
+    monkeypatch.setattr("sys.stdin", Lines('I loved "Film 3"\nwhy the first one?\nI loved Aniara\n\n'))
+    talk(dialogue, ChatState(), keep=None, show_trace=True)
+    assert "the user likes Aniara" in capsys.readouterr().out

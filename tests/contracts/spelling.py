@@ -24,10 +24,10 @@ class WithItemPrompts:
     """An engine that is always asked for items' own tokens, too."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self.alone = engine
 
     def rank(self, prompts: Sequence[Sequence[int]], *given: Any, **options: Any) -> list[list[RankedItem]]:
-        return self._engine.rank(prompts, *given, **options, item_prompts=[item_prompt(one) for one in prompts])
+        return self.alone.rank(prompts, *given, **options, item_prompts=[item_prompt(one) for one in prompts])
 
 
 def item_script(prompts: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], NDArray[np.float32], float]:

@@ -14,7 +14,7 @@ from genrec.evidence import Evidence, Join
 from genrec.trie import ItemTrie
 from genrec.trie_filters import ItemFilter
 from tests.contracts.cases import PARAMETERS, PROMPTS, Case, case, check_answer, exhaustive, random_codes
-from tests.contracts.spelling import SIZES, WithItemPrompts
+from tests.contracts.spelling import SIZES, WITH_ITEMS, WithItemPrompts
 
 
 def test_a_beam_as_wide_as_the_catalogue_equals_exhaustive_scoring(engine_case: Case) -> None:
@@ -95,11 +95,35 @@ def test_requests_that_make_no_sense_are_refused(engine_case: Case) -> None:
         engine.rank(PROMPTS, trie, beam_width=5, k=6)
     with pytest.raises(ConfigError, match="1 filters were given for 4"):
         engine.rank(PROMPTS, trie, beam_width=5, k=5, allowed=[None])
+    for width, k in (([5, 5], 5), (5, 2.0), (0, 1)):
+        with pytest.raises(ConfigError, match=r"a beam of|k is 2\.0"):
+            engine.rank(PROMPTS, trie, beam_width=width, k=k)  # type: ignore[arg-type]
     if not isinstance(engine, WithItemPrompts):
         with pytest.raises(ConfigError, match="1 item prompts were given for 4"):
             engine.rank(PROMPTS, trie, beam_width=5, k=5, item_prompts=[None])
     with pytest.raises(TrieError, match="another trie"):
         engine.rank(PROMPTS[:1], trie, beam_width=5, k=5, allowed=[ItemFilter.excluding(other, [1])])
+
+
+def test_tokens_that_no_longer_stand_for_their_items_say_nothing_of_them(engine_case: Case) -> None:
+    codes, engine = random_codes(7, 20), engine_case.engine
+    if not isinstance(engine, WithItemPrompts):
+        return
+    trie, whole, own = ItemTrie.build(codes, SIZES), {"beam_width": 20, "k": 20}, np.arange(20) != 2
+    by_codes = engine.alone.rank(PROMPTS, trie, **whole)
+    for own_items in (own, np.zeros(20, bool)):
+        changed = engine.rank(PROMPTS, trie, **whole, own_items=own_items)
+        for prompt, answer, spelled, both in zip(
+            PROMPTS, changed, by_codes, engine.rank(PROMPTS, trie, **whole), strict=True
+        ):
+            score, codes_say, before = ({i.item_index: i.score for i in one} for one in (answer, spelled, both))
+            if len(prompt) == 1 or (engine_case.score_mode == "renormalised" and not own_items.any()):
+                expected = codes_say[2]  # nobody asked for items' own tokens, or none is left
+            else:
+                expected = codes_say[2] + np.log(1 - WITH_ITEMS.item_share)
+            assert score[2] == pytest.approx(expected, abs=2e-4)
+            if own_items.any() and engine_case.score_mode != "renormalised":
+                assert score[3] == pytest.approx(before[3], abs=2e-4)
 
 
 def joined(

@@ -258,3 +258,15 @@ def test_wrong_paths_say_what_to_do(
     with pytest.raises(error, match=message) as caught:
         ingest(Run.create(tmp_path / "run"), source, [tmp_path / name for name in names], IngestConfig())
     assert caught.value.hint
+
+
+def test_a_cell_as_long_as_a_novel_is_read_and_one_beyond_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = f'item_id,title,description\na,Alpha,"{"long " * 40_000}"\nb,Beta,short\n'
+    catalog = Catalog.load(ingest_text(tmp_path, items))
+    assert sorted(map(len, catalog.table["description"])) == [5, 199_999]
+    monkeypatch.setattr("genrec.data.sources.rows._LONGEST_CELL", 1000)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(BadRowsError, match=r"items\.csv, line 2: .*at most 1,000 letters in a cell"):
+        ingest_text(tmp_path / "other", items)

@@ -252,8 +252,17 @@ def test_wrong_requests_for_text_are_refused() -> None:
     writer = engine(qwen())
     with pytest.raises(ConfigError, match="max_new_tokens is 0"):
         writer.generate([[1]], max_new_tokens=0)
-    with pytest.raises(ConfigError, match="temperature is -1"):
-        writer.generate([[1]], max_new_tokens=1, temperature=-1)
+    for temperature in (-1, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match=f"temperature is {temperature}"):
+            writer.generate([[1]], max_new_tokens=1, temperature=temperature)
+    for seed in (-1, 2**64, 0.5):
+        with pytest.raises(ConfigError, match="the seed is"):
+            writer.generate([[1]], max_new_tokens=1, seed=seed)  # type: ignore[arg-type]
+    for strange in (-1, 10_000):
+        with pytest.raises(ModelError, match=f"prompt 1 holds the token {strange}; the model has tokens from 0 to"):
+            writer.rank([[1], [2, strange]], TRIE, beam_width=4, k=2)
+    coldest = writer.generate([[1, 2]], max_new_tokens=6, temperature=1e-45)
+    assert coldest == writer.generate([[1, 2]], max_new_tokens=6)
     with pytest.raises(ModelError, match="no tokenizer"):
         TransformersEngine(qwen(), None, vocabulary=VOCABULARY).generate([[1]], max_new_tokens=1)
     assert writer.generate([], max_new_tokens=1) == []

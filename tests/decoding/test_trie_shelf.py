@@ -12,7 +12,7 @@ import pytest
 from genrec.decoding.engine import check_trie
 from genrec.decoding.trie_shelf import TrieShelf
 from genrec.errors import RunError, TrieError
-from genrec.run import Run, StageReport
+from genrec.run import Run, StageReport, file_checksum
 from genrec.trie import ItemTrie
 from genrec.vocabulary import SidVocabulary
 from tests.decoding.conftest import run_with_trie, write_catalogue
@@ -102,3 +102,55 @@ def test_a_trie_of_another_tokenizer_is_refused_by_name_and_a_new_one_leaves_the
         TrieShelf(tmp_path, ours)
     for known, built in ((VOCABULARY, again), (ours, ItemTrie.build(CODES, SIZES))):
         check_trie(built, known)  # either does not say: models and tries of before go on
+
+
+def test_a_version_that_cannot_be_read_is_read_and_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trie = ItemTrie.build(CODES, SIZES)
+    trie.save(tmp_path)
+    shelf = TrieShelf(tmp_path, VOCABULARY)
+    newer = ItemTrie.build(CODES[:5], SIZES)
+    newer.save(tmp_path)
+    whole = (tmp_path / newer.version / "items.npy").read_bytes()
+    (tmp_path / newer.version / "items.npy").write_bytes(b"x" * 200)
+    hashed: list[str] = []
+    monkeypatch.setattr("genrec.trie.file_checksum", lambda file: [hashed.append(file.name), file_checksum(file)][1])
+    for _ in range(5):
+        live = shelf.get()
+        assert live is not None
+        assert live.version == trie.version
+    assert len(hashed) <= 2
+    assert caplog.text.count("stays in use") == 1
+    (tmp_path / newer.version / "items.npy").write_bytes(whole)  # mended: it is looked at again
+    live = shelf.get()
+    assert live is not None
+    assert live.version == newer.version
+
+
+def test_a_filter_asked_for_in_the_middle_of_a_change_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change moves the trie before the manifest that names its catalogue."""
+    few, run = len(CODES) - 2, tmp_path / "run"
+    run_with_trie(run, CODES[:few], SIZES)
+    shelf = TrieShelf(run / "trie", VOCABULARY)
+    live = shelf.get()
+    assert live is not None
+    assert shelf.filter(live, {"genres": ["A"]}).num_items
+    manifest = (run / "manifest.json").read_bytes()
+    newer = run_with_trie(run, CODES, SIZES)
+    late = (run / "manifest.json").read_bytes()
+    (run / "manifest.json").write_bytes(manifest)
+    Run.open(run)
+
+    def finish(folder: Path) -> None:
+        if (run / "manifest.json").read_bytes() == manifest:
+            (run / "manifest.json").write_bytes(late)
+
+    shelf._stamp = Run(run).stamp  # it has looked at this manifest
+    monkeypatch.setattr("genrec.run.finish_change", finish)
+    live = shelf.get()
+    assert live is not None
+    assert live.version == newer.version
+    assert shelf.filter(live, {"genres": ["A"]}).num_items == -(-len(CODES) // 3)

@@ -245,6 +245,11 @@ def test_prompts_and_options_that_make_no_sense_are_refused(engine: VllmEngine) 
         engine.rank([[1] * 63], TRIE, beam_width=4, k=4)
     with pytest.raises(ConfigError, match="max_new_tokens is 0"):
         engine.generate([[1]], max_new_tokens=0)
+    for seed in (-1, 2**64):
+        with pytest.raises(ConfigError, match="the seed is"):
+            engine.generate([[1]], max_new_tokens=1, seed=seed)
+    with pytest.raises(ModelError, match="prompt 0 holds the token 4800"):
+        engine.generate([[4800]], max_new_tokens=1)
     with pytest.raises(ConfigError, match="a temperature from 0 to 2"):
         engine.generate([[1]], max_new_tokens=1, temperature=2.5)
     with pytest.raises(TrieError, match="the trie has codebooks"):

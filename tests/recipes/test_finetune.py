@@ -46,6 +46,15 @@ def test_errors_of_the_recipe_are_one_message_and_a_status(
     assert recipe(monkeypatch, tiny_files / "train.yaml") == 2
 
 
+def test_a_training_that_came_to_its_end_is_not_resumed_into_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_copy: Path, tiny_files: Path
+) -> None:
+    before = file_checksum(tiny_copy / "model" / "model.safetensors")
+    assert recipe(monkeypatch, tiny_files / "train.yaml", "--run", tiny_copy, "--resume") == 1
+    assert "has no training to go on with" in capsys.readouterr().err
+    assert file_checksum(tiny_copy / "model" / "model.safetensors") == before
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "train" / "configs").glob("*.yaml")), ids=lambda file: file.name)
 def test_every_configuration_that_comes_with_the_recipes_is_valid(file: Path) -> None:
     assert load_config(TrainConfig, file).epochs >= 1

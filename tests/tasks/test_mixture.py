@@ -349,3 +349,23 @@ def test_a_model_learns_a_mixture_and_the_run_keeps_its_templates(tiny_copy: Pat
     assert run.stages["train"].report["too_long"] == {}
     assert (tiny_copy / "prompts" / "mine.yaml").is_file()
     assert (tiny_copy / "prompts" / "next_item.yaml").is_file()
+
+
+def test_an_id_that_stands_in_for_a_title_is_no_words(tiny: Tiny):
+    untitled = pl.col("item_id").is_in([f"i{number}" for number in range(0, 30, 2)])
+    table = tiny.data.catalog.table.with_columns(
+        title=pl.when(untitled).then(pl.col("item_id")).otherwise(pl.lit("Called ") + pl.col("item_id"))
+    )
+    data = replace(tiny.data, catalog=Catalog(table))
+    told: list[str] = []
+    for name in ("items", "next_items", "preferences", "interleaved"):
+        source = SOURCES[name](data)
+        for key in range(min(30, len(source))):
+            record = source.record(key, np.random.default_rng(key), 4)
+            values = {} if record is None else record.values
+            assert values.get("title") != ""
+            for cells in (values, *(step for step in values.get("steps", ()))):
+                titles = [str(cells.get(field, "")) for field in ("title", "history_titles", "because")]
+                told += [title for text in titles for title in text.split("; ") if title]
+    assert len(told) > 50
+    assert all(title.startswith("Called i") for title in told)

@@ -205,11 +205,15 @@ def test_the_full_tokenizer_would_have_obeyed():
     ("template", "problem"),
     [
         ("{{ tilte }} → {{ item }}", "asks for tilte, which its source does not have"),
-        ("{% for step in steps %}{{ step.name }}{% endfor %}", "has no attribute 'name'"),
+        ("{% for step in steps %}{{ step.name }}{% endfor %}", "asks for step.name, which there is not"),
+        ("{{ title.title }} → {{ item }}", "asks for title.title, which there is not"),  # Python's own
+        ("{% for step in steps %}{{ step.items }}{% endfor %}", "asks for step.items, which there is not"),
+        ("{% for step in steps %}{{ step.title.upper }}{% endfor %}", "shows a list or its entry"),
+        ("{% for word in title %}{{ item }}{% endfor %}", "walks through what is no list"),
         ("{{ title | upper }} → {{ item }}", "uses Filter"),
         ("{{ title + title }} → {{ item }}", "uses Add"),
         ("{% if title %}{{ item }}{% endif %}", "uses If"),
-        ("{{ steps }} → {{ item }}", "a list or its entry stands where one of its fields is expected"),
+        ("{{ steps }} → {{ item }}", "shows a list or its entry"),
         ("{% for step in steps %}{{ step }}{% endfor %}", "a list or its entry"),
         ("{{ title }} → ", "one arrow and words on both sides"),
         ("{{ title }} → {{ item }} → {{ item }}", "one arrow and words on both sides"),

@@ -261,8 +261,9 @@ def test_scratch_is_the_same_model_for_the_same_seed_and_writes_chatml():
 
 
 def test_a_width_that_the_heads_do_not_divide_is_refused():
-    with pytest.raises(ModelError, match="hidden_size 16 is not a multiple of heads 3"):
-        load_base(TrainConfig(scratch=SHAPE.model_copy(update={"heads": 3})), TEXTS)
+    for heads, problem in ((3, "hidden_size 16 is not a multiple of heads 3"), (16, "heads of 1 numbers cannot be")):
+        with pytest.raises(ModelError, match=problem):
+            load_base(TrainConfig(scratch=SHAPE.model_copy(update={"heads": heads})), TEXTS)
 
 
 def cut(folder: Path, name: str) -> None:
@@ -280,6 +281,11 @@ def without_output(folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def narrower(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": config["intermediate_size"] // 2}))
+
+
 def slow_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CanineTokenizer"}))
@@ -295,6 +301,7 @@ def slow_tokenizer(folder: Path) -> None:
         (lambda folder: (folder / "config.json").write_text('{"model_type": "nothing"}'), "cannot be loaded"),
         # Its attention would add the packing mask to the scores as ones and zeros.
         (other_architecture, "cannot be loaded: .*does not support .*scaled_dot_product_attention"),
+        (narrower, r"\.weight of shape \(.*\); its config\.json says \("),
         (without_output, r"no weights for lm_head\.weight and 0 others"),
         (slow_tokenizer, "has no fast tokenizer"),
     ],

@@ -40,6 +40,7 @@ _FORMATS = {
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)
 _PEEKED_ROWS = 100  # JSON lines have no header: the columns are the keys of the first rows
 _LINES_PER_REPORT = 10_000
+_LONGEST_CELL = 1 << 24  # of a CSV file; a quote that never closes takes no more memory than this
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ def _csv_rows(file: InputFile, log: InputLog, progress: Progress) -> Iterator[Ro
                 undecodable[number] = error
                 yield line.decode("utf-8", errors="replace")
 
+    csv.field_size_limit(_LONGEST_CELL)
     reader = csv.reader(text(), strict=True)
     next(reader)
     while True:
@@ -188,7 +190,7 @@ def _csv_rows(file: InputFile, log: InputLog, progress: Progress) -> Iterator[Ro
         except StopIteration:
             return
         except csv.Error as error:
-            expected = "quotes that open and close"
+            expected = f"quotes that open and close, and at most {_LONGEST_CELL:,} letters in a cell"
             log.reject(file.name, number, found=f"is not a CSV row: {error}", expected=expected)
             for line in range(number + 1, reader.line_num + 1):
                 found = f"stands inside a quote of the row that begins on line {number}"
