@@ -269,7 +269,7 @@ def make_view(*, order_seed: int = 5, checksum: str = "", live: np.ndarray | Non
 class Liking:
     """Evidence that likes the later items of the catalogue, multiplied in."""
 
-    join = "product"
+    join, weight = "product", 1.0
 
     def evidence(self, histories: Sequence[np.ndarray], trie: ItemTrie) -> list[Evidence]:
         return [Evidence.from_scores(trie, np.arange(NUM_ITEMS) / 4, weight=5.0) for _ in histories]

@@ -39,6 +39,7 @@ _TOPIC = re.compile(rf"\b(?:{_THING} (?:about|with|by)|(?:directed|written|made)
 _CUES = {"like", "to", "about", "with", "by", "starring", "featuring", "involving"}
 _ENDS = re.compile(r"and|or|but|please|that|which|who|from|for|in|tonight|today|not|no|than|also|as|too|f?_|")
 _COMPANY = {"my", "me", "us", "our", "him", "her", "them", "you", "friends"}
+_YEAR_BEHIND = re.compile(r"\s*\(\d{4}\)$")
 _QUESTION = re.compile(r"(and )?(is|isnt|was|wasnt|are|were) _")
 _LISTED_RANGE = re.compile(r"(?!from |in |of |since |after |before |between )", re.IGNORECASE)
 _ARTICLE = re.compile(r"(and )?(a|an|some)\b")
@@ -95,11 +96,33 @@ class _Line:
         return self.words(start, place.start), self.words(place.end, end)
 
 
+def _whole_titles(index: CatalogueIndex, text: str, tokens: Sequence[Token], titles: Sequence[Title]) -> list[Token]:
+    """Tokens of which no clause and no sentence ends within a title, with its own last mark or its year's bracket."""
+    joined = list(tokens)
+    for title in titles:
+        begin, end = title.place.start, title.place.end
+        if end < len(joined):
+            mark = text[joined[end - 1].end : joined[end].start].strip()
+            own = mark in {".", "!", "?"} and text[joined[end].start].islower()  # "Monsters, Inc. was …"
+            names = [_YEAR_BEHIND.sub("", index.catalog.titles[row]) for row in title.rows]
+            end += mark in {")", "]"} or (own and any(name.endswith(mark) for name in names))
+        first, last = joined[begin], joined[end - 1]
+        for number in range(begin + 1, len(joined)):
+            token = joined[number]
+            clause = first.clause if token.clause <= last.clause else token.clause
+            sentence = first.sentence if token.sentence <= last.sentence else token.sentence
+            if (clause, sentence) == (token.clause, token.sentence) and number >= end:
+                break
+            joined[number] = replace(token, clause=clause, sentence=sentence)
+    return joined
+
+
 def read_message(index: CatalogueIndex, text: str, *, has_slate: bool) -> Reading:
     """Understand one message. `has_slate`: there is a list that "the second one" can point at."""
     tokens = tokens_of(text)
-    line = _Line(text, tokens, [token.text for token in tokens])
     titles, unknown = find_titles(index, text, tokens)
+    tokens = _whole_titles(index, text, tokens, titles)
+    line = _Line(text, tokens, [token.text for token in tokens])
     for title in titles:
         line.take(title.place, "_")
     ranges = find_ranges(index, text, tokens, line.taken)

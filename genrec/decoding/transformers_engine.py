@@ -298,7 +298,7 @@ def _check_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase, vocabular
 
 
 def _check_prompts(model: PreTrainedModel, prompts: Sequence[Sequence[int]], num_new_tokens: int) -> None:
-    check_tokens(prompts, num_tokens=int(cast(nn.Embedding, model.get_input_embeddings()).num_embeddings))
+    check_tokens(prompts, num_tokens=int(model.config.get_text_config(decoder=True).vocab_size))
     check_length(model, max(map(len, prompts), default=0) + num_new_tokens)
 
 

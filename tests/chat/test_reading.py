@@ -360,3 +360,23 @@ def test_a_message_of_invented_names_costs_a_handful_of_searches(
 def test_a_message_of_nothing_but_references_costs_no_more_than_some(film_dialogue: Dialogue):
     reading = read_message(film_dialogue.index, "it " * 1300, has_slate=True)
     assert 0 < len(reading.pointers) <= 40
+
+
+@pytest.mark.parametrize(
+    ("text", "feeling"),
+    [
+        ("Mission: Impossible was terrible", "disliked"),
+        ("Monsters, Inc. was terrible", "disliked"),
+        ("Mission: Impossible (1996) was terrible", "disliked"),
+        ("Monsters, Inc. is one I have already seen", "seen"),
+        ("Mission: Impossible is my favourite film", "liked"),
+        ("Mission: Impossible. Alien was terrible", "named"),
+    ],
+)
+def test_marks_within_a_title_end_no_clause(text: str, feeling: str):
+    names = ["Mission: Impossible (1996)", "Monsters, Inc. (2001)", "Alien (1979)"]
+    table = pl.DataFrame(
+        {"item_id": ["a", "b", "c"], "title": names, "genres": [["Action"]] * 3, "year": [1996, 2001, 1979]}
+    )
+    reading = read_message(CatalogueIndex.build(Catalog(table)), text, has_slate=False)
+    assert reading.titles[0].feeling == feeling
