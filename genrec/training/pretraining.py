@@ -47,12 +47,17 @@ def pretrain(
     """Train a base on text files and on the words of runs, and write it to the folder `out`.
 
     Beside it, `OUT.work/` holds the cache of the text and the checkpoint. Raises DataError where there is too little
-    text, RunError where `out` holds something else.
+    text, RunError where `out` holds something else, or with `resume` a finished base.
     """
     started = time.monotonic()
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _FACTS_FILE).is_file())):
         raise RunError(f"{out} exists and is no base that was made here.", "Name an empty or new folder with --out.")
     work = out.with_name(out.name + ".work")
+    if resume and (out / _FACTS_FILE).is_file() and not (work / "checkpoint").exists():
+        raise RunError(
+            f"{out} is finished: there is no training to go on with.",
+            "Leave out --resume to train anew; the base is replaced then.",
+        )
     corpus = read_corpus(sources, runs, cache=work / "cache")
     if len(corpus) < 2:
         raise DataError(

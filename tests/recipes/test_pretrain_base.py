@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from genrec import pipeline
 from genrec.config import EvaluateConfig, PretrainConfig, load_config
 from genrec.data.text_source import TextSource
-from genrec.errors import DataError
+from genrec.errors import DataError, RunError
 from genrec.run import Run
 from genrec.training import pretraining
 from genrec.training.adapters import train_rows
@@ -86,6 +86,8 @@ def test_stopped_and_resumed_it_is_the_same_base(
     assert recipe(monkeypatch, "--out", tmp_path / "parts", *options, "--resume") == 0
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+    with pytest.raises(RunError, match=r"parts is finished"):
+        pretraining.pretrain([], [Run(tiny_run)], how, out=tmp_path / "parts", resume=True)
 
 
 def test_an_epoch_may_be_a_draw(config: Path, tiny_run: Path, tmp_path: Path):
