@@ -92,11 +92,11 @@ def train_and_measure(
         "training": {k: v for k, v in run.stages["train"].report.items() if k != "history"},
         "history": run.stages["train"].report["history"],
     }
-    if config.tasks != TrainConfig().tasks:
+    if config.task_names != TrainConfig().task_names:
         accuracies = title_accuracy(run, max_items=num_items, seed=0, progress=PROGRESS)
         facts["accuracies"] = [asdict(accuracy) for accuracy in accuracies]
         # Replayed text may hold the held-out items' descriptions: then they are no unseen text.
-        texts = texts or (held_out_texts(run) if "G" in config.tasks and not config.replay else [])
+        texts = texts or (held_out_texts(run) if "G" in config.task_names and not config.replay else [])
         facts["perplexity"] = perplexities(run, config, texts) if texts else None
     write_json(result, facts)
     return facts
@@ -182,7 +182,7 @@ def compare(
     results: dict[int, dict[str, dict[str, Any]]] = {}
     for seed in seeds:
         mixed = config.model_copy(update={"seed": seed})
-        alone = mixed.model_copy(update={"tasks": TrainConfig().tasks, "replay": (), "keep": "best"})
+        alone = mixed.model_copy(update={"tasks": TrainConfig().tasks, "told": {}, "replay": (), "keep": "best"})
         results[seed] = {
             name: train_and_measure(
                 source, chosen, out / f"{name}-{seed}", num_items=num_items, splits=splits, texts=texts

@@ -184,16 +184,14 @@ class TrainConfig(Config):
         min_length=1,
         description="task of prompts/ → its share of the tokens (docs/tasks.md)",
     )
+    told: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="task → how often all epochs together tell each of its things, in place of a share"
+    )
     prompts: Path | None = Field(None, description="a folder with task files of your own, beside those of genrec")
     replay: tuple[str, ...] = Field(
         (), description="text beside the catalogue's for task G, so that a base keeps it: FILE or FILE:field,field"
     )
-    word_noise: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="chance that a word of a task's question is dropped, exchanged or joined by another",
-    )
+    word_noise: float = Field(0.0, ge=0, lt=1, description="chance that a word of a task's question is changed")
     adapter: Literal["none", "lora", "qlora", "prompt"] = Field(
         "none", description="what is trained beside the rows of the semantic IDs; `none`: every weight"
     )
@@ -207,11 +205,7 @@ class TrainConfig(Config):
     )
     max_history_items: int = Field(20, ge=1, description="items of a history that the model sees, newest kept")
     item_share: float = Field(
-        0.9,
-        ge=0,
-        lt=1,
-        description="what the tokens of known items' own say of the next item's probability, beside semantic IDs; "
-        "0: items have no tokens of their own",
+        0.9, ge=0, lt=1, description="share of known items' own tokens in the next item's probability; 0: none"
     )
     example_tokens: int = Field(
         128, ge=32, description="room for a question and its answer, where whole histories need less"
@@ -241,6 +235,11 @@ class TrainConfig(Config):
     )
     checkpoint_seconds: float = Field(60.0, ge=0, description="time between two checkpoints")
     seed: Seed = 0
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Every task that is trained on: those with a share of the tokens, then those told a number of times."""
+        return (*self.tasks, *self.told)
 
     @model_validator(mode="after")
     def _an_adapter_has_a_base(self) -> Self:

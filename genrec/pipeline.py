@@ -130,7 +130,7 @@ def train(run: Run, config: TrainConfig, *, resume: bool = False, progress: Prog
     codes = SemanticIds.load(run, catalog=catalog)
     checksum = tokenizer_checksum(run.path / "semantic_ids" / "tokenizer")
     folders = task_folders(config)
-    with_dialogues, warm = reads_dialogues(folders, config.tasks), ~cold_items(run)
+    with_dialogues, warm = reads_dialogues(folders, config.task_names), ~cold_items(run)
     prepared = prepare_model(
         config,
         catalog,

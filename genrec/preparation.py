@@ -109,7 +109,7 @@ def prepare_model(
     Items that `histories` use get tokens of their own, if they are wanted.
     """
     texts = [text for text, known in zip(catalog.texts(_TEXT_FIELDS), warm, strict=True) if known]
-    words = template_words(task_folders(config), config.tasks, copies=len(texts) // _TEXTS_PER_COPY)
+    words = template_words(task_folders(config), config.task_names, copies=len(texts) // _TEXTS_PER_COPY)
     model, tokenizer = load_base(config, [*texts, *words, *spoken], adapter=base_adapter)
     sizes = codes.codebook_sizes
     vocabulary = None

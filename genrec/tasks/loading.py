@@ -20,7 +20,7 @@ from genrec.tasks.data import TaskData, load_task_data
 from genrec.tasks.dialogue_source import Dialogues
 from genrec.tasks.history_sources import NextItems, Preferences
 from genrec.tasks.leaks import LeakCheck
-from genrec.tasks.mixture import Mixture, Task
+from genrec.tasks.mixture import Amount, Mixture, Task
 from genrec.tasks.neighbours import Neighbours
 from genrec.tasks.phrases import load_phrases, phrases_folder
 from genrec.tasks.rendering import ARROW, CompiledTemplate, WordEncoder, WordNoise, words_in
@@ -62,14 +62,15 @@ def load_mixture(
     data = load_task_data(run, item_tokens, replay=config.replay)
     data = replace(data, own_tokens=own_tokens)
     known = read_tasks(folders)
-    unknown = sorted(set(config.tasks) - set(known))
-    if unknown:
-        raise ConfigError(f"tasks: there is no {', '.join(unknown)}.", f"Known tasks: {', '.join(sorted(known))}.")
-    if config.replay and not any(known[name][0].source == TEXTS for name in config.tasks):
+    amounts = _amounts(config)
+    if unknown := sorted(amounts.keys() - known.keys()):
+        where = "told" if unknown[0] in config.told else "tasks"
+        raise ConfigError(f"{where}: there is no {', '.join(unknown)}.", f"Known tasks: {', '.join(sorted(known))}.")
+    if config.replay and not any(known[name][0].source == TEXTS for name in amounts):
         raise ConfigError("replay: no task reads it.", "Give the task G a weight: tasks: {A1: 0.8, G: 0.2}.")
     loader = TaskLoader(data, tokenizer, sources={**sources, **conversation_sources(folders)})
-    alone = list(config.tasks) == [SEQUENCE_TASK]
-    tasks = {name: (loader.load(*known[name], alone=alone), weight) for name, weight in config.tasks.items()}
+    alone = list(amounts) == [SEQUENCE_TASK]
+    tasks = {name: (loader.load(*known[name], alone=alone), amount) for name, amount in amounts.items()}
     check = LeakCheck(run, data.sequences.user_ids, item_tokens, own_tokens)
     pool = [*_words_of(known.values()), *data.common_words] if config.word_noise else []
     return Mixture(
@@ -81,6 +82,16 @@ def load_mixture(
         example_tokens=config.example_tokens,
         noise=WordNoise(config.word_noise, pool) if pool else None,
     )
+
+
+def _amounts(config: TrainConfig) -> dict[str, Amount]:
+    """Task → how much of it an epoch reads. Raises ConfigError for a task with two amounts."""
+    if SEQUENCE_TASK in config.told:
+        raise ConfigError(f"told: {SEQUENCE_TASK} is told once in each epoch.", "Set `epochs`, and leave it out here.")
+    if twice := sorted(config.told.keys() & config.tasks.keys()):
+        raise ConfigError(f"told: {', '.join(twice)} has a share in `tasks`, too.", "Leave it out of one of them.")
+    shares = {name: Amount(weight=weight) for name, weight in config.tasks.items()}
+    return shares | {name: Amount(passes=times / config.epochs) for name, times in config.told.items()}
 
 
 def reads_dialogues(folders: Sequence[Path], names: Collection[str]) -> bool:

@@ -2,6 +2,7 @@
 
 Weights are shares of the *tokens* that the model reads. Half of an epoch for A1 and a tenth for B1 means: every
 training history is read once, and a fifth of that many tokens are titles with their IDs, drawn anew each epoch.
+A task may have a number of passes over its source instead, and the others share the tokens that are not its.
 """
 
 from __future__ import annotations
@@ -32,12 +33,20 @@ class Task:
     held_out: tuple[CompiledTemplate, ...] = ()
 
 
+@dataclass(frozen=True)
+class Amount:
+    """How much of a task an epoch reads: by its weight among the tasks that have one, or else by passes."""
+
+    weight: float = 0.0
+    passes: float = 0.0  # over the task's source
+
+
 class Mixture:
     """Examples of several tasks. `loading.load_mixture` makes one; `examples` is what the training loop calls."""
 
     def __init__(
         self,
-        tasks: Mapping[str, tuple[Task, float]],
+        tasks: Mapping[str, tuple[Task, Amount]],
         data: TaskData,
         *,
         encoder: WordEncoder,
@@ -46,13 +55,13 @@ class Mixture:
         example_tokens: int,
         noise: WordNoise | None = None,
     ) -> None:
-        """`tasks`: name → task and weight. `max_items` of a history are shown at most.
+        """`tasks`: name → task and its amount. `max_items` of a history are shown at most.
 
         Examples of all tasks but whole histories have `example_tokens` at most, or as many as a whole history.
         """
         self.tasks = {name: task for name, (task, _) in tasks.items()}
-        total = sum(weight for _, weight in tasks.values())
-        self._shares = {name: weight / total for name, (_, weight) in tasks.items()}
+        self._amounts = {name: amount for name, (_, amount) in tasks.items()}
+        self._total_weight = sum(amount.weight for amount in self._amounts.values())
         self.data, self.encoder, self._check, self._max_items = data, encoder, check, max_items
         self._noise = noise
         self.left_out: Counter[str] = Counter()  # task → examples that were too long with the shortest history
@@ -73,10 +82,13 @@ class Mixture:
         if SEQUENCE_TASK in self.tasks:
             found = self._histories(self.tasks[SEQUENCE_TASK], rng)  # whole, and in their order
             self.passes[SEQUENCE_TASK] = self._times_told(self.tasks[SEQUENCE_TASK], found)
-            reference = int(sum(len(example.tokens) for example in found) / self._shares[SEQUENCE_TASK])
+            reference = int(sum(len(example.tokens) for example in found) / self._share(SEQUENCE_TASK))
         for name, task in self.tasks.items():
             if name != SEQUENCE_TASK:
-                drawn = self.draw(task, rng, num_tokens=reference * self._shares[name])
+                if (passes := self._amounts[name].passes) > 0:
+                    drawn = self._tell(task, rng, passes=passes)
+                else:
+                    drawn = self.draw(task, rng, num_tokens=reference * self._share(name))
                 self.passes[name] = self._times_told(task, drawn)
                 found += drawn
         self._check.check(found)
@@ -106,11 +118,20 @@ class Mixture:
                 if size >= num_tokens:
                     break
             if len(found) == before:
-                raise DataError(
-                    f"task {task.name} has nothing to tell of this run: no template of it finds all of its fields.",
-                    "Leave it out of `tasks`, or bring items with descriptions or attributes that several share.",
-                )
+                raise _nothing_to_tell(task)
         return found
+
+    def _tell(self, task: Task, rng: np.random.Generator, *, passes: float) -> list[Example]:
+        """Examples of `passes` passes over a task's source, the last of which may be a drawn part of it."""
+        parts = [1.0] * int(passes) + [passes % 1]
+        found = [example for part in parts for example in self._pass(task, rng, part=part)]
+        if not found and next(self._pass(task, rng), None) is None:
+            raise _nothing_to_tell(task)
+        return found
+
+    def _share(self, name: str) -> float:
+        """Of a task with a weight: its share of the tokens of all tasks that have one."""
+        return self._amounts[name].weight / self._total_weight
 
     def _times_told(self, task: Task, drawn: Sequence[Example]) -> float:
         if task.source is not None:
@@ -129,13 +150,14 @@ class Mixture:
             own_tokens=self.data.own_tokens,
         )
 
-    def _pass(self, task: Task, rng: np.random.Generator) -> Iterator[Example]:
+    def _pass(self, task: Task, rng: np.random.Generator, *, part: float = 1.0) -> Iterator[Example]:
+        """Examples of everything that a task tells of, or of a drawn `part` of it, in a drawn order."""
         if task.source is None:
             whole = self._histories(task, rng)
-            yield from (whole[int(place)] for place in rng.permutation(len(whole)))
+            yield from (whole[place] for place in _drawn(len(whole), part, rng))
             return
-        for key in rng.permutation(len(task.source)):
-            example = self.example(task, int(key), rng)
+        for key in _drawn(len(task.source), part, rng):
+            example = self.example(task, key, rng)
             if example is not None:
                 yield example
 
@@ -166,3 +188,16 @@ class Mixture:
         return Example(
             tokens, targets, task.name, record.user, record.items, request if isinstance(request, str) else ""
         )
+
+
+def _drawn(size: int, part: float, rng: np.random.Generator) -> list[int]:
+    """A drawn `part` of `size` places in a drawn order; of a fraction of a place its chance is drawn."""
+    places = rng.permutation(size)
+    return [int(place) for place in (places if part == 1 else places[: int(part * size + rng.random())])]
+
+
+def _nothing_to_tell(task: Task) -> DataError:
+    return DataError(
+        f"task {task.name} has nothing to tell of this run: no template of it finds all of its fields.",
+        "Leave it out of `tasks`, or bring items with descriptions or attributes that several share.",
+    )

@@ -46,11 +46,15 @@ def open_run(path: Path) -> Tiny:
         word_noise: float = 0.0,
         example_tokens: int = 128,
         replay: tuple[str, ...] = (),
+        told: dict[str, float] | None = None,
+        epochs: int = 8,
     ) -> Mixture:
         return load_mixture(
             run,
             TrainConfig(
                 tasks=weights,
+                told=told or {},
+                epochs=epochs,
                 max_history_items=max_items,
                 example_tokens=example_tokens,
                 word_noise=word_noise,
