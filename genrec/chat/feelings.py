@@ -83,6 +83,13 @@ _NOTHING = re.compile(
     r"\bnothing( (too|very|so|with|about|featuring|involving|for|in|from|by|of|made|thats?|is|has|a|an|the|any|like"
     r"|f_|_|and|or))*$"
 )
+# "not older", "nothing much newer", "I don't want anything that is older"; words further away refuse something else.
+_NOT_MORE = re.compile(
+    r"\b(?:no|not|nor|never|nothing|none|isnt|arent|wasnt|werent|without|avoid|anything but|everything but"
+    r"|(?:shouldnt|mustnt|cant|cannot) be|(?:dont|do not) (?:want|need|like|show|give|recommend|suggest))"
+    r"(?: (?:me|us|any|anything|something|films?|movies?|ones?|f_|thats?|is|are|be|being|get|to|much|too|far|a|bit|lot"
+    r"|significantly))*$"
+)
 # Behind this, what was refused before is over: "no horror and something funny".
 _NEW_WISH = re.compile(r"\b(?:and|so|then) (?=(?:something|i|we|want|need|give|show|only|rather)\b)")
 # What is turned down before a range may be something else: "not a f_ from the 90s", "something not too long from …".
@@ -162,6 +169,11 @@ def unwanted(before: str) -> bool:
     """Whether the words before a value turn it down: "no", "not a", "I hate", "instead of"."""
     before = _LITOTES.sub(" ", _WHY_NOT.sub(" ", _NEW_WISH.split(before)[-1]))
     return bool(_NO_VALUE.search(before) or _NOTHING.search(before.strip()) or _DISLIKED.search(before + " "))
+
+
+def refused_comparison(before: str) -> bool:
+    """Whether the words right before a comparison turn it round: "not older", "nothing newer"."""
+    return bool(_NOT_MORE.search(_WHY_NOT.sub(" ", before).strip()))
 
 
 def before_range(before: str) -> str:

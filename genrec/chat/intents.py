@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 
 from genrec.chat.catalogue_index import CatalogueIndex
+from genrec.chat.feelings import goes_on, refused_comparison
+from genrec.chat.pieces import Comparison, Place
 
 _INTENTS = {
     "why": r"^(and |but |so )?why\b(?! not (a|an|some|something)\b)"
@@ -40,12 +43,13 @@ _INTENTS = {
     "bye": r"\b(bye|goodbye|see you|good night|thats all)\b",
 }
 _COMPILED = {name: re.compile(pattern) for name, pattern in _INTENTS.items()}
-_COMPARISONS = {
-    "older": r"\b(older|earlier|less recent|not so new|not as new)\b",
-    "newer": r"\b(newer|more recent|later|more modern|not so old|not as old|less old)\b",
-    "cheaper": r"\b(cheaper|less expensive|not so expensive)\b",
-    "dearer": r"\b(more expensive|pricier)\b",
-}
+_COMPARISON = re.compile(
+    r"(?<!\S)(?:(?P<older>older|earlier|less recent|not (?:so|as) (?:new|recent))"
+    r"|(?P<newer>newer|more recent|later|more modern|not (?:so|as) old|less old)"
+    r"|(?P<cheaper>cheaper|less expensive|not (?:so|as) expensive)|(?P<dearer>more expensive|pricier))(?!\S)"
+)
+_POINTED = re.compile(r"(?<!\S)the$")  # "the older one" is a reference
+_THAN = re.compile(r"(?: (?:films?|movies?|ones?|f_))* (?:than|as)(?P<items>(?: (?:_|and|or|nor|the|both|either))+)")
 _KNOWN = {
     "older",
     "newer",
@@ -70,10 +74,29 @@ def find_intents(line: str) -> frozenset[str]:
     return frozenset(name for name, pattern in _COMPILED.items() if pattern.search(line))
 
 
-def find_comparisons(line: str) -> tuple[str, ...]:
-    """ "older", "newer", "cheaper", "dearer" where the message asks for it."""
-    pointed = re.sub(r"\bthe (older|newer) (one|film|movie)\b", "_", line)
-    return tuple(name for name, pattern in _COMPARISONS.items() if re.search(pattern, pointed))
+def find_comparisons(marks: Sequence[str], clauses: Sequence[int]) -> Iterator[Comparison]:
+    """Comparisons that a message asks for, given as marks of its tokens (`_` an item, `f_` a wish), and clauses."""
+    kept = [number for number, mark in enumerate(marks) if mark]
+    line = " ".join(marks[number] for number in kept)
+
+    def clause(number: int) -> str:
+        return " ".join(marks[other] for other in kept if clauses[other] == clauses[number])
+
+    for match in _COMPARISON.finditer(line):
+        first = line.count(" ", 0, match.start())
+        here = clauses[kept[first]]
+        before = " ".join(marks[number] for number in kept[:first] if clauses[number] == here)
+        behind = line[match.end() :]
+        if _POINTED.search(before) and re.match(r" (?:one|film|movie)(?!\S)", behind):
+            continue
+        than: list[Place] = []
+        if items := _THAN.match(behind):
+            at = line.count(" ", 0, match.end() + items.start("items"))
+            for offset, word in enumerate(items["items"].split(), start=at + 1):
+                if clauses[kept[offset]] != here and not goes_on(clause(kept[offset])):
+                    break
+                than += [Place(kept[offset], kept[offset] + 1)] if word == "_" else []
+        yield Comparison(str(match.lastgroup), refused_comparison(before), tuple(than))
 
 
 def find_relaxed(line: str, index: CatalogueIndex) -> tuple[str, ...]:

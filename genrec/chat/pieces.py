@@ -58,6 +58,23 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """ "older", "newer", "cheaper" or "dearer"; `refused`: "not older", of which the opposite or as much will do.
+
+    `than` is where the items stand that it compares with; empty: what the message or the last list is about.
+    """
+
+    word: str
+    refused: bool = False
+    than: tuple[Place, ...] = ()
+
+    @property
+    def attribute(self) -> str:
+        """The number that it compares."""
+        return "year" if self.word in {"older", "newer"} else "price"
+
+
+@dataclass(frozen=True)
 class Pointer:
     """A reference into what was shown: the `number`-th (from 0, or −1), all of it, "it", or the one that fits."""
 
@@ -77,7 +94,7 @@ class Reading:
     asked: tuple[Asked, ...] = ()
     ranges: tuple[Range, ...] = ()
     pointers: tuple[Pointer, ...] = ()
-    comparisons: tuple[str, ...] = ()  # "older", "newer", "cheaper", "dearer"
+    comparisons: tuple[Comparison, ...] = ()
     relaxed: tuple[str, ...] = ()  # attributes of which any value will do: "any year"
     intents: frozenset[str] = frozenset()
     unknown: tuple[str, ...] = ()

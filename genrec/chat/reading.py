@@ -8,7 +8,7 @@ kind is looked for, so that a title is never read as a wish and a wish never as 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -26,7 +26,7 @@ from genrec.chat.feelings import (
 )
 from genrec.chat.intents import find_comparisons, find_intents, find_relaxed, find_unjudged
 from genrec.chat.numbers import around, find_ranges, other_side
-from genrec.chat.pieces import Asked, Feeling, Kind, Place, Pointer, Range, Reading, Title
+from genrec.chat.pieces import Asked, Comparison, Feeling, Kind, Place, Pointer, Range, Reading, Title
 from genrec.chat.pointers import find_pointers
 from genrec.chat.titles import COMMON, find_titles
 from genrec.chat.words import Token, tokens_of
@@ -152,7 +152,7 @@ def read_message(index: CatalogueIndex, text: str, *, has_slate: bool) -> Readin
         asked=tuple(_with_kinds(line, [found for found in values if found.place not in questioned])),
         ranges=tuple(_of_kinds(line, [found for found in ranges if found.place not in questioned])),
         pointers=tuple(pointer for pointer in pointers if meant[pointer.place] is None),
-        comparisons=tuple(word for word in find_comparisons(whole) if not _ranged(word, ranges)),
+        comparisons=tuple(_compared(find_comparisons(line.marks, clauses), ranges, meant)),
         relaxed=find_relaxed(whole, index),
         intents=find_intents(whole),
         unknown=(*unknown, *(name for name in like if not any(one in name or name in one for one in unknown))),
@@ -207,10 +207,17 @@ def _started_from(line: _Line, pieces: Sequence[PieceT]) -> tuple[list[PieceT], 
     return kept, apart
 
 
-def _ranged(comparison: str, ranges: Sequence[Range]) -> bool:
-    """Whether a message gives the range that a comparison would only guess: "older films, before 1970"."""
-    name = "year" if comparison in {"older", "newer"} else "price"
-    return any(found.span.attribute == name for found in ranges)
+def _compared(
+    found: Iterable[Comparison], ranges: Sequence[Range], meant: Mapping[Place, tuple[Title, ...] | None]
+) -> Iterator[Comparison]:
+    """Comparisons with the titles that an "it" stands for; none of those that a range of the message makes exact.
+
+    "older films, before 1970" is no guess any more; "older than _, but after 1970" has both.
+    """
+    for one in found:
+        if one.than or all(other.span.attribute != one.attribute for other in ranges):
+            titles = [[title.place for title in meant.get(place) or ()] or [place] for place in one.than]
+            yield replace(one, than=tuple(place for places in titles for place in places))
 
 
 def _inside(place: Place, others: Sequence[Place]) -> bool:

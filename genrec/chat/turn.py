@@ -257,7 +257,7 @@ class Dialogue:
             return False
         known = self.index.catalog.index
         against = [*rows["seed"], *rows["named"]] or [known[item] for item in draft.state.slate if item in known]
-        return compare(self.index, draft, reading.comparisons, against)
+        return compare(self.index, draft, reading, against)
 
     def _explain(self, draft: Draft, rows: Sequence[int]) -> Plan:
         known = self.index.catalog.index

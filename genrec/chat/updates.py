@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import numpy as np
 from genrec.chat.catalogue_index import CatalogueIndex
 from genrec.chat.filters import constraint_words, span_mask, span_words
 from genrec.chat.numbers import around
-from genrec.chat.pieces import Asked, Feeling, Place, Pointer, Range, Reading, Title
+from genrec.chat.pieces import Asked, Comparison, Feeling, Place, Pointer, Range, Reading, Title
 from genrec.chat.plan import Draft
 from genrec.chat.state import Constraints, Span, Wish
 from genrec.chat.words import joined
@@ -123,28 +124,68 @@ def apply_wishes(index: CatalogueIndex, draft: Draft, reading: Reading) -> bool:
     return bool(reading.asked or reading.ranges or reading.relaxed)
 
 
-def compare(index: CatalogueIndex, draft: Draft, comparisons: Sequence[str], rows: Sequence[int]) -> bool:
-    """ "older", "cheaper" against the items `rows`; False where the catalogue cannot tell."""
-    done = False
-    for word in comparisons:
-        name = "year" if word in {"older", "newer"} else "price"
-        numbers = index.numbers.get(name)
-        values = [] if numbers is None else [float(numbers[row]) for row in rows if not np.isnan(numbers[row])]
-        if not values:
-            draft.notes.append(f"cannot:{word}")
+def compare(index: CatalogueIndex, draft: Draft, reading: Reading, others: Sequence[int]) -> bool:
+    """ "older", "cheaper" against what stands behind "than", else against the items `others`.
+
+    All comparisons and ranges of a message hold together. False where the catalogue cannot tell.
+    """
+    said = {found.span.attribute for found in reading.ranges}
+    for one in reading.comparisons:
+        groups: list[Sequence[int]] = [
+            rows for place in one.than if (rows := _rows_at(index, draft, reading, place))
+        ] or [others]
+        spans = [span for rows in groups if (span := _beyond(index, one, rows)) is not None]
+        if not spans:
+            draft.notes.append(f"cannot:{one.word}")
             continue
-        # Of a whole list, "older" means older than most of it.
-        middle = float(np.median(values))
-        step = 1 if name == "year" else 0.01
-        span = (
-            Span(attribute=name, high=middle - step)
-            if word in {"older", "cheaper"}
-            else Span(attribute=name, low=middle + step)
-        )
-        constraints = _with_span(draft.state.constraints, span)
-        draft.change(f"{word}: {span_words(span)}", constraints=constraints)
-        done = True
-    return done
+        span = _within(spans)
+        constraints = draft.state.constraints
+        now = [other for other in constraints.spans if other.attribute == one.attribute and one.attribute in said]
+        both = _within([*now, span])
+        constraints = _with_span(constraints, both if one.than or _is_range(both) else span)
+        draft.change(f"{'not ' if one.refused else ''}{one.word}: {span_words(span)}", constraints=constraints)
+        said.add(one.attribute)
+    return any(one.attribute in said for one in reading.comparisons)
+
+
+def _rows_at(index: CatalogueIndex, draft: Draft, reading: Reading, place: Place) -> list[int]:
+    """Rows that the piece at a place of the message means."""
+    for title in reading.titles:
+        if title.place.start == place.start:
+            return list(title.rows)
+    found = [pointer for pointer in reading.pointers if pointer.place.start == place.start]
+    return point_at(index, draft, found[0]) if found else []
+
+
+def _beyond(index: CatalogueIndex, comparison: Comparison, rows: Sequence[int]) -> Span | None:
+    """What a comparison with items leaves: of several, "older" means older than most of them."""
+    numbers = index.numbers.get(comparison.attribute)
+    values = [] if numbers is None else [float(numbers[row]) for row in rows if not np.isnan(numbers[row])]
+    if not values:
+        return None
+    middle, step = float(np.median(values)), 0.01
+    down, up = middle, middle
+    if comparison.attribute == "year":
+        down, up, step = math.floor(middle), math.ceil(middle), 1
+    if comparison.word in {"older", "cheaper"}:
+        low, high = (up, None) if comparison.refused else (None, up - step)
+    else:
+        low, high = (None, down) if comparison.refused else (down + step, None)
+    return Span(attribute=comparison.attribute, low=low, high=high)
+
+
+def _within(spans: Sequence[Span]) -> Span:
+    """The range inside all ranges of one number; its ends are crossed where there is none."""
+    lows, highs = zip(*map(_ends, spans), strict=True)
+    low, high = max(lows), min(highs)
+    return Span(
+        attribute=spans[0].attribute, low=None if low == -np.inf else low, high=None if high == np.inf else high
+    )
+
+
+def _is_range(span: Span) -> bool:
+    low, high = _ends(span)
+    return low <= high
 
 
 def _want(constraints: Constraints, fresh: Sequence[Asked]) -> Constraints:
