@@ -62,7 +62,9 @@ async def say(conversation_id: ConversationId, body: NewMessage, request: Reques
     service = service_of(request)
     if service.worker.waiting >= service.worker.queue_size:
         raise service.worker.busy()
-    service.dialogue  # noqa: B018 (503 while loading, before anything is stored)
+    dialogue = service.dialogue  # 503 while loading, before anything is stored
+    if body.about is not None:
+        row_of(dialogue, body.about)  # "it" is never another item than the one that was meant
     if await stored(service.store.accept, conversation_id, body.client_id, body.text) is None:
         raise not_found("This conversation")
     if "text/event-stream" in request.headers.get("accept", ""):

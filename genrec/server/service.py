@@ -106,7 +106,7 @@ def service_of(request: Request) -> Service:
 
 
 def row_of(dialogue: Dialogue, item_id: str) -> int:
-    """The row of an item in a path. Raises Problem 404."""
+    """The row of an item in a request. Raises Problem 404."""
     row = dialogue.index.catalog.index.get(item_id)
     if row is None:
         raise ProblemError(404, "Not Found", "The catalogue has no such item.")

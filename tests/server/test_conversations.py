@@ -78,6 +78,17 @@ def test_why_this_one_is_about_the_item_that_was_meant(client: TestClient):
     assert [part["item_id"] for part in turn["segments"] if part["item_id"]] == [items[3]["item_id"]]
 
 
+def test_a_message_about_an_item_that_there_is_not_is_refused_before_it_is_kept(client: TestClient):
+    conversation = begin(client)
+    say(client, conversation, "a western")
+    path = f"/v1/conversations/{conversation}"
+    body = {"text": "Why this one?", "client_id": "about-nothing", "about": "nope"}
+    for accept in ("application/json", "text/event-stream"):
+        answer = client.post(f"{path}/messages", json=body, headers={"accept": accept})
+        assert (answer.status_code, answer.json()["detail"]) == (404, "The catalogue has no such item.")
+    assert [message["text"] for message in client.get(path).json()["messages"]] == ["a western"]
+
+
 def test_a_streamed_turn_is_acknowledged_then_spoken_then_whole(client: TestClient):
     conversation = begin(client)
     body = {"text": "a western", "client_id": "streamed-1"}
