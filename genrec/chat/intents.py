@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from genrec.chat.catalogue_index import CatalogueIndex
 from genrec.chat.feelings import goes_on, refused_comparison
+from genrec.chat.numbers import MEASURE
 from genrec.chat.pieces import Comparison, Place
 
 _INTENTS = {
@@ -50,6 +51,7 @@ _COMPARISON = re.compile(
 )
 _POINTED = re.compile(r"(?<!\S)the$")  # "the older one" is a reference
 _THAN = re.compile(r"(?: (?:films?|movies?|ones?|f_))* (?:than|as)(?P<items>(?: (?:_|and|or|nor|the|both|either))+)")
+_THAN_MEASURE = re.compile(rf" than {MEASURE}(?!\S)")  # of an item's age nothing is known
 _KNOWN = {
     "older",
     "newer",
@@ -88,6 +90,8 @@ def find_comparisons(marks: Sequence[str], clauses: Sequence[int]) -> Iterator[C
         before = " ".join(marks[number] for number in kept[:first] if clauses[number] == here)
         behind = line[match.end() :]
         if _POINTED.search(before) and re.match(r" (?:one|film|movie)(?!\S)", behind):
+            continue
+        if _THAN_MEASURE.match(behind):
             continue
         than: list[Place] = []
         if items := _THAN.match(behind):
@@ -128,4 +132,8 @@ def find_unjudged(line: str) -> tuple[str, ...]:
         r"\b_ (?:is|was|are|were) (?:(?:much|far|way|even) )?(?:better|worse) than _", "_", line
     )  # an opinion
     found = [next(filter(None, match.groups())) for match in _UNJUDGED.finditer(line)]
-    return tuple(dict.fromkeys(word for word in found if word not in _KNOWN and word.isalpha()))
+    found = [word for word in found if word not in _KNOWN and word.isalpha()]
+    for match in _COMPARISON.finditer(line):
+        if measure := _THAN_MEASURE.match(line[match.end() :]):
+            found.append(match.group() + measure.group())
+    return tuple(dict.fromkeys(found))

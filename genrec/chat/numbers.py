@@ -34,12 +34,14 @@ _AFTER = r"(?:after|newer than|later than|more recent than|from after|post)"
 # Not "12 years old", "how old", "my old favourite", "I am too old".
 _OLD = "".join(rf"(?<!{words} )" for words in ("years", "year", "how", "my", "im", "am", "im too", "am too")) + "old"
 _AMOUNT = r"(\d[\d,]*(?:\.\d+)?)"
-# What is counted in something else is no price.
-_CURRENCY = r"(?:dollars?|euros?|bucks|usd|eur|pounds?)"
-_MONEY = (
-    rf"(?: {_CURRENCY})?"
-    r"(?! (?:minutes?|mins?|hours?|days?|weeks?|months?|years?|pages?|seasons?|episodes?|players?|people|parts?)\b)"
+# What things are counted in: "2 hours" is no title, and what is counted in something else than money is no price.
+_UNIT = (
+    r"(?:minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?|decades?|pages?|seasons?|episodes?|players?|people"
+    r"|parts?|stars?|points?|percent)"
 )
+MEASURE = rf"(?:\d[\d,.]*|an?|half an|one|two|three|four|five|six|seven|eight|nine|ten|twelve) {_UNIT}"
+_CURRENCY = r"(?:dollars?|euros?|bucks|usd|eur|pounds?)"
+_MONEY = rf"(?: {_CURRENCY})?(?! {_UNIT}\b)"
 Found = tuple[float | None, float | None]
 
 

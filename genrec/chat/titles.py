@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from genrec.chat.catalogue_index import CatalogueIndex
+from genrec.chat.numbers import MEASURE
 from genrec.chat.pieces import Place, Title
 from genrec.chat.words import Token, quoted_spans
 from genrec.tasks.turn_text import MAX_MESSAGE_WORDS
@@ -48,6 +49,9 @@ _LIKENED = re.compile(
 )
 _LAST_PLACE = 10  # "something like 2" may be the second of a list
 _CUES = frozenset(_LIKING | {"seen", "saw", "watched", "than"})
+_MORE = frozenset(
+    {"longer", "shorter", "more", "less", "fewer"}
+)  # what a measure is compared by: "longer than 2 hours"
 _JOINING = frozenset({"and", "or", "the", "also", "both"})
 _NAMED_BEHIND = frozenset({"something", "anything", "film", "films", "movie", "movies"})  # "something like …"
 _OPINION = re.compile(
@@ -123,7 +127,7 @@ def _is_meant(index: CatalogueIndex, tokens: Sequence[Token], title: Title, othe
     if len(inside) > 1 and inside[-1].text.isdigit() and words not in index.names:
         return True  # its year stands behind it
     capitals = all(token.capital for token in inside if token.text not in _JOINING)
-    if words in index.facets:
+    if words in index.facets or _is_measured(tokens, place):
         return False
     if all(word in COMMON or word.isdigit() for word in words):
         number = words[0].isdigit() and (_is_liked(tokens, place) or _is_joined(tokens, place, others))
@@ -144,6 +148,18 @@ def _is_liked(tokens: Sequence[Token], place: Place) -> bool:
     before = [token.text for token in tokens[max(0, place.start - 3) : place.start]]
     likened = int(tokens[place.start].text) > _LAST_PLACE and _LIKENED.search(" ".join(before))
     return bool(likened) or (bool(before) and before[-1] in _CUES - {"like", "than", "love"})
+
+
+def _is_measured(tokens: Sequence[Token], place: Place) -> bool:
+    """Whether words that are a title only say how much: "longer than 127 hours"."""
+    inside = tokens[place.start : place.end]
+    before = [token.text for token in tokens[max(0, place.start - 2) : place.start]]
+    compared = len(before) == 2 and before[0] in _MORE and before[1] == "than"
+    return compared and _measures(tokens, place) and not any(token.capital for token in inside)
+
+
+def _measures(tokens: Sequence[Token], place: Place) -> bool:
+    return bool(re.fullmatch(MEASURE, " ".join(token.text for token in tokens[place.start : place.end])))
 
 
 def _is_joined(tokens: Sequence[Token], place: Place, others: Sequence[Title]) -> bool:
@@ -242,7 +258,11 @@ def _end_of_name(tokens: Sequence[Token], taken: Sequence[bool], start: int) -> 
 def _guessed(guesses: _Guesses, start: int, end: int, *, cued: bool) -> Title | None:
     """The title that tokens from `start` on are, the longest that ends before `end`."""
     tokens = guesses.tokens
+    if start > 0 and tokens[start - 1].text == "than" and _measures(tokens, Place(start, start + 2)):
+        return None
     for stop in range(end, start, -1):
+        if _measures(tokens, Place(start, stop)):
+            continue
         if (start > 0 or stop == len(tokens)) and (title := guesses.similar(Place(start, stop))):
             return title
     is_name = tokens[start].capital or (start > 1 and tokens[start - 2].text in _NAMED_BEHIND)

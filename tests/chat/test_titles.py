@@ -43,6 +43,40 @@ def test_a_title_of_a_word_that_is_in_every_sentence_needs_quotation_marks_or_it
     assert tuple(SHELF.catalog.item_ids[title.rows[0]] for title in found) == titles
 
 
+HOURS = CatalogueIndex.build(
+    Catalog(
+        pl.DataFrame(
+            {
+                "item_id": ["127", "13", "monkeys", "years"],
+                "title": ["127 Hours", "13 Hours", "12 Monkeys", "Seven Years in Tibet"],
+                "year": [2010, 2016, 1995, 1997],
+            }
+        )
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "titles", "unjudged"),
+    [
+        ("shorter than 2 hours", (), ("shorter",)),
+        ("something shorter than 2 hours please", (), ("shorter",)),
+        ("longer than 127 hours", (), ("longer",)),
+        ("less than 3 hours", (), ()),
+        ("I've seen 2 hours of it", (), ()),
+        ("older than 10 years", (), ("older than 10 years",)),
+        ("something better than 127 Hours", ("127",), ("better",)),
+        ("I loved 127 hours", ("127",), ()),
+        ("newer than 12 monkeys", ("monkeys",), ()),
+        ("I loved seven yeers in tibet", ("years",), ()),
+    ],
+)
+def test_a_measure_is_no_title(text: str, titles: tuple[str, ...], unjudged: tuple[str, ...]):
+    reading = read_message(HOURS, text, has_slate=True)
+    assert tuple(HOURS.catalog.item_ids[title.rows[0]] for title in reading.titles) == titles
+    assert reading.unjudged == unjudged
+
+
 @pytest.mark.parametrize(
     ("text", "titles", "ranges"),
     [
