@@ -1,4 +1,4 @@
-"""What a clause says about the items in it: liked, disliked, seen, or "something like it".
+"""What a clause says about the items in it: liked, disliked, seen or not, or "something like it".
 
 The clause is read as a line of words in which every item stands as `_`.
 """
@@ -46,11 +46,15 @@ _LIKED = re.compile(
 )
 _SEEN = re.compile(r"\b(seen|saw|watched|knew|i know|already know|finished|own)\b")
 _UNSEEN = re.compile(
-    r"\b(havent|hasnt|not|never|didnt|did not)( yet| actually| even)? (seen|see|saw|watch"
-    r"|watched)\b"
+    r"\b(?:(?:havent|hasnt|hadnt|not|never|didnt|dont|doesnt)(?: (?:yet|actually|even|ever|really))*"
+    r" (?:seen|see|saw|watch|watched|finished|finish|know|knew|heard of|hear of|own)|yet to (?:see|watch))\b"
 )
+_AGAIN = re.compile(r"\b(?:in|for) (?:years|ages|decades|a (?:long )?(?:while|time))\b|\b(?:again|since)\b")
 # "I loved _ and hated _": each verb has its own items.
-_VERBS = r"(?:i |also |really )*(?:hated?|loved?|likes?|liked|disliked?|enjoy(?:ed)?|saw|seen|watched|cant stand)"
+_VERBS = (
+    r"(?:i |also |really |have |ive |havent |not |never |didnt )*"
+    r"(?:hated?|loved?|likes?|liked|disliked?|enjoy(?:ed)?|saw|seen|watched|cant stand)"
+)
 _NEXT_VERB = re.compile(rf"(?<=_) and (?={_VERBS}\b)|\band (?=i {_VERBS}\b)")
 _OWN_ITEM = re.compile(rf"\band (?={_VERBS}\b[a-z ]*_)")
 _REFUSED = re.compile(
@@ -143,8 +147,8 @@ def feeling_of(before: str, behind: str, *, previous: Feeling = "named") -> Feel
         return "disliked"
     if _LIKED.search(clause) or _VERB.search(before):
         return "liked"
-    if _UNSEEN.search(clause):
-        return "named"
+    if _UNSEEN.search(clause) and not _AGAIN.search(behind):  # "not seen in years" was seen
+        return "unseen"
     if _SEEN.search(clause):
         return "seen"
     return previous if _FILLING.match(clause) else "named"

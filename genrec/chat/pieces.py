@@ -8,8 +8,11 @@ from typing import Literal
 from genrec.chat.catalogue_index import Value
 from genrec.chat.state import Span
 
-Feeling = Literal["liked", "disliked", "seen", "seed", "named", "cleared"]
-"""What is said about an item; `seed` is "something like it", `named` no judgement, `cleared` takes one back."""
+Feeling = Literal["liked", "disliked", "seen", "unseen", "seed", "named", "cleared"]
+"""What is said about an item; `seed` is "something like it", `cleared` takes an opinion back.
+
+`named` is no judgement: the item may be a start or what a question is about. `unseen` is none, and no start either.
+"""
 
 Kind = Literal["wanted", "unwanted", "relaxed"]
 """What is said about a value or a range: asked for, refused, or no longer either."""

@@ -169,11 +169,11 @@ def parts_of_reading(index: CatalogueIndex, state: ChatState, reading: Reading, 
     items = [(title.feeling, title.rows[0] if len(title.rows) == 1 else -1) for title in reading.titles]
     for pointer in reading.pointers:
         items += [(pointer.feeling, row) for row in point_at(index, Draft(state), pointer)]
-    judged = any(feeling != "named" for feeling, _ in items)
+    judged = any(feeling not in ("named", "unseen") for feeling, _ in items)
     for feeling, row in items:
         if act in ("explain", "answer"):
             found.add(("about", str(row)))
-        elif feeling != "named" or not judged:  # a bare name is something to start from
+        elif feeling != "unseen" and (feeling != "named" or not judged):  # a bare name is something to start from
             found.add((_SLOT_OF.get(feeling, "like"), str(row)))
     found |= {("unknown", name) for name in reading.unknown}
     return _with_also(found, {"more", "surprise"} & reading.intents if act == "recommend" else set())

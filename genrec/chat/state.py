@@ -47,7 +47,7 @@ class Question(Config):
     """
 
     item_ids: tuple[str, ...]
-    feeling: Literal["liked", "disliked", "seen", "seed", "named", "cleared"]
+    feeling: Literal["liked", "disliked", "seen", "unseen", "seed", "named", "cleared"]
     waiting: tuple[Question, ...] = ()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import get_args
 
 from genrec.chat import replies
 from genrec.chat.catalogue_index import CatalogueIndex
@@ -29,6 +30,7 @@ from genrec.explanation.explainer import ExplainRequest
 from genrec.recommender import Recommender
 from genrec.tasks.turn_text import MAX_MESSAGE_LETTERS, MAX_MESSAGE_WORDS, marked_message, state_text
 
+_FEELINGS: tuple[Feeling, ...] = get_args(Feeling)
 MAX_MESSAGE = 4000  # characters; what is longer is refused by whoever reads it
 
 
@@ -159,7 +161,12 @@ class Dialogue:
         if "reset" in reading.intents:
             draft.change("starting over", **_fresh(state))
             return reply_plan(draft, "ask", "reset")
-        doubtful = {title.rows: title.feeling for title in reading.titles if len(title.rows) > 1}
+        asked = "facts" in reading.intents  # of what is only not seen it does not matter which one
+        doubtful = {
+            title.rows: title.feeling
+            for title in reading.titles
+            if len(title.rows) > 1 and (asked or title.feeling != "unseen")
+        }
         rows = _told_items(self.index, draft, reading)
         wishes = apply_wishes(self.index, draft, reading)
         if doubtful:
@@ -236,10 +243,11 @@ class Dialogue:
             return self._explain(draft, every)
         if "profile" in intents:
             return reply_plan(draft, "answer", "profile")
-        if "facts" in intents and rows["named"] and not wishes:
-            return reply_plan(draft, "answer", "facts", rows=rows["named"])
+        about, told = [*rows["named"], *rows["unseen"]], [row for row in every if row not in rows["unseen"]]
+        if "facts" in intents and about and not wishes:
+            return reply_plan(draft, "answer", "facts", rows=about)
         compared = self._compare(draft, reading, rows)
-        asks = compared or wishes or bool(every) or bool({"request", "more", "surprise", "dunno"} & intents)
+        asks = compared or wishes or bool(told) or bool({"request", "more", "surprise", "dunno"} & intents)
         if not asks:
             return self._small_talk(draft, reading)
         if reading.unknown and not every and not wishes:
@@ -249,7 +257,7 @@ class Dialogue:
         if "surprise" in intents:
             draft.change("a surprise: no longer like one item", seeds=())
             return recommend_plan(draft, self.recommender, self.index, number=self.number, topic="surprise")
-        topic = "more" if "more" in intents and not (wishes or compared or every) else "list"
+        topic = "more" if "more" in intents and not (wishes or compared or told) else "list"
         return recommend_plan(draft, self.recommender, self.index, number=self.number, topic=topic)
 
     def _compare(self, draft: Draft, reading: Reading, rows: dict[str, list[int]]) -> bool:
@@ -277,7 +285,10 @@ class Dialogue:
             return reply_plan(draft, "ask", "opener")
         if reading.relaxed:
             return recommend_plan(draft, self.recommender, self.index, number=self.number)
-        if draft.notes:
+        unseen = "unseen" in {title.feeling for title in reading.titles} | {one.feeling for one in reading.pointers}
+        if unseen and self._knows_nothing(draft, reading):
+            return reply_plan(draft, "ask", "opener")
+        if draft.notes or unseen:
             return reply_plan(draft, "chat", "noted")
         draft.trace.append("nothing in the message is a title, a value or a wish that the catalogue knows")
         return reply_plan(draft, "ask", "not-understood")
@@ -305,7 +316,7 @@ class Dialogue:
 
 def _told_items(index: CatalogueIndex, draft: Draft, reading: Reading) -> dict[str, list[int]]:
     """Rows by what was said about them; opinions and seeds go into the state on the way."""
-    rows: dict[str, list[int]] = {name: [] for name in ("liked", "disliked", "seen", "seed", "named", "cleared")}
+    rows: dict[str, list[int]] = {name: [] for name in _FEELINGS}
     told: list[tuple[Feeling, list[int]]] = []  # in the order of the message, as the newest opinion counts
     pieces: list[Title | Pointer] = [*reading.titles, *reading.pointers]
     for piece in sorted(pieces, key=lambda one: one.place.start):
@@ -319,11 +330,11 @@ def _told_items(index: CatalogueIndex, draft: Draft, reading: Reading) -> dict[s
                 draft.notes.append("no-such")
         rows[piece.feeling] += found
         told.append((piece.feeling, found))
-    seedless = not any(rows[name] for name in rows if name != "named")
+    seedless = not any(rows[name] for name in rows if name not in ("named", "unseen"))
     if rows["named"] and seedless and not ({"facts", "why"} & reading.intents):
         answering = "opener" in draft.state.asked[-1:] or "unknown" in draft.state.asked[-1:]
         meant: Feeling = "liked" if answering else "seed"
-        told = [(meant, rows["named"])]
+        told = [(meant if feeling == "named" else feeling, found) for feeling, found in told]
         rows[meant], rows["named"] = rows["named"], []
     for feeling, group in groupby(told, key=lambda one: one[0]):
         judge(index, draft, [row for _, found in group for row in found], feeling)

@@ -20,6 +20,7 @@ _SAID = {
     "liked": "likes",
     "disliked": "dislikes",
     "seen": "has seen",
+    "unseen": "has not seen",
     "cleared": "takes back what was said about",
 }
 
@@ -88,12 +89,16 @@ def _picked(
 
 
 def judge(index: CatalogueIndex, draft: Draft, rows: Sequence[int], feeling: Feeling) -> None:
-    """Keep an opinion about items; the newest opinion counts."""
+    """Keep an opinion about items; the newest opinion counts. What is not seen is none, and no longer seen."""
     if feeling not in _SAID or not rows:
         return
     ids = [index.catalog.item_ids[row] for row in rows]
     titles = joined([index.catalog.titles[row] for row in rows])
-    draft.state = draft.state.judge(ids, feeling)  # type: ignore[arg-type]
+    if feeling == "unseen":
+        seen = tuple(item for item in draft.state.seen if item not in ids)
+        draft.state = draft.state.model_copy(update={"seen": seen})
+    else:
+        draft.state = draft.state.judge(ids, feeling)  # type: ignore[arg-type]
     if feeling == "cleared":
         seeds = tuple(item for item in draft.state.seeds if item not in ids)
         draft.state = draft.state.model_copy(update={"seeds": seeds})

@@ -72,7 +72,7 @@ def test_what_a_proposal_adds_stands_in_the_message(
         ("a western", "liked: Zorgon Returns", "the catalogue has no such item"),
         ("a western", "liked: The Matrix", "no word of the message says it"),
         ("what about Pulp Fiction", "liked: [a]", "no word of the message speaks for this judgement"),
-        ("I haven't seen Braveheart, something else", "seen: [a]", "no word of the message speaks for this judgement"),
+        ("I haven't seen Braveheart, something else", "seen: [a]", "the message was read otherwise"),
         ("Pulp Fiction never blew me away", "liked: [a]", "no word of the message speaks for this judgement"),
         ("Pulp Fiction blew me, bored me", "about: [b]", "the message names no such item"),
     ],
