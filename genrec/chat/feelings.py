@@ -76,7 +76,7 @@ _FILLING = re.compile(
 )
 _NO_VALUE = re.compile(
     r"\b(no|not|non|nor|without|except|excluding|anything but|everything but|other than|instead of|rather than|avoid"
-    r"|less|stop|too|neither|hold the|skip|no more|isnt|arent|dont feel like|enough"
+    r"|less|stop|too|neither|hold the|skip|no more|isnt|arent|dont feel like|enough|(shouldnt|mustnt|cant|cannot) be"
     r"|(dont|do not) (want|show|give|recommend|suggest|need)|spare (me|us)|leave out"
     r"|(cant|cannot|dont|do not|never|hardly ever|rarely|seldom) ((usually|normally|really|ever) )?"
     r"(watch|stomach|handle)"
@@ -108,7 +108,8 @@ _FINE = re.compile(
     r"\b(fine|ok|okay|alright|all right|welcome|allowed|acceptable|after all|again|good now|not that bad)\b"
 )
 _FORGET = re.compile(
-    r"\b(forget|drop|remove|lift|ignore|never mind|nevermind|clear|cancel|scrap|doesnt matter|dont care)\b"
+    r"\b(forget|drop|remove|lift|ignore|never mind|nevermind|clear|cancel|scrap|doesnt matter|dont care"
+    r"|(doesnt|does not|dont|do not) (have|need) to be|neednt be)\b"
 )
 # Not a place to start from: "nothing like _", "unlike _"; and the loser of "I liked _ more than _".
 _UNLIKE = re.compile(

@@ -68,6 +68,8 @@ _KNOWN = {
 _UNJUDGED = re.compile(
     r"\b(?:something|anything|bit|much|but|little|more|less|one)? ?(\w{3,}(?:er|ier)) than\b|\b(?:but|bit"
     r"|something|much|little|slightly) (\w{2,}er)\b|\b(?:more|less) (\w+(?:ing|ed|ent|al|ful|ive|ous|ry|ic))\b"
+    r"|\b(?:(?:make|keep|want|prefer|need) it|it (?:to )?be"
+    r"|(?:should|could|must|can|may|might|has to|needs to) be) (\w{3,}er)\b"
 )
 
 

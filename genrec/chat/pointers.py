@@ -65,8 +65,25 @@ _IT = re.compile(
     r"(?<!\S)(?:it|that one|this one|(?:that|this)(?: film| movie| item| book| product)"
     + "".join(rf"|(?<={word} )(?:that|this)" for word in _BEHIND)
     + r"|(?<=not )(?:that|this)(?! (?:bad|good|great|funny|scary|boring|old|new|recent|long|much|keen|fond|into)(?!\S))"
-    + r")(?!\S)(?! (?:is|was) (?:not )?(?:ok|okay|fine|all)| when)"
+    + r")(?!\S)(?! (?:is|was) (?:not )?(?:ok|okay|fine|all)| when| if)"
 )
+# "It" may also be what is asked for: "make it newer", "it should be from the 90s", "can it be shorter".
+_SHOULD = r"(?:should|shall|must|has to|have to|needs? to|ought to|can|could|may|might|better)"
+_WISHED = re.compile(
+    rf"(?:also |really |just |still )*(?:{_SHOULD}(?: (?:not|also|really|just|still|at least))* be(?! (?:that|because)\b)"
+    r"|(?:shouldnt|mustnt|cant|cannot|neednt|(?:doesnt|does not) (?:have|need) to) be"
+    r"|(?:doesnt|does not|wouldnt) (?:really )?matter|depends|(?:would|might) be \w+ (?:if|to))\b"
+)
+_ASKING = frozenset({"can", "could", "may", "should", "must", "might"})  # "can it be"
+_SHAPING = frozenset({"make", "keep", "let", "have"})
+_WANTING = frozenset({"want", "need", "prefer", "like", "love"})  # the last two behind "would"
+_SHAPED = re.compile(
+    r"to be\b|(?:(?:a )?(?:bit|little) |much |even )?(?:more |less |not |\w{2,}er\b"
+    r"|from (?:the )?\d|from before\b)"
+)
+_OTHERS = frozenset({"they", "he", "she", "who", "people"})  # "they make it" is nobody's wish
+_TELLING = frozenset({"me", "know", "wonder", "wondering", "sure", "ask", "asking"})  # "tell me if it was good"
+_AS_LONG = {("long", "as"), ("make", "sure"), ("sure", "that")}
 _ONE = re.compile(r"(?<!\S)the (older|oldest|earliest|newer|newest|latest) (?:one|film|movie)(?!\S)")
 
 _MOST = 40  # references of a message; each costs a look at the words around it, and more of them say nothing more
@@ -93,7 +110,7 @@ def find_pointers(
         (_ONE, lambda m, place: [Pointer(place, "oldest" if m[1] in {"older", "oldest", "earliest"} else "newest")]),
         (_IT, lambda m, place: [Pointer(place, "it")]),
     )
-    checks = {_ORDINAL: _is_place, _FIRST_FEW: _are_places, _DIGIT: _is_number, _PLURAL: _is_plural}
+    checks = {_ORDINAL: _is_place, _FIRST_FEW: _are_places, _DIGIT: _is_number, _PLURAL: _is_plural, _IT: _is_item}
     for pattern, make in kinds:
         last = Place(-1, -1)
         for match in pattern.finditer(line):
@@ -156,6 +173,21 @@ def _is_number(match: re.Match[str], around: _Around) -> bool:
     several = bool(more) and bool(_DIGIT.fullmatch(more[0]))
     verb = around.before[1]
     return ends and (around.listed or verb in _JUDGING or (verb in _SEEING and several))
+
+
+def _is_item(match: re.Match[str], around: _Around) -> bool:
+    """Whether "it" is an item, and not what is asked for: "make it newer", "it should be from the 90s"."""
+    if match.group() != "it":
+        return True
+    behind, (first, verb) = " ".join(around.behind), around.before
+    if _WISHED.match(behind) or around.before in _AS_LONG or (verb in _ASKING and around.next == "be"):
+        return False
+    if verb == "if" and first not in _TELLING and around.next in {"was", "were", "had", "could"}:  # "great if it was …"
+        return False
+    if verb in _SHAPING:
+        return not behind or first in _OTHERS or around.next in _OVER
+    wanting = verb in _WANTING and (verb not in {"like", "love"} or first in {"would", "id", "wed"})
+    return not (wanting and _SHAPED.match(behind))
 
 
 def _is_plural(match: re.Match[str], around: _Around) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from genrec.chat import ChatState, Dialogue
+from genrec.chat.filters import constraint_words
 
 
 def _state(dialogue: Dialogue, *messages: str) -> tuple[ChatState, list[tuple[str, ...]]]:
@@ -56,3 +57,58 @@ def test_an_item_that_was_not_seen_after_all_is_no_longer_seen(film_dialogue: Di
     state, _ = _state(film_dialogue, "I have seen Alien and Heat", "actually I have not seen Alien")
     index = film_dialogue.index
     assert state.seen == (index.catalog.item_ids[index.names[("heat",)][0]],)
+
+
+@pytest.mark.parametrize(
+    ("text", "filters"),
+    [
+        ("make it newer", ["Comedy", "1995 or later"]),
+        ("make it a thriller", ["Thriller"]),
+        ("it should be from the 90s", ["Comedy", "from 1990 to 1999"]),
+        ("can it be shorter", ["Comedy"]),
+        ("could it be something from the 80s?", ["Comedy", "from 1980 to 1989"]),
+        ("it has to be a western", ["Western"]),
+        ("it shouldn't be a comedy", ["no Comedy"]),
+        ("I want it to be older", ["Comedy", "1993 or earlier"]),
+        ("I'd like it older", ["Comedy", "1993 or earlier"]),
+        ("it'd be great if it was newer", ["Comedy", "1995 or later"]),
+        ("can you make it without vampires", ["Comedy", "no vampires"]),
+        ("anything, as long as it is funny", ["Comedy"]),
+        ("it doesn't matter", ["Comedy"]),
+    ],
+)
+def test_it_is_what_is_asked_for_where_something_is_wished_of_it(
+    film_dialogue: Dialogue, text: str, filters: list[str]
+):
+    state, _ = _state(film_dialogue, "a comedy", text)
+    assert (constraint_words(state.constraints), _opinions(state)) == (filters, ((), (), (), ()))
+
+
+@pytest.mark.parametrize(
+    ("text", "opinion"),
+    [
+        ("I loved it", "liked"),
+        ("it was too long", "disliked"),
+        ("I've seen it", "seen"),
+        ("something like it", "seeds"),
+        ("I'd like something like it, but make it newer", "seeds"),
+        ("I loved it but make it newer", "liked"),
+        ("could it be that it is boring?", "disliked"),
+    ],
+)
+def test_elsewhere_it_is_an_item(film_dialogue: Dialogue, text: str, opinion: str):
+    state, slates = _state(film_dialogue, "a comedy", text)
+    assert getattr(state, opinion) == slates[-1][:1]
+
+
+@pytest.mark.parametrize("text", ["tell me more about it", "is it a thriller?", "when did they make it?"])
+def test_questions_about_it_are_answered(film_dialogue: Dialogue, text: str):
+    before = film_dialogue.turn(ChatState(), "a comedy").state
+    turn = film_dialogue.turn(before, text)
+    assert (turn.act, {part.item_id for part in turn.segments} - {None}) == ("answer", {before.slate[0]})
+
+
+def test_a_comparative_that_is_wished_of_it_is_owned_up_to(film_dialogue: Dialogue):
+    before = film_dialogue.turn(ChatState(), "a comedy").state
+    for text in ("can it be shorter", "make it shorter", "it could be a bit shorter"):
+        assert "cannot judge “shorter”" in film_dialogue.turn(before, text).text
