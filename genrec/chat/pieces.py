@@ -79,7 +79,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Pointer:
-    """A reference into what was shown: the `number`-th (from 0, or −1), all of it, "it", or the one that fits."""
+    """A reference into what was shown: the `number`-th (from 0, or −1), all of it, "it", or the one that fits.
+
+    `but` is what "all" leaves out. `open`: it says "everything", which is the list where what is left out is of it.
+    """
 
     place: Place
     kind: Literal["number", "all", "it", "value", "span", "oldest", "newest"]
@@ -87,6 +90,8 @@ class Pointer:
     value: Value | None = None
     span: Span | None = None
     feeling: Feeling = "named"
+    but: tuple[Title | Pointer, ...] = ()
+    open: bool = False
 
 
 @dataclass(frozen=True)

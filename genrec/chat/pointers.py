@@ -70,7 +70,8 @@ _IT = re.compile(
 # "It" may also be what is asked for: "make it newer", "it should be from the 90s", "can it be shorter".
 _SHOULD = r"(?:should|shall|must|has to|have to|needs? to|ought to|can|could|may|might|better)"
 _WISHED = re.compile(
-    rf"(?:also |really |just |still )*(?:{_SHOULD}(?: (?:not|also|really|just|still|at least))* be(?! (?:that|because)\b)"
+    r"(?:also |really |just |still )*"
+    rf"(?:{_SHOULD}(?: (?:not|also|really|just|still|at least))* be(?! (?:that|because)\b)"
     r"|(?:shouldnt|mustnt|cant|cannot|neednt|(?:doesnt|does not) (?:have|need) to) be"
     r"|(?:doesnt|does not|wouldnt) (?:really )?matter|depends|(?:would|might) be \w+ (?:if|to))\b"
 )
@@ -85,6 +86,15 @@ _OTHERS = frozenset({"they", "he", "she", "who", "people"})  # "they make it" is
 _TELLING = frozenset({"me", "know", "wonder", "wondering", "sure", "ask", "asking"})  # "tell me if it was good"
 _AS_LONG = {("long", "as"), ("make", "sure"), ("sure", "that")}
 _ONE = re.compile(r"(?<!\S)the (older|oldest|earliest|newer|newest|latest) (?:one|film|movie)(?!\S)")
+
+_ALL_BUT = re.compile(
+    r"(?<!\S)(?:(?P<none>(?:none|nothing|neither)(?: of (?:them|these|those|the films|the movies))?)"
+    r"|(?P<head>_|all(?: (?:the )?(?:others?|rest|films|movies|ones))?|everything|each(?: one)?"
+    r"|every (?:single )?(?:one|film|movie))(?: all)?)"
+    r" (?:(?:except|but|besides|excluding|bar|save)(?: for)?|(?:apart|aside) from|other than|with the exception of)"
+    r"(?P<items>(?: (?:and|or|the))* _(?:(?: (?:and|or|nor|the))* _)*)(?!\S)"
+)
+_VERB_BEHIND = re.compile(r" (?:is|was|are|were|isnt|wasnt|arent|werent|sounds?|looks?|seems?|bored)(?!\S)")
 
 _MOST = 40  # references of a message; each costs a look at the words around it, and more of them say nothing more
 
@@ -122,6 +132,31 @@ def find_pointers(
                 used[place.start : place.end] = [True] * (place.end - place.start)
                 last = place
     yield from sorted(found, key=lambda pointer: pointer.place.start)[:_MOST]
+
+
+def find_exceptions(
+    marks: Sequence[str], clauses: Sequence[int], pointers: Sequence[Pointer]
+) -> Iterator[tuple[Place, Place, str]]:
+    """Where "all of them except the last one" stands, in it what is left out, and what it begins with.
+
+    That is "all" (of the list), "everything" (of the list, where what is left out is of it) or "none". Items are `_`.
+    """
+    kept = [number for number, mark in enumerate(marks) if mark]
+    line = " ".join(marks[number] for number in kept)
+    lists = {pointer.place.start for pointer in pointers if pointer.kind == "all"}
+    for match in _ALL_BUT.finditer(line):
+        first, items = (line.count(" ", 0, at) for at in (match.start(), match.start("items") + 1))
+        last = line.count(" ", 0, match.end())
+        start, end = kept[first], kept[last] + 1
+        while end < len(marks) and not marks[end]:
+            end += 1
+        if match["head"] == "_" and start not in lists:
+            continue
+        opens = first == 0 or clauses[kept[first - 1]] != clauses[start]
+        if not opens and _VERB_BEHIND.match(line, match.end()):  # "I liked all of them but the last was dull"
+            continue
+        kind = "none" if match["none"] else "all" if match["head"] == "_" else "everything"
+        yield Place(start, end), Place(kept[items], end), kind
 
 
 @dataclass(frozen=True)

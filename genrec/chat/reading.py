@@ -27,7 +27,7 @@ from genrec.chat.feelings import (
 from genrec.chat.intents import find_comparisons, find_intents, find_relaxed, find_unjudged
 from genrec.chat.numbers import around, find_ranges, other_side
 from genrec.chat.pieces import Asked, Comparison, Feeling, Kind, Place, Pointer, Range, Reading, Title
-from genrec.chat.pointers import find_pointers
+from genrec.chat.pointers import find_exceptions, find_pointers
 from genrec.chat.titles import COMMON, find_titles
 from genrec.chat.words import Token, tokens_of
 
@@ -43,6 +43,7 @@ _YEAR_BEHIND = re.compile(r"\s*\(\d{4}\)$")
 _QUESTION = re.compile(r"(and )?(is|isnt|was|wasnt|are|were) _")
 _LISTED_RANGE = re.compile(r"(?!from |in |of |since |after |before |between )", re.IGNORECASE)
 _ARTICLE = re.compile(r"(and )?(a|an|some)\b")
+_LISTING = {"", "and", "or", "nor", "the", "a", "an", "any"}
 _REACH = 50  # words: a clause without end must not be read again for each of a thousand pieces
 _ARTICLE_BEFORE = re.compile(r"\b(a|an|some|any)\b")
 
@@ -100,21 +101,26 @@ def _whole_titles(index: CatalogueIndex, text: str, tokens: Sequence[Token], tit
     """Tokens of which no clause and no sentence ends within a title, with its own last mark or its year's bracket."""
     joined = list(tokens)
     for title in titles:
-        begin, end = title.place.start, title.place.end
+        end = title.place.end
         if end < len(joined):
             mark = text[joined[end - 1].end : joined[end].start].strip()
             own = mark in {".", "!", "?"} and text[joined[end].start].islower()  # "Monsters, Inc. was …"
             names = [_YEAR_BEHIND.sub("", index.catalog.titles[row]) for row in title.rows]
             end += mark in {")", "]"} or (own and any(name.endswith(mark) for name in names))
-        first, last = joined[begin], joined[end - 1]
-        for number in range(begin + 1, len(joined)):
-            token = joined[number]
-            clause = first.clause if token.clause <= last.clause else token.clause
-            sentence = first.sentence if token.sentence <= last.sentence else token.sentence
-            if (clause, sentence) == (token.clause, token.sentence) and number >= end:
-                break
-            joined[number] = replace(token, clause=clause, sentence=sentence)
+        _join(joined, Place(title.place.start, end))
     return joined
+
+
+def _join(tokens: list[Token], place: Place) -> None:
+    """Make a place of a message part of one clause."""
+    first, last = tokens[place.start], tokens[place.end - 1]
+    for number in range(place.start + 1, len(tokens)):
+        token = tokens[number]
+        clause = first.clause if token.clause <= last.clause else token.clause
+        sentence = first.sentence if token.sentence <= last.sentence else token.sentence
+        if (clause, sentence) == (token.clause, token.sentence) and number >= place.end:
+            break
+        tokens[number] = replace(token, clause=clause, sentence=sentence)
 
 
 def read_message(index: CatalogueIndex, text: str, *, has_slate: bool) -> Reading:
@@ -133,9 +139,12 @@ def read_message(index: CatalogueIndex, text: str, *, has_slate: bool) -> Readin
     pointers = [pointer for pointer in pointers if meant[pointer.place] or (has_slate and meant[pointer.place] is None)]
     for pointer in pointers:
         line.take(pointer.place, "_")
+    wishes = [*(found.place for found in ranges), *(found.place for found in values)]
+    titles, pointers = _without_exceptions(line, titles, pointers, meant, wishes)
     pointed = [pointer.place for pointer in pointers]
     ranges = [found for found in ranges if not _inside(found.place, pointed)]
     values = [found for found in values if not _inside(found.place, pointed)]
+    clauses = [token.clause for token in line.tokens]
     wishes = [*(found.place for found in ranges), *(found.place for found in values)]
     for place in wishes:
         line.take(place, "f_")
@@ -159,6 +168,42 @@ def read_message(index: CatalogueIndex, text: str, *, has_slate: bool) -> Readin
         questioned=questioned,
         unjudged=(*find_unjudged(whole), *topics, *apart),
     )
+
+
+def _without_exceptions(
+    line: _Line,
+    titles: Sequence[Title],
+    pointers: Sequence[Pointer],
+    meant: dict[Place, tuple[Title, ...] | None],
+    wishes: Sequence[Place],
+) -> tuple[list[Title], list[Pointer]]:
+    """Titles and pointers in which "all of them except the last one" is one pointer.
+
+    "None of them except the last one" says of the last one what it would say without the words before.
+    """
+    clauses = [token.clause for token in line.tokens]
+    for place, left_out, kind in list(find_exceptions(line.marks, clauses, pointers)):
+        pieces: list[Title | Pointer] = [*titles, *pointers]
+        inside = [one for one in pieces if _inside(one.place, [left_out])]
+        several = any(isinstance(one, Title) and len(one.rows) > 1 for one in inside)
+        behind = next((at for at in range(place.end, len(line.marks)) if line.marks[at] not in _LISTING), None)
+        mixed = behind != place.end and any(wish.start == behind for wish in wishes)  # "everything but _ and horror"
+        if line.tokens[place.start].sentence != line.tokens[place.end - 1].sentence or several or mixed:
+            continue
+        if kind == "none":
+            first, wider = inside[0], Place(place.start, inside[0].place.end)
+            titles = [replace(one, place=wider) if one is first else one for one in titles]
+            pointers = [replace(one, place=wider) if one is first else one for one in pointers]
+            meant[wider] = meant.get(first.place)
+            line.take(wider, "_")
+        else:
+            titles = [one for one in titles if one not in inside]
+            pointers = [one for one in pointers if not _inside(one.place, [place])]
+            pointers.append(Pointer(place, "all", but=tuple(inside), open=kind == "everything"))
+            meant[place] = None
+            line.take(place, "_")
+        _join(line.tokens, place)
+    return list(titles), sorted(pointers, key=lambda one: one.place.start)
 
 
 def _meant(line: _Line, pointer: Pointer, titles: Sequence[Title]) -> tuple[Title, ...] | None:

@@ -22,7 +22,7 @@ from genrec.chat.replies import Segment, spoken
 from genrec.chat.speaker import Speaker, load_speaker
 from genrec.chat.state import ChatState, Question
 from genrec.chat.steps import Need, Pause, ProposalsName, Rank, ResultT, Steps, Write
-from genrec.chat.updates import answer_question, apply_wishes, compare, judge, point_at
+from genrec.chat.updates import answer_question, apply_wishes, compare, judge, left_out, point_at
 from genrec.chat.wording import opening_of, plan_words
 from genrec.chat.words import joined, tokens_of
 from genrec.decoding.engine import Generation, RankedItem
@@ -31,6 +31,7 @@ from genrec.recommender import Recommender
 from genrec.tasks.turn_text import MAX_MESSAGE_LETTERS, MAX_MESSAGE_WORDS, marked_message, state_text
 
 _FEELINGS: tuple[Feeling, ...] = get_args(Feeling)
+_OPPOSITES: dict[Feeling, Feeling] = {"liked": "disliked", "disliked": "liked"}
 MAX_MESSAGE = 4000  # characters; what is longer is refused by whoever reads it
 
 
@@ -326,7 +327,11 @@ def _told_items(index: CatalogueIndex, draft: Draft, reading: Reading) -> dict[s
                 draft.trace.append(f"read {piece.text!r} as {index.catalog.titles[found[0]]}")
         else:
             found = point_at(index, draft, piece)
-            if not found and piece.kind != "it":
+            gone = left_out(index, draft, piece)
+            if gone and not found and piece.feeling in _OPPOSITES:  # "I like everything except Heat", of no list
+                told.append((_OPPOSITES[piece.feeling], gone))
+                rows[_OPPOSITES[piece.feeling]] += gone
+            elif not found and not gone and piece.kind != "it":
                 draft.notes.append("no-such")
         rows[piece.feeling] += found
         told.append((piece.feeling, found))

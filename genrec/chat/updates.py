@@ -30,7 +30,8 @@ def point_at(index: CatalogueIndex, draft: Draft, pointer: Pointer) -> list[int]
     state, known = draft.state, index.catalog.index
     slate = [known[item] for item in state.slate if item in known]
     if pointer.kind == "all":
-        return slate
+        gone = left_out(index, draft, pointer)
+        return [] if pointer.open and not set(gone) & set(slate) else [row for row in slate if row not in gone]
     if pointer.kind == "it":
         focus = known.get(state.focus or "")
         return [focus] if focus is not None else slate[:1]
@@ -45,6 +46,12 @@ def point_at(index: CatalogueIndex, draft: Draft, pointer: Pointer) -> list[int]
         return [row for row in slate if mask[row]][:1]
     dated = [(index.year(row), row) for row in slate if index.year(row) is not None]
     return [(min if pointer.kind == "oldest" else max)(dated)[1]] if dated else []
+
+
+def left_out(index: CatalogueIndex, draft: Draft, pointer: Pointer) -> list[int]:
+    """Rows that "all but …" leaves out."""
+    pieces = [piece.rows if isinstance(piece, Title) else point_at(index, draft, piece) for piece in pointer.but]
+    return [row for rows in pieces for row in rows]
 
 
 def answer_question(index: CatalogueIndex, draft: Draft, reading: Reading) -> Reading:

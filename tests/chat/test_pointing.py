@@ -112,3 +112,58 @@ def test_a_comparative_that_is_wished_of_it_is_owned_up_to(film_dialogue: Dialog
     before = film_dialogue.turn(ChatState(), "a comedy").state
     for text in ("can it be shorter", "make it shorter", "it could be a bit shorter"):
         assert "cannot judge “shorter”" in film_dialogue.turn(before, text).text
+
+
+@pytest.mark.parametrize(
+    ("text", "feeling", "places"),
+    [
+        ("I've seen all of them except the last one", "seen", (0, 1, 2, 3)),
+        ("I liked all but the last", "liked", (0, 1, 2, 3)),
+        ("I hated everything except the second", "disliked", (0, 2, 3, 4)),
+        ("everything but the first was boring", "disliked", (1, 2, 3, 4)),
+        ("all of them but the last were boring", "disliked", (0, 1, 2, 3)),
+        ("I loved all of them, except the third and fourth", "liked", (0, 1, 4)),
+        ("I've seen them all apart from the first two", "seen", (2, 3, 4)),
+        ("I liked all of them except Pulp Fiction", "liked", (1, 2, 3, 4)),
+        ("I've seen every one but the third", "seen", (0, 1, 3, 4)),
+        ("I liked none of them except the first", "liked", (0,)),
+        ("I liked nothing but the second one", "liked", (1,)),
+        ("something like all of these but the second", "seeds", (0, 2, 3, 4)),
+    ],
+)
+def test_what_is_left_out_of_all_of_a_list_gets_no_opinion(
+    film_dialogue: Dialogue, text: str, feeling: str, places: tuple[int, ...]
+):
+    state, slates = _state(film_dialogue, "a thriller", text)
+    titles = film_dialogue.index.catalog.titles
+    assert titles[film_dialogue.index.catalog.index[slates[-1][0]]] == "Pulp Fiction"
+    opinions = dict(zip(("liked", "disliked", "seen", "seeds"), _opinions(state), strict=True))
+    assert {name: found for name, found in opinions.items() if found} == {
+        feeling: tuple(slates[-1][place] for place in places)
+    }
+
+
+def test_what_is_said_of_the_left_out_one_itself_counts(film_dialogue: Dialogue):
+    for text in ("I liked all of them but the last was boring", "I loved all of them, but not the last"):
+        state, slates = _state(film_dialogue, "a thriller", text)
+        assert (state.liked, state.disliked) == (slates[-1][:-1], slates[-1][-1:])
+
+
+@pytest.mark.parametrize(
+    ("text", "filters"),
+    [
+        ("I like everything except Alien", ["Thriller"]),
+        ("I like everything except horror", ["Thriller", "no Horror"]),
+        ("I like everything except Alien and horror", ["Thriller", "no Horror"]),
+    ],
+)
+def test_everything_is_not_the_list_where_what_is_left_out_is_not_of_it(
+    film_dialogue: Dialogue, text: str, filters: list[str]
+):
+    state, _ = _state(film_dialogue, "a thriller", text)
+    index = film_dialogue.index
+    alien = index.catalog.item_ids[index.names[("alien",)][0]]
+    assert constraint_words(state.constraints) == filters
+    assert _opinions(state) == ((), (alien,) if "Alien" in text else (), (), ())
+    heat = _state(film_dialogue, "a thriller", "I hated everything but Heat")[0]
+    assert (heat.liked, heat.disliked) == ((index.catalog.item_ids[index.names[("heat",)][0]],), ())
