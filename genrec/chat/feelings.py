@@ -155,6 +155,11 @@ def feeling_of(before: str, behind: str, *, previous: Feeling = "named") -> Feel
     return previous if _FILLING.match(clause) else "named"
 
 
+def turned_down(before: str) -> bool:
+    """Whether the words right before an item turn it down, whatever else is said of it: "not the first one"."""
+    return bool(_REFUSED.search(_WHY_NOT.sub("", before).strip()))
+
+
 def set_apart(before: str, behind: str) -> str:
     """Whether an item is only what something is not to be like ("unlike"), or what another one beats ("beaten")."""
     if _UNLIKE.search(before):

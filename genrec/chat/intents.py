@@ -37,6 +37,9 @@ _INTENTS = {
     "profile": r"\bwhat (do|did) (you|i) (know|remember|like|tell|say|said)\b|\bwhat (have you|you) (learn"
     r"|remember|got)|\bmy (taste|profile|filters|likes)\b"
     r"|\bwhat are the filters\b",
+    "dismiss": r"^((oh|no|ok|okay|just|nah|well|sorry|actually|hm+) )*"
+    r"(never ?mind|(forget|skip|drop) (it|_|that|about it)|neither|none|no|nope|(it )?doesnt matter|nothing|nobody"
+    r"|not important)( one)?( of (them|these|those|the (two|three)))?( please| thanks| thank you| then)?$",
     "help": r"\bwhat can you do\b|^help\b|\bhow (does|do) (this|you) work\b|\bwho are you\b|\bare you (a"
     r"|an) \w+\b|\bwhat are you\b",
     "greeting": r"^(hi|hello|hey|hiya|good (morning|evening|day|afternoon)|greetings|howdy)\b",

@@ -85,7 +85,7 @@ class Pointer:
     """
 
     place: Place
-    kind: Literal["number", "all", "it", "value", "span", "oldest", "newest"]
+    kind: Literal["number", "all", "it", "other", "value", "span", "oldest", "newest"]
     number: int = 0
     value: Value | None = None
     span: Span | None = None
@@ -107,4 +107,6 @@ class Reading:
     intents: frozenset[str] = frozenset()
     unknown: tuple[str, ...] = ()
     questioned: tuple[Place, ...] = ()  # values and ranges of "is _ a comedy?", which are no wishes
+    refused: tuple[Place, ...] = ()  # items right behind a "not"
+    corrected: tuple[Place, ...] = ()  # items that were meant before: "sorry, _", "I meant _", "not _, _"
     unjudged: tuple[str, ...] = ()  # words such as "slower", which no attribute can answer

@@ -45,6 +45,8 @@ class Draft:
     state: ChatState
     trace: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    repeated: bool = False  # the question that will be asked was asked before
+    slate: tuple[str, ...] = ()  # the list that the message points into, where it is not the last one
 
     def change(self, why: str, **values: object) -> None:
         """Replace fields of the state, and say why in the trace."""

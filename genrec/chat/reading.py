@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from genrec.chat.catalogue_index import CatalogueIndex
+from genrec.chat.corrections import find_others, without_corrected
 from genrec.chat.feelings import (
     before_range,
     feeling_of,
     forgotten,
     goes_on,
-    heading,
     permitted,
     set_apart,
+    turned_down,
     unwanted,
     unwanted_behind,
 )
 from genrec.chat.intents import find_comparisons, find_intents, find_relaxed, find_unjudged
+from genrec.chat.line import Line, join, whole_titles
 from genrec.chat.numbers import around, find_ranges, other_side
 from genrec.chat.pieces import Asked, Comparison, Feeling, Kind, Place, Pointer, Range, Reading, Title
 from genrec.chat.pointers import find_exceptions, find_pointers
 from genrec.chat.titles import COMMON, find_titles
-from genrec.chat.words import Token, tokens_of
+from genrec.chat.words import tokens_of
 
 PieceT = TypeVar("PieceT", Title, Pointer)
 _TOPIC_CUES = {"about", "with", "featuring", "tagged", "involving", "on", "without"}
@@ -39,96 +41,18 @@ _TOPIC = re.compile(rf"\b(?:{_THING} (?:about|with|by)|(?:directed|written|made)
 _CUES = {"like", "to", "about", "with", "by", "starring", "featuring", "involving"}
 _ENDS = re.compile(r"and|or|but|please|that|which|who|from|for|in|tonight|today|not|no|than|also|as|too|f?_|")
 _COMPANY = {"my", "me", "us", "our", "him", "her", "them", "you", "friends"}
-_YEAR_BEHIND = re.compile(r"\s*\(\d{4}\)$")
-_QUESTION = re.compile(r"(and )?(is|isnt|was|wasnt|are|were) _")
 _LISTED_RANGE = re.compile(r"(?!from |in |of |since |after |before |between )", re.IGNORECASE)
 _ARTICLE = re.compile(r"(and )?(a|an|some)\b")
 _LISTING = {"", "and", "or", "nor", "the", "a", "an", "any"}
-_REACH = 50  # words: a clause without end must not be read again for each of a thousand pieces
 _ARTICLE_BEFORE = re.compile(r"\b(a|an|some|any)\b")
-
-
-@dataclass
-class _Line:
-    """The message while it is read: which tokens are spoken for, and by what mark."""
-
-    text: str
-    tokens: list[Token]
-    marks: list[str]
-
-    def take(self, place: Place, mark: str) -> None:
-        self.marks[place.start : place.end] = [mark, *[""] * (place.end - place.start - 1)]
-
-    @property
-    def taken(self) -> list[bool]:
-        return [mark in {"", "_", "f_"} for mark in self.marks]
-
-    def words(self, start: int, end: int) -> str:
-        return " ".join(mark for mark in self.marks[start:end] if mark)
-
-    def typed(self, place: Place) -> str:
-        """The tokens of a piece as they were typed."""
-        return self.text[self.tokens[place.start].start : self.tokens[place.end - 1].end]
-
-    def heading(self, place: Place) -> Feeling | None:
-        """The feeling that the clause before a piece's clause is nothing but a word for: "Hated: _"."""
-        start, _ = self.clause(place)
-        if start == 0 or self.tokens[start - 1].sentence != self.tokens[start].sentence:
-            return None
-        before, _ = self.clause(Place(start - 1, start))
-        return heading(self.words(before, start))
-
-    def clause(self, place: Place) -> tuple[int, int]:
-        """Token range of the clause that a piece stands in."""
-        number = self.tokens[place.start].clause
-        inside = [index for index, token in enumerate(self.tokens) if token.clause == number]
-        return inside[0], max(inside[-1] + 1, place.end)
-
-    def questioned(self, place: Place) -> bool:
-        """Whether a piece stands in a question about an item: "is the second one a comedy?"."""
-        sentence = self.tokens[place.start].sentence
-        words = [mark for mark, token in zip(self.marks, self.tokens, strict=True) if token.sentence == sentence]
-        return bool(_QUESTION.match(" ".join(filter(None, words))))
-
-    def around(self, place: Place) -> tuple[str, str]:
-        """The clause before and behind a piece, as far as words reach."""
-        start, end = self.clause(place)
-        start, end = max(start, place.start - _REACH), min(end, place.end + _REACH)
-        return self.words(start, place.start), self.words(place.end, end)
-
-
-def _whole_titles(index: CatalogueIndex, text: str, tokens: Sequence[Token], titles: Sequence[Title]) -> list[Token]:
-    """Tokens of which no clause and no sentence ends within a title, with its own last mark or its year's bracket."""
-    joined = list(tokens)
-    for title in titles:
-        end = title.place.end
-        if end < len(joined):
-            mark = text[joined[end - 1].end : joined[end].start].strip()
-            own = mark in {".", "!", "?"} and text[joined[end].start].islower()  # "Monsters, Inc. was …"
-            names = [_YEAR_BEHIND.sub("", index.catalog.titles[row]) for row in title.rows]
-            end += mark in {")", "]"} or (own and any(name.endswith(mark) for name in names))
-        _join(joined, Place(title.place.start, end))
-    return joined
-
-
-def _join(tokens: list[Token], place: Place) -> None:
-    """Make a place of a message part of one clause."""
-    first, last = tokens[place.start], tokens[place.end - 1]
-    for number in range(place.start + 1, len(tokens)):
-        token = tokens[number]
-        clause = first.clause if token.clause <= last.clause else token.clause
-        sentence = first.sentence if token.sentence <= last.sentence else token.sentence
-        if (clause, sentence) == (token.clause, token.sentence) and number >= place.end:
-            break
-        tokens[number] = replace(token, clause=clause, sentence=sentence)
 
 
 def read_message(index: CatalogueIndex, text: str, *, has_slate: bool) -> Reading:
     """Understand one message. `has_slate`: there is a list that "the second one" can point at."""
     tokens = tokens_of(text)
     titles, unknown = find_titles(index, text, tokens)
-    tokens = _whole_titles(index, text, tokens, titles)
-    line = _Line(text, tokens, [token.text for token in tokens])
+    tokens = whole_titles(index, text, tokens, titles)
+    line = Line(text, tokens, [token.text for token in tokens])
     for title in titles:
         line.take(title.place, "_")
     ranges = find_ranges(index, text, tokens, line.taken)
@@ -141,6 +65,8 @@ def read_message(index: CatalogueIndex, text: str, *, has_slate: bool) -> Readin
         line.take(pointer.place, "_")
     wishes = [*(found.place for found in ranges), *(found.place for found in values)]
     titles, pointers = _without_exceptions(line, titles, pointers, meant, wishes)
+    pointers += find_others(line) if has_slate else []
+    meant.update((pointer.place, None) for pointer in pointers if pointer.kind == "other")
     pointed = [pointer.place for pointer in pointers]
     ranges = [found for found in ranges if not _inside(found.place, pointed)]
     values = [found for found in values if not _inside(found.place, pointed)]
@@ -151,6 +77,9 @@ def read_message(index: CatalogueIndex, text: str, *, has_slate: bool) -> Readin
     whole = line.words(0, len(tokens))
     titles, apart = _started_from(line, list(_with_feelings(line, titles)))
     pointers, _ = _started_from(line, list(_with_feelings(line, pointers)))
+    corrected, titles, pointers = without_corrected(line, titles, pointers)
+    items = [*(title.place for title in titles), *(pointer.place for pointer in pointers)]
+    refused = [place for place in items if turned_down(line.around(place)[0])]
     for pointer in pointers:
         for title in meant[pointer.place] or ():
             titles = _with_it(titles, pointer, title)
@@ -166,12 +95,14 @@ def read_message(index: CatalogueIndex, text: str, *, has_slate: bool) -> Readin
         intents=find_intents(whole),
         unknown=(*unknown, *(name for name in like if not any(one in name or name in one for one in unknown))),
         questioned=questioned,
+        refused=tuple(refused),
+        corrected=tuple(corrected),
         unjudged=(*find_unjudged(whole), *topics, *apart),
     )
 
 
 def _without_exceptions(
-    line: _Line,
+    line: Line,
     titles: Sequence[Title],
     pointers: Sequence[Pointer],
     meant: dict[Place, tuple[Title, ...] | None],
@@ -202,11 +133,11 @@ def _without_exceptions(
             pointers.append(Pointer(place, "all", but=tuple(inside), open=kind == "everything"))
             meant[place] = None
             line.take(place, "_")
-        _join(line.tokens, place)
+        join(line.tokens, place)
     return list(titles), sorted(pointers, key=lambda one: one.place.start)
 
 
-def _meant(line: _Line, pointer: Pointer, titles: Sequence[Title]) -> tuple[Title, ...] | None:
+def _meant(line: Line, pointer: Pointer, titles: Sequence[Title]) -> tuple[Title, ...] | None:
     """Titles that "it" or "both" stands for, named before it; None: it points at the list, (): at nothing."""
     before = [title for title in titles if title.place.end <= pointer.place.start]
     if pointer.kind == "it":
@@ -239,7 +170,7 @@ def _with_it(titles: list[Title], pointer: Pointer, meant: Title) -> list[Title]
     return [*titles[:place], judged, *titles[place + 1 :]]
 
 
-def _started_from(line: _Line, pieces: Sequence[PieceT]) -> tuple[list[PieceT], list[str]]:
+def _started_from(line: Line, pieces: Sequence[PieceT]) -> tuple[list[PieceT], list[str]]:
     """Pieces without those that are only compared with, and in words what cannot be told from those."""
     kept: list[PieceT] = []
     apart: list[str] = []
@@ -269,7 +200,7 @@ def _inside(place: Place, others: Sequence[Place]) -> bool:
     return any(other.start <= place.start and place.end <= other.end for other in others)
 
 
-def _find_values(index: CatalogueIndex, line: _Line) -> Iterator[Asked]:
+def _find_values(index: CatalogueIndex, line: Line) -> Iterator[Asked]:
     """Attribute values, the longest first; values of open vocabularies only behind words such as "about"."""
     taken = line.taken
     found: list[Asked] = []
@@ -288,7 +219,7 @@ def _find_values(index: CatalogueIndex, line: _Line) -> Iterator[Asked]:
     yield from sorted(found, key=lambda asked: asked.place.start)
 
 
-def _with_feelings(line: _Line, pieces: Sequence[PieceT]) -> Iterator[PieceT]:
+def _with_feelings(line: Line, pieces: Sequence[PieceT]) -> Iterator[PieceT]:
     previous: Feeling = "named"
     for piece in pieces:
         before, behind = line.around(piece.place)
@@ -298,7 +229,7 @@ def _with_feelings(line: _Line, pieces: Sequence[PieceT]) -> Iterator[PieceT]:
         yield replace(piece, feeling=previous)
 
 
-def _with_kinds(line: _Line, values: Sequence[Asked]) -> Iterator[Asked]:
+def _with_kinds(line: Line, values: Sequence[Asked]) -> Iterator[Asked]:
     """Whether each value is wanted, unwanted or relaxed, and how it joins the one before."""
     kind: Kind = "wanted"
     bare = False  # bare: without an article, so that one afterwards begins something else
@@ -336,7 +267,7 @@ def _kind(before: str, behind: str) -> Kind:
     return "unwanted" if unwanted(before) or unwanted_behind(behind) else "wanted"
 
 
-def _of_kinds(line: _Line, ranges: Sequence[Range]) -> Iterator[Range]:
+def _of_kinds(line: Line, ranges: Sequence[Range]) -> Iterator[Range]:
     """Whether each range is wanted, refused or relaxed; where the refused one has an open end, the other side of it."""
     last: Range | None = None
     for found in ranges:
@@ -351,7 +282,7 @@ def _of_kinds(line: _Line, ranges: Sequence[Range]) -> Iterator[Range]:
         yield replace(found, span=other_side(last.span)) if is_open and last.kind == "unwanted" else last
 
 
-def _unread(line: _Line) -> tuple[list[str], list[str]]:
+def _unread(line: Line) -> tuple[list[str], list[str]]:
     """What stands where a title ("something like …") or a topic ("a comedy with …") does, and is none that is known."""
     like: list[str] = []
     topics: list[str] = []

@@ -43,12 +43,27 @@ class Constraints(Config):
 class Question(Config):
     """What the conversation asked and waits for: which of `item_ids` was meant, said with this `feeling`.
 
-    `waiting` are questions of the same kind that come after this one.
+    `waiting` are questions of the same kind that come after this one. `intent`: what was asked about it, with the names
+    of `Reading.intents`. `repeated`: it was asked again, as nobody answered.
     """
 
     item_ids: tuple[str, ...]
     feeling: Literal["liked", "disliked", "seen", "unseen", "seed", "named", "cleared"]
     waiting: tuple[Question, ...] = ()
+    intent: Literal["", "facts", "why"] = ""
+    repeated: bool = False
+
+
+class Told(Config):
+    """What the last message said of items, which the next one may correct: with which `feeling`, and of which list.
+
+    `intent`: what it asked about them, as in `Question`.
+    """
+
+    item_ids: tuple[str, ...]
+    feeling: Literal["liked", "disliked", "seen", "unseen", "seed", "named", "cleared"]
+    slate: tuple[str, ...] = ()
+    intent: Literal["", "facts", "why"] = ""
 
 
 class ChatState(Config):
@@ -66,6 +81,7 @@ class ChatState(Config):
     basis: tuple[str, ...] = ()  # the items that the last list was ranked after: what "why?" speaks of
     asked: tuple[str, ...] = ()  # questions that were put to the user
     question: Question | None = None
+    told: Told | None = None
     turns: int = 0
 
     def judge(self, item_ids: Iterable[str], feeling: Literal["liked", "disliked", "seen", "cleared"]) -> ChatState:

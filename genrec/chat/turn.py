@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import get_args
+from typing import Literal, get_args
 
 from genrec.chat import replies
+from genrec.chat.answers import answer_question, correct
 from genrec.chat.catalogue_index import CatalogueIndex
 from genrec.chat.guard import guarded
 from genrec.chat.pieces import Feeling, Pointer, Reading, Title
@@ -20,9 +21,9 @@ from genrec.chat.plan import Act, Draft, Plan, recommend_plan, reply_plan
 from genrec.chat.reading import read_message
 from genrec.chat.replies import Segment, spoken
 from genrec.chat.speaker import Speaker, load_speaker
-from genrec.chat.state import ChatState, Question
+from genrec.chat.state import ChatState, Question, Told
 from genrec.chat.steps import Need, Pause, ProposalsName, Rank, ResultT, Steps, Write
-from genrec.chat.updates import answer_question, apply_wishes, compare, judge, left_out, point_at
+from genrec.chat.updates import apply_wishes, compare, judge, left_out, point_at
 from genrec.chat.wording import opening_of, plan_words
 from genrec.chat.words import joined, tokens_of
 from genrec.decoding.engine import Generation, RankedItem
@@ -158,7 +159,7 @@ class Dialogue:
     def _planned(self, state: ChatState, reading: Reading, notes: Sequence[str]) -> Plan:
         """The plan for a message that was read, in a state."""
         draft = Draft(state.model_copy(update={"turns": state.turns + 1}), list(notes))
-        reading = answer_question(self.index, draft, reading)
+        reading = correct(self.index, draft, answer_question(self.index, draft, reading))
         if "reset" in reading.intents:
             draft.change("starting over", **_fresh(state))
             return reply_plan(draft, "ask", "reset")
@@ -171,7 +172,7 @@ class Dialogue:
         rows = _told_items(self.index, draft, reading)
         wishes = apply_wishes(self.index, draft, reading)
         if doubtful:
-            return self._ask_which(draft, doubtful)
+            return self._ask_which(draft, doubtful, reading)
         return self._decide(draft, reading, rows, wishes)
 
     def finish(self, plan: Plan, ranked: Sequence[RankedItem], said: Generation | None = None) -> ChatTurn:
@@ -289,7 +290,7 @@ class Dialogue:
         unseen = "unseen" in {title.feeling for title in reading.titles} | {one.feeling for one in reading.pointers}
         if unseen and self._knows_nothing(draft, reading):
             return reply_plan(draft, "ask", "opener")
-        if draft.notes or unseen:
+        if draft.notes or unseen or "dismiss" in reading.intents:
             return reply_plan(draft, "chat", "noted")
         draft.trace.append("nothing in the message is a title, a value or a wish that the catalogue knows")
         return reply_plan(draft, "ask", "not-understood")
@@ -304,13 +305,15 @@ class Dialogue:
         insists = {"dunno", "surprise"} & reading.intents or "opener" in state.asked
         return not told and not insists
 
-    def _ask_which(self, draft: Draft, doubtful: Mapping[tuple[int, ...], Feeling]) -> Plan:
+    def _ask_which(self, draft: Draft, doubtful: Mapping[tuple[int, ...], Feeling], reading: Reading) -> Plan:
         """Ask about the first of several titles, given as rows and what was said; the others wait."""
         ids = self.index.catalog.item_ids
         first, *waiting = (
             Question(item_ids=tuple(ids[row] for row in rows), feeling=feeling) for rows, feeling in doubtful.items()
         )
-        question = first.model_copy(update={"waiting": tuple(waiting)})
+        question = first.model_copy(
+            update={"waiting": tuple(waiting), "intent": _asked(reading), "repeated": draft.repeated}
+        )
         draft.change(f"{len(first.item_ids)} items have that title: asking which", question=question)
         return reply_plan(draft, "ask", "which", rows=next(iter(doubtful)))
 
@@ -341,12 +344,24 @@ def _told_items(index: CatalogueIndex, draft: Draft, reading: Reading) -> dict[s
         meant: Feeling = "liked" if answering else "seed"
         told = [(meant if feeling == "named" else feeling, found) for feeling, found in told]
         rows[meant], rows["named"] = rows["named"], []
+    last: Told | None = None
     for feeling, group in groupby(told, key=lambda one: one[0]):
-        judge(index, draft, [row for _, found in group for row in found], feeling)
+        judged = [row for _, found in group for row in found]
+        judge(index, draft, judged, feeling)
+        if judged:
+            ids = tuple(index.catalog.item_ids[row] for row in judged)
+            slate = draft.slate or draft.state.slate
+            last = Told(item_ids=ids, feeling=feeling, slate=slate, intent=_asked(reading))
+    draft.state = draft.state.model_copy(update={"told": last})
     if rows["seed"]:
         ids = tuple(index.catalog.item_ids[row] for row in rows["seed"])
         draft.change(f"starting from {joined([index.catalog.titles[row] for row in rows['seed']])}", seeds=ids)
     return rows
+
+
+def _asked(reading: Reading) -> Literal["", "facts", "why"]:
+    """What a message asks about the items that it names."""
+    return "why" if "why" in reading.intents else "facts" if "facts" in reading.intents else ""
 
 
 def _fresh(state: ChatState) -> dict[str, object]:

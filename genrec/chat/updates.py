@@ -44,6 +44,8 @@ def point_at(index: CatalogueIndex, draft: Draft, pointer: Pointer) -> list[int]
     if pointer.kind == "span" and pointer.span is not None:
         mask = span_mask(index, pointer.span)
         return [row for row in slate if mask[row]][:1]
+    if pointer.kind == "other":  # of what was said before, which a list does not tell (`answers.correct`)
+        return []
     dated = [(index.year(row), row) for row in slate if index.year(row) is not None]
     return [(min if pointer.kind == "oldest" else max)(dated)[1]] if dated else []
 
@@ -52,47 +54,6 @@ def left_out(index: CatalogueIndex, draft: Draft, pointer: Pointer) -> list[int]
     """Rows that "all but …" leaves out."""
     pieces = [piece.rows if isinstance(piece, Title) else point_at(index, draft, piece) for piece in pointer.but]
     return [row for rows in pieces for row in rows]
-
-
-def answer_question(index: CatalogueIndex, draft: Draft, reading: Reading) -> Reading:
-    """Take a message as the answer to "which one do you mean?", where that was asked and the message answers it.
-
-    Its title again, a pointer or a year picks of the items in question; what is picked then stands in the reading as
-    if it had been named with the feeling that was asked about, and what waited behind the question as if named now.
-    """
-    question = draft.state.question
-    if question is None:
-        return reading
-    draft.state = draft.state.model_copy(update={"question": None})
-    known = index.catalog.index
-    rows = [known[item] for item in question.item_ids if item in known]
-    feeling: Feeling = question.feeling if question.feeling != "named" else "seed"
-    again = [title for title in reading.titles if title.feeling == "named" and set(title.rows) <= set(rows)]
-    others = [title for title in reading.titles if title not in again]
-    for one in question.waiting:
-        meant = tuple(known[item] for item in one.item_ids if item in known)
-        others += [Title(Place(0, 0), meant, "", feeling=one.feeling)] if meant else []
-    if picked := _picked(index, draft, reading, rows, again):
-        answers = [Title(Place(0, 0), (row,), "", feeling=feeling) for row in picked]
-        return replace(reading, titles=(*answers, *others), pointers=(), ranges=(), comparisons=())
-    if again:  # the title alone, which several have
-        return replace(reading, titles=(*(replace(title, feeling=feeling) for title in again), *others))
-    return reading
-
-
-def _picked(
-    index: CatalogueIndex, draft: Draft, reading: Reading, rows: Sequence[int], again: Sequence[Title]
-) -> list[int]:
-    """Which of the items in question, `rows`, a message means; `again` are titles of theirs that it names."""
-    told = [row for title in again if len(title.rows) == 1 for row in title.rows]
-    told += [row for pointer in reading.pointers if pointer.kind != "it" for row in point_at(index, draft, pointer)]
-    if picked := [row for row in dict.fromkeys(told) if row in rows]:
-        return picked
-    fitting: list[int] = []
-    for found in reading.ranges:
-        mask = span_mask(index, found.span)
-        fitting += [row for row in rows if mask[row] == (found.kind == "wanted")]
-    return fitting if len(fitting) == 1 else []
 
 
 def judge(index: CatalogueIndex, draft: Draft, rows: Sequence[int], feeling: Feeling) -> None:
