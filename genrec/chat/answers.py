@@ -50,11 +50,13 @@ def answer_question(index: CatalogueIndex, draft: Draft, reading: Reading) -> Re
         draft.repeated, picked = True, [rows]
     if not picked:
         return replace(reading, pointers=tuple(one for one in reading.pointers if one.kind != "it"))  # which of them?
+    pointed = bool(again) or any(one.kind != "it" for one in reading.pointers)
     answers = [Title(_NOWHERE, tuple(group), "", feeling=_feeling(question, reading)) for group in picked]
     return replace(
         reading,
         titles=(*answers, *others, *_waiting(index, question)),
         pointers=own,
+        asked=reading.asked if pointed else (),  # "the romance" was the answer
         ranges=(),
         comparisons=(),
         corrected=(),

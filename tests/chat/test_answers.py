@@ -31,7 +31,7 @@ def _years(dialogue: Dialogue, items: tuple[str, ...]) -> list[int | None]:
         ("the one from 1953", [1953]),
         ("1997 please", [1997]),
         ("the romantic one", [1997]),
-        ("romantic", [1997]),
+        ("a romance", [1997]),
         ("older", [1953]),
         ("not the first one", [1953]),
         ("not the 1997 one, the other", [1953]),
