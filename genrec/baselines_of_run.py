@@ -24,7 +24,7 @@ from genrec.baselines.transitions import Transitions
 from genrec.baselines.two_tower import TwoTower, TwoTowerBaseline
 from genrec.config import EvaluateConfig
 from genrec.data.catalog import Catalog
-from genrec.data.splits import evaluation_cases
+from genrec.data.splits import evaluation_cases, forgotten_items
 from genrec.encoders.base import Embeddings, embedding_files, vouched_modalities
 from genrec.errors import RunError
 from genrec.evidence_source import STAGES, EvidenceSource, content_modality, load_content, retriever_file, weights_file
@@ -116,7 +116,8 @@ def make_baseline(
         content = load_content(run, content_modality(run), catalog=catalog)
         trained = None
         if STAGES["users"] in run.stages:  # its retriever is this model: no need to train it twice
-            trained = TwoTower.load(retriever_file(run)).over(len(catalog), *content)
+            forgotten = forgotten_items(run, catalog=catalog)
+            trained = TwoTower.load(retriever_file(run)).over(len(catalog), *content, forgotten=forgotten)
         return TwoTowerBaseline(*content, trained=trained)
     if name in NEURAL:
         validation = evaluation_cases(run, "validation")

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from genrec.config import EmbedConfig, TokenizeConfig, build_config
 from genrec.data.catalog import REMOVED_ITEMS, Catalog, removed_items
 from genrec.data.changes import read_changed_items, read_new_items, read_removed_ids, with_rows
+from genrec.data.dialogues import STAGE as DIALOGUES
+from genrec.data.dialogues import dialogues_file, forget_items
 from genrec.data.interactions import read_run_table
 from genrec.data.sources.records import Item
 from genrec.data.splits import forget
@@ -176,8 +178,7 @@ def update_items(
         ids, num_moved = before.ids, 0
         if reencode:
             ids, num_moved = _place(run, before.ids, catalog, embeddings, rows=np.sort(rows))
-            splits = forget(read_run_table(run, "splits.parquet"), [item["item_id"] for item in items])
-            _write_table(staging / "splits.parquet", splits)
+            _forget(run, staging, [item["item_id"] for item in items])
         num_ids = int((ids.codes != before.ids.codes).any(axis=1).sum())
         num_encoded = len(np.unique(np.concatenate([*encode.values(), rows[:0]])))
         missing = {name: int((~embeddings[name].mask[some]).sum()) for name, some in encode.items() if len(some)}
@@ -300,6 +301,15 @@ def _place(
     wanted = tokenizer.encode(fused) if len(fused) else placed
     moved = int((placed[:, :levels] != wanted[:, :levels]).any(axis=1).sum())
     return SemanticIds(codes, ids.codebook_sizes, catalog.order_checksum), moved
+
+
+def _forget(run: Run, staging: Path, item_ids: Sequence[str]) -> None:
+    """Write the tables of what people did and said without what they meant by these ids, which name others now."""
+    _write_table(staging / "splits.parquet", forget(read_run_table(run, "splits.parquet"), item_ids))
+    if DIALOGUES in run.stages:
+        run.require(DIALOGUES)
+        turns = read_run_table(run, dialogues_file(run).name)
+        _write_table(staging / dialogues_file(run).name, forget_items(turns, item_ids))
 
 
 def _rows_of(items: Sequence[Item], catalog: Catalog) -> NDArray[np.int64]:

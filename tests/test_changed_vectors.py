@@ -12,19 +12,34 @@ import polars as pl
 import pytest
 
 from genrec import pipeline
+from genrec.baselines.signals import Signals
+from genrec.baselines_of_run import make_baseline
 from genrec.catalogue_changes import add_items, remove_items, update_items
-from genrec.config import EmbedConfig, IngestConfig, TokenizeConfig, TrainConfig, load_config
+from genrec.chat.learning import learn_dialogues
+from genrec.config import (
+    DialoguesConfig,
+    EmbedConfig,
+    EvidenceConfig,
+    IngestConfig,
+    TokenizeConfig,
+    TrainConfig,
+    load_config,
+)
 from genrec.data.catalog import Catalog
+from genrec.data.dialogues import load_turns
 from genrec.data.ingest import ingest
-from genrec.data.splits import evaluation_cases, trained_items, training_sequences
+from genrec.data.splits import cold_cases, cold_items, evaluation_cases, trained_items, training_sequences
 from genrec.encoders.base import Embeddings
 from genrec.encoders.embed import embed
+from genrec.evidence_source import EvidenceSource
 from genrec.recommender import RankRequest, Recommender
 from genrec.run import Run
 from genrec.tokenizers.codes import SemanticIds
 from genrec.tokenizers.placement import place_items
 from genrec.tokenizers.stage import ItemVectors, load_fusion, load_tokenizer
 from genrec.vocabulary import SidVocabulary
+from genrec.weighing import weigh_evidence
+from tests.dialogues import write_tiny_dialogues
 
 WHEN = "2026-01-02T03:04:05+00:00"
 JOINT = TokenizeConfig(method="residual-kmeans", levels=2, codebook_size=8, item_codes=0, collisions="reassign")
@@ -186,3 +201,62 @@ def test_a_reused_id_loses_the_token_of_its_own_and_counts_as_new(tiny_copy: Pat
         [score] = [item.model_score for item in found if item.item_index == 7]
         share = SidVocabulary.load(run.path / "model").item_share
         assert score == pytest.approx(alone[7] + np.log(1 - share), abs=1e-4)  # its codes alone speak for it
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_reused_id_is_in_no_case_of_held_out_items(
+    tiny_files: Path, tmp_path: Path, embed_as: Callable[..., Run], write: Write, number: int
+) -> None:
+    run = Run.create(tmp_path / "run")
+    tables = [tiny_files / "items.jsonl", tiny_files / "interactions.csv"]
+    ingest(run, "tables", tables, IngestConfig(min_interactions=1, cold_fraction=0.2))
+    pipeline.tokenize(embed_as(run, None), JOINT)
+    before, cold = cold_cases(run), cold_items(run)
+    reused = [before.targets[0], next(item for item in before.histories.items if not cold[item])][number]
+    rows = write({"item_id": Catalog.load(run).item_ids[reused], "title": "Another"})
+    update_items(run, rows, when=WHEN, reencode=True)
+    expected = [
+        (user, [item for item in history.tolist() if item != reused], target)
+        for user, history, target in zip(before.user_ids, before.histories, before.targets.tolist(), strict=True)
+        if target != reused
+    ]
+    after = cold_cases(run)
+    found = zip(after.user_ids, after.histories, after.targets.tolist(), strict=True)
+    assert [(user, history.tolist(), target) for user, history, target in found] == [
+        case for case in expected if case[1]
+    ]
+    assert len(expected) < len(before) or before.histories.items.tolist() != after.histories.items.tolist()
+
+
+def test_what_was_said_and_learned_of_a_reused_id_speaks_for_it_no_longer(tiny_copy: Path, write: Write) -> None:
+    run = Run.open(tiny_copy)
+    learn_dialogues(run, [write_tiny_dialogues(tiny_copy.parent / "turns.jsonl")], DialoguesConfig())
+    for setting in ("users", "dialogues"):
+        weigh_evidence(run, EvidenceConfig(learn_from=setting, beam_width=10))
+    before, catalog = load_turns(run, catalog=Catalog.load(run)), Catalog.load(run)
+    trained = {item: counts(run, item) for item in (6, 7)}
+    assert all(trained[7].values())
+    update_items(run, write({"item_id": "i7", "title": "Another"}), when=WHEN, reencode=True)
+    assert {"train", "dialogues", "evidence", "evidence:dialogues"} <= set(run.stages)
+    for turn in (after := load_turns(run, catalog=catalog)):
+        assert 7 not in (*turn.mentioned, *turn.recommended)
+    expected = [[item for item in turn.recommended if item != 7] for turn in before]
+    assert [[*turn.recommended] for turn in after] == [items for items in expected if items]
+    assert counts(run, 6) == trained[6]
+    assert not any(counts(run, 7).values())
+    evidence = EvidenceSource.load(run, catalog=Catalog.load(run))
+    baseline = make_baseline("two-tower", run, Catalog.load(run), settings={})
+    assert evidence is not None
+    assert isinstance(evidence.signals, Signals)
+    assert evidence.signals.retriever is not None
+    assert not isinstance(baseline, str)
+    histories = [np.array([7, 1], np.int32)]
+    np.testing.assert_array_equal(baseline.scores(histories), evidence.signals.retriever.log_chances(histories))
+
+
+def counts(run: Run, item: int) -> dict[str, float]:
+    """What the popularities of a run say of an item: how often users took it, and how often dialogues named it."""
+    source = EvidenceSource.load(run, "dialogues", catalog=Catalog.load(run))
+    assert source is not None
+    signals = source.signals.raw([np.array([1], np.int32)])
+    return {one.name: float(one.values[0, item]) for one in signals if one.name.endswith("popularity")}

@@ -89,6 +89,18 @@ def load_turns(run: Run, split: DialogueSplit | None = None, *, catalog: Catalog
     ]
 
 
+def forget_items(turns: pl.DataFrame, item_ids: Sequence[str]) -> pl.DataFrame:
+    """A run's table of turns in which nobody named these items, which were something else when they did.
+
+    Turns that recommended nothing else are left out.
+    """
+    named = ("mentioned", "recommended")
+    kept = turns.with_columns(
+        pl.col(name).list.eval(pl.element().filter(~pl.element().is_in(list(item_ids)))) for name in named
+    )
+    return kept.filter(pl.col("recommended").list.len() > 0)
+
+
 def spoken_lines(turns: Sequence[DialogueTurn], may_teach: NDArray[np.bool_]) -> list[str]:
     """Everything that was said before the last recommendation of each dialogue that names items of `may_teach` (I,)
     alone."""

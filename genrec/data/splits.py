@@ -74,9 +74,9 @@ def cold_cases(run: Run) -> EvaluationCases:
     """Every interaction with a held-out item, wherever it stands, after everything earlier of its user.
 
     Earlier held-out items are part of a history: at that time they have an ID like any other item. A user's
-    first interaction has no history and makes no case.
+    first interaction has no history and makes no case. Forgotten interactions play no part.
     """
-    splits = read_run_table(run, "splits.parquet")
+    splits = read_run_table(run, "splits.parquet").filter(pl.col("split") != FORGOTTEN)
     items = Catalog.load(run).indices(splits["item_id"].to_list())
     _, starts = _users(splits)
     rows = np.flatnonzero(cold_items(run)[items])
