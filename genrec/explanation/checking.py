@@ -17,10 +17,19 @@ from typing import Literal
 
 from genrec.explanation.clauses import MAX_READINGS, Clause, Parser, Unsupported, refuse, refuse_turned_round, require
 from genrec.explanation.evidence import MIN_PEOPLE, Subject
+from genrec.explanation.evidence import reasons as evidence_for
 from genrec.explanation.facts import Facts, folded
 from genrec.explanation.language import Language
 from genrec.explanation.mentions import Marked, Marker, mentions_in
 from genrec.explanation.quoting import whole_sentences
+from genrec.explanation.shapes import (
+    refuse_unclear_record,
+    require_behaviour,
+    require_chosen,
+    require_denied,
+    require_own,
+    require_similar,
+)
 
 Verdict = Literal["supported", "no-claim", "unsupported"]
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|\n+")
@@ -49,6 +58,7 @@ class _Told:
     claims: bool = False
     opens: bool = False
     goes_on: bool = False  # in the same sentence
+    asked: bool = False  # why: what is said from here on is said to be a reason
 
 
 class Checker:
@@ -80,6 +90,7 @@ class Checker:
                 told.named = self._named_last(clause, marked, told.named)
                 told.opens = not reasons[-1] and self._names_the_item(clause, marked)
                 told.claims, told.goes_on = told.claims or bool(reasons[-1]), True
+                before.asked |= told.asked
         except Unsupported as problem:
             return Statement(text, "unsupported", str(problem))
         if not any(reasons):
@@ -130,6 +141,9 @@ class Checker:
                 reason = self._supports(self._with_unclear(clause, told))
                 if is_reason or (reason and "why" in clause.kinds):
                     self._require_reason(clause, told)
+                if is_reason or told.asked or "whoever" in clause.kinds:
+                    self._require_evidence(clause)
+                told.asked |= "why" in clause.kinds
                 named = any(marked.mentions[letter].columns for letter in roles)
                 refuse(named and not reason and not ours, "names a column and not what it says")
                 return reason
@@ -150,6 +164,20 @@ class Checker:
         choice = clause.relations & {"choose", "people", "wrote", "tagged"}
         refuse(choice and re.match("[-.]*[ov]|.*v.*c", clause.order), "says what the reason of a choice is")
         refuse(choice and "why" in clause.kinds, "says what the reason of a choice is")
+
+    def _require_evidence(self, clause: Clause) -> None:
+        """What the person chose or wrote is a reason only where it speaks for the item: "for you because you chose A".
+
+        Of several items with one title one has to. What is counted has to be so of the item, too.
+        """
+        if self._subject.item is None or not clause.kinds & {"choose", "wrote", "tagged"} or "people" in clause.kinds:
+            return
+        require(bool(clause.items or clause.values), "is no reason for the item")
+        for mention in clause.items:
+            histories = (replace(self._subject, history=(item,)) for item in mention.items)
+            speaks = any(evidence_for(self._facts, subject) for subject in histories)
+            require(speaks, f"{mention.text} does not speak for the item")
+        self._have(self._own_item, clause)
 
     def _supports(self, clause: Clause) -> str:
         """What supports a reading of a clause, in one of the meanings of its titles."""
@@ -181,6 +209,7 @@ class Checker:
         others = (clause.values, clause.quotes, clause.passages, clause.columns)
         refuse(any(others) or clause.kinds & {"you", "whoever", "together"}, "says several things at once")
         require("choose" in clause.kinds, "does not say what people did")
+        require_behaviour(clause)
         refuse_turned_round(clause, "c", who="e", chosen_last=self._language.words.chosen_last)
         require(len(items) == 2 and items[0] != items[1], "does not say who chose which two items")
         require(self._subject.item in items, "is not about the item")
@@ -198,7 +227,7 @@ class Checker:
         others = (clause.numbers, clause.passages, clause.columns, clause.values, "choose" in clause.kinds)
         refuse(any(others) or "whoever" in clause.kinds, "says several things at once")
         refuse_turned_round(clause, "t", who="y", chosen_last=self._language.words.chosen_last)
-        require(clause.only("iq") == "iq", "does not say plainly what was written about what")
+        require_own(clause)
         require(self._is_history(items[0]), "the person wrote nothing about the item")
         words = clause.quotes[0].own
         written = self._facts.texts_of(self._subject.user_id, items[0])
@@ -220,6 +249,7 @@ class Checker:
         require(len(others) == 1 or items[0] == self._subject.item, "is not about the item")
         refuse(clause.unclear, "may speak of another item")
         refuse(clause.kinds & {"you", "whoever", "choose"}, "says several things at once")
+        require_similar(clause)
         close = self._facts.close_items(self._subject.item)
         far = [item for item in others if item not in close]
         refuse(far, f"{self._facts.title(far[0]) if far else ''} is not among the closest items")
@@ -235,6 +265,7 @@ class Checker:
         # `it` was not chosen: "this is for those who chose A" is all that may be said of both.
         refuse(clause.num_choices > 1 or re.search("c.*p", clause.order), "does not say what was chosen")
         refuse({"you", "pronoun"} <= clause.kinds, "does not say what was chosen")
+        require_chosen(clause, which=bool(self._language.words.which))
         require(all(self._is_history(item) for item in items), "the person did not choose this")
         distinct = [item for item in dict.fromkeys(self._subject.history) if item != self._subject.item]
         if not clause.values:
@@ -245,10 +276,6 @@ class Checker:
             return "chosen by the person"
         if not clause.numbers:
             require(bool(items), "does not say how many")
-            which = ".r" if self._language.words.which else "."
-            behind = re.fullmatch(rf"[^vc]*c[^v.]*{re.escape(which)}[^v]*v.*", clause.order)
-            for_them = "whoever" in clause.kinds and re.fullmatch("[^w]*v[^vw]*w[^v]*", clause.order)
-            require(bool(behind or for_them), "does not say of what it is that")
             self._have((*items, *self._own_item, *clause.unclear), clause)
             return "the record says so"
         refuse(items or "together" in clause.kinds, "says several things at once")
@@ -286,6 +313,7 @@ class Checker:
             return self._no_claim(clause, about, bool(history))
         require(bool(about), "names no item")
         refuse(clause.numbers and clause.kinds & {"things", "why"}, "counts what the record does not")
+        refuse_unclear_record(clause)
         self._have(about, clause)
         for number in clause.numbers:
             require(
@@ -299,6 +327,7 @@ class Checker:
         The same genres are all of them: who shares one of two has to say which. What `you` had or made is a claim.
         """
         if "sk" in clause.order and len(about) > 1:
+            refuse_unclear_record(clause)
             has = [{pair for pair in self._facts.attributes(item) if pair[0] in clause.columns} for item in about]
             require(bool(has[0]) and all(one == has[0] for one in has), "they have not the same in this")
             return "the records share it"
@@ -318,6 +347,7 @@ class Checker:
         refuse(clause.unclear, "may speak of another item")
         require(len(clause.values) == 1, "does not deny one thing that can be looked up")
         require(clause.in_order, "says more than it denies")
+        require_denied(clause)
         item = self._subject.item
         require(item is not None, "names no item")
         assert item is not None

@@ -41,6 +41,18 @@ _CLASS_LETTERS = {  # of `Clause.order`
     "modal": "M",
     "which": "r",
     "singular": "g",
+    "have": "H",
+    "joins": "&",
+    "also": "L",
+    "article": "a",
+    "place": "P",
+    "beside": "x",
+    "part": "C",
+    "topic": "T",
+    "like": "A",
+    "who": "W",
+    "similar": "S",
+    "negation": "N",
 }
 _ROLE_LETTERS: dict[Role, str] = {"item": "i", "value": "v", "quote": "q", "passage": "d", "column": "k"}
 _CONTENT = "inpkvyweqd"  # letters of what a claim can be about
@@ -54,7 +66,8 @@ class Unsupported(Exception):  # noqa: N818  # no error of a user: it ends one r
 class Clause:
     """One reading of a clause: which word classes, which mentions and numbers, in order.
 
-    `order` has a letter per word: those of `_CLASS_LETTERS` and `_ROLE_LETTERS`, `.` punctuation, `-` all else.
+    `order` has a letter per word: those of `_CLASS_LETTERS` and `_ROLE_LETTERS`, `.` punctuation but
+    for `?`, `-` all else.
     `makers` are the values that are said to have made it.
     """
 
@@ -177,7 +190,7 @@ class _Words:
                 self._count(float(self._language.words.numbers[_word(token)]))
         else:
             require(token in _PUNCTUATION, f"{token!r} is in no record")
-            self.order += "."
+            self.order += "?" if token == "?" else "."
 
     def _count(self, number: float) -> None:
         self.in_order &= not self.found["item"]
@@ -216,7 +229,7 @@ def _with_makers(clause: Clause) -> Clause:
         made_it = "v" in before and "v" not in behind and not set(before) & set("ip") and following in ("i", "p", "")
         was_made = "v" not in before and following in ("b", "n")
         require(made_it or was_made, "does not say who made what")
-        refuse("modal" in clause.kinds, "speaks of what is to come")
+        refuse("modal" in clause.kinds or re.search("BP", order), "speaks of what is to come")
     places = [place for place, letter in enumerate(order) if letter == "v"]
     if "m" in order:
         return replace(clause, makers=frozenset(range(len(places))))

@@ -62,6 +62,16 @@ class WordClasses(Config):
     negation: str
     whoever: str = ""  # people of whom nothing is said but what they chose
     tagged: str = ""
+    have: str = ""  # forms of `have` and `do`
+    joins: str = ""  # `and`
+    also: str = ""
+    article: str = ""  # may stand before a value or a title
+    place: str = ""  # `in`, `to`, …
+    beside: str = ""  # `with`
+    part: str = ""  # what an item has and is not: its content, its description
+    topic: str = ""  # what somebody wrote is about what stands behind these
+    like: str = ""  # `as`: behind "the same director", or behind "this entry"
+    who: str = ""  # what opens a relative clause about people
     pronoun: str = ""  # what may stand for an item
     of: str = ""  # what may stand between a count and its total
     by: str = ""  # behind these stands who made it
@@ -70,13 +80,13 @@ class WordClasses(Config):
     same: str = ""  # `together`, and a column without a value may follow: "the same director"
     be: str = ""
     singular: str = ""  # verbs that `you` and several people do not have: "„A“ hat Sie gewählt"
-    modal: str = ""  # beside `made` these speak of what is to come
+    modal: str = ""  # beside a claim these leave it open, or to come
     which: str = ""  # behind these something is said of what was named
     why: str = ""  # what is said beside these is said to be a reason, as behind `breaks`
     numbers: dict[str, int]
     breaks: str
     things: str = ""  # what an item is called: no claim, but not to be counted
-    refused: str = ""  # no text may have these: alternatives, conditions, what is to come
+    refused: str = ""  # no text may have these: alternatives, conditions, what is to come, "nothing", "bought"
     doubt: str = ""  # of files of before; quotations are whole sentences now
     chosen_last: bool = False  # what was chosen stands behind the verb: "you chose A", not "Sie haben A gewählt"
 

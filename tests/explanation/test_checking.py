@@ -43,7 +43,7 @@ SUPPORTED = [
     "Alien and Blade Runner have the same director.",
     "3 of 4 people who chose “Alien” also chose “Blade Runner”.",
     "Three people who chose “Alien” also chose “Blade Runner”.",
-    "People who watched Alien also watched Blade Runner.",
+    "People who chose Alien also chose Blade Runner.",
     "You chose “Alien” and “Toy Story”.",
     "1 of the 3 items that you chose have the genre Science Fiction.",
     "You chose three items.",
